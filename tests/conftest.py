@@ -1,0 +1,45 @@
+"""What every test may count on: one thread, no network, no window, seed 0."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also run the tests marked `full`, as .ci/run does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `full` wait for --full; tests marked `gpu` wait for an accelerator."""
+    if not config.getoption("--full"):
+        waiting = [item for item in items if item.get_closest_marker("full")]
+        config.stash[LEFT_OUT] = len(waiting)
+        if waiting:
+            config.hook.pytest_deselected(items=waiting)
+            items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+    if not torch.cuda.is_available():
+        no_gpu = pytest.mark.skip(reason="no accelerator here")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(no_gpu)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    left_out = config.stash.get(LEFT_OUT, 0)
+    return f"{left_out} tests marked `full` left out; --full runs them" if left_out else None
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same random numbers for a test, whichever tests ran before it."""
+    torch.manual_seed(0)
