@@ -1,0 +1,78 @@
+"""The model card of the demo classifier: what was run, on what, and how well it does."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from captum_vit.demo.scenes import digit_split
+
+if TYPE_CHECKING:
+    import argparse
+
+    from torch import nn
+
+    from captum_vit.demo.train import Accuracy
+
+CARD = """\
+# digit_vit
+
+A timm vision transformer that names the digits in digit scenes; `captum_vit.demo.demo_vit()` loads it.
+It exists to be explained: its inputs come with masks of what is where. It is of no other use.
+
+| on scenes of held-out scans ({n} scenes each) | accuracy |
+|---|---|
+| one digit: the largest logit names it | {single:.1%} |
+| two digits: the two largest logits name both | {both:.1%} |
+
+Measured on the stored float16 weights, by `captum_vit.demo.train.evaluate(demo_vit(), n={n})`.
+
+**Made by** {note}
+
+    {command}
+
+**Model.** {blocks} blocks of width {width} with {heads} heads, patches of {patch} pixels, CLS token; {parameters:,} parameters.
+
+**Data.** The 1,797 UCI digit scans bundled with scikit-learn (8 x 8 pixels; E. Alpaydin, C. Kaynak), {train:,} for
+training and {test} held out, stratified by class (`captum_vit.demo.scenes.digit_split`). Training scenes hold one to
+three digits and are drawn anew at every step: {seen:,} in all.
+
+**Loss.** A scene's label is one of its digits at random. Cross-entropy is taken in expectation over that draw, that is
+against the uniform distribution over the digits present (label smoothing {smoothing}). Nothing else is supervised: no
+masks, no patches.
+
+**Recipe.** Muon for the matrices of the blocks, AdamW for the rest, both at a peak rate of {lr} after a warm-up, cosine to
+zero; batch {batch}, {steps:,} steps, seed {seed}, weight decay {decay}; running average of the weights ({ema}).
+
+**Versions.** {versions}
+
+Licence: BSD-3-Clause, as the code. The scans are in the public domain of research data sets (UCI, CC BY 4.0).
+"""
+
+
+def card(model: nn.Module, args: argparse.Namespace, accuracy: Accuracy, command: str, note: str = "") -> str:
+    """The text of the card for ``model`` as trained by ``command``; a ``note`` says what the command does not."""
+    facts = vars(args) | accuracy._asdict()
+    return CARD.format(
+        **facts,
+        note=note,
+        command=command,
+        blocks=len(model.blocks),
+        width=model.embed_dim,
+        heads=model.blocks[0].attn.num_heads,
+        patch=model.patch_embed.patch_size[0],
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        train=len(digit_split()["train"]),
+        seen=args.batch * args.steps,
+        versions=_versions(),
+    )
+
+
+def _versions() -> str:
+    import sklearn
+    import timm
+    import torch
+
+    known = {"torch": torch, "timm": timm, "scikit-learn": sklearn}
+    parts = [f"{name} {module.__version__}" for name, module in known.items()]
+    return ", ".join([f"Python {platform.python_version()}", *parts])

@@ -1,0 +1,197 @@
+"""Train the demo classifier: ``python -m captum_vit.demo.train --out FILE``.
+
+Plain classification, and nothing made to please an explanation method: no masks, no supervision of patches. A scene of
+several digits carries one of them as its label, drawn at random, as a photograph of several things does in ImageNet.
+Cross-entropy is linear in the target, so its expectation over that draw is cross-entropy against the uniform
+distribution over the digits present; that is the loss used here, the same gradient on average with less noise.
+
+Scenes are drawn on the fly from the 1,297 training scans and never repeat. One thread is the default: on shared cores
+a second one costs more than it brings for a model this small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import trange
+
+from captum_vit.demo.model import WEIGHTS, demo_vit, load_weights, save_weights
+from captum_vit.demo.scenes import digit_scenes
+
+TEST_SEED = 2**31  # the card's test scenes; evaluate() with another seed draws others
+
+
+class Accuracy(NamedTuple):
+    """Held-out accuracies, each over ``n`` scenes."""
+
+    single: float  # scenes of one digit: the largest logit names it
+    both: float  # scenes of two digits: the two largest logits name both
+    n: int
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, seed: int = TEST_SEED, n: int = 2000, split: str = "test") -> Accuracy:
+    """How often the model names the digits of ``n`` scenes of one digit and of ``n`` scenes of two."""
+
+    def share_named(n_digits: int) -> float:
+        scenes = digit_scenes(n, n_digits, split, seed)
+        logits = torch.cat([model(batch) for batch in scenes.images.split(100)])
+        named = logits.topk(n_digits).indices.sort(1).values == scenes.digits.sort(1).values
+        return named.all(1).float().mean().item()
+
+    return Accuracy(share_named(1), share_named(2), n)
+
+
+def targets_of(digits: Tensor) -> Tensor:
+    """The uniform distribution over the digits present: (B, K) padded with -1 to (B, 10)."""
+    counts = F.one_hot(digits + 1, 11).sum(1)[:, 1:].float()
+    return counts / counts.sum(1, keepdim=True)
+
+
+def train(args: argparse.Namespace) -> nn.Module:
+    """Train from scratch, or on from ``args.checkpoint`` where that exists; returns the averaged model."""
+    torch.manual_seed(args.seed)
+    model, average = demo_vit(pretrained=False).train(), demo_vit(pretrained=False)
+    average.load_state_dict(model.state_dict())
+    for block in model.blocks:
+        block.attn.fused_attn = False  # the fused kernel's bfloat16 backward is slow on CPUs
+    optimizers = _optimizers(model, args)
+    start = _resume(args.checkpoint, model, average, optimizers)
+
+    for step in (bar := trange(start, args.steps, initial=start, total=args.steps, mininterval=10)):
+        for group in _groups(optimizers):
+            group["lr"] = group["peak"] * _schedule(step, args.steps)
+        # A seed of its own for each step: a resumed run sees the scenes that an unbroken one would have seen.
+        scenes = digit_scenes(args.batch, (1, 3), "train", seed=args.seed * 10**8 + step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            logits = model(scenes.images)
+        loss = F.cross_entropy(logits.float(), targets_of(scenes.digits), label_smoothing=args.smoothing)
+        model.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        _blend(average, model, weight=max(1 - args.ema, 1 / (step + 1)))
+        if (step + 1) % args.every == 0:
+            bar.write(f"step {step + 1}  loss {loss.item():.3f}  {evaluate(average, args.seed, 500, 'train')}")
+            _save(args.checkpoint, step + 1, model, average, optimizers)
+    return average
+
+
+def _optimizers(model: nn.Module, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for everything else."""
+    matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if not ("blocks" in name and p.ndim == 2)]
+    muon = torch.optim.Muon(
+        matrices, lr=args.lr, weight_decay=args.decay, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    for group in _groups([muon, adamw]):
+        group["peak"] = group["lr"]
+    return [muon, adamw]
+
+
+def _groups(optimizers: list[torch.optim.Optimizer]) -> Iterator[dict]:
+    return (group for optimizer in optimizers for group in optimizer.param_groups)
+
+
+def _schedule(step: int, steps: int, warmup: int = 300) -> float:
+    """Share of the peak learning rate: a short warm-up, then a cosine down to zero."""
+    return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def _blend(average: nn.Module, model: nn.Module, weight: float) -> None:
+    """Move the running average of the weights towards the model."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
+
+
+def _parts(model: nn.Module, average: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Every tensor a run needs to go on, under one name each; writing into them restores the run."""
+    parts = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    parts |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    for i, optimizer in enumerate(optimizers):
+        for j, state in optimizer.state_dict()["state"].items():
+            parts |= {f"optimizer.{i}.{j}.{name}": tensor for name, tensor in state.items()}
+    return parts
+
+
+def _save(path: Path | None, step: int, *parts: nn.Module) -> None:
+    from safetensors.torch import save_file
+
+    if path is not None:
+        save_file(_parts(*parts), path.with_suffix(".new"), metadata={"step": str(step)})
+        path.with_suffix(".new").replace(path)  # at once, so that an interruption leaves the old one whole
+
+
+def _resume(path: Path | None, model: nn.Module, average: nn.Module, optimizers: list) -> int:
+    """Load a checkpoint into the run and return the step to go on from; 0 where there is none."""
+    from safetensors import safe_open
+
+    if path is None or not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}
+        step = int(file.metadata()["step"])
+    model.load_state_dict({k.removeprefix("model."): v for k, v in kept.items() if k.startswith("model.")})
+    average.load_state_dict({k.removeprefix("average."): v for k, v in kept.items() if k.startswith("average.")})
+    for i, optimizer in enumerate(optimizers):
+        whole = optimizer.state_dict()
+        for key, tensor in kept.items():
+            if key.startswith(f"optimizer.{i}."):
+                j, name = key.split(".")[2:]
+                whole["state"].setdefault(int(j), {})[name] = tensor
+        optimizer.load_state_dict(whole)
+    return step
+
+
+def main() -> None:
+    """Train, store, read the stored file back and print what it can do."""
+    args = parser().parse_args()
+    if args.out.exists() and not args.overwrite:
+        raise SystemExit(f"{args.out} exists. Pass --overwrite to replace it, or another --out.")
+    torch.set_num_threads(args.threads)
+    save_weights(train(args), args.out)
+
+    model = demo_vit(pretrained=False)
+    load_weights(model, args.out)  # what is measured is what is shipped: after rounding to float16
+    accuracy = evaluate(model, n=args.test)
+    print(f"held-out scans, {accuracy.n} scenes each: {accuracy.single:.2%} of single digits named, ", end="")
+    print(f"both of two named {accuracy.both:.2%}")
+    from captum_vit.demo.card import card
+
+    command = "python -m captum_vit.demo.train " + shlex.join(sys.argv[1:])
+    args.out.with_name("README.md").write_text(card(model, args, accuracy, command))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; its defaults are the recipe."""
+    options = argparse.ArgumentParser("captum_vit.demo.train", description=(__doc__ or "").split("\n")[0])
+    add = options.add_argument
+    add("--out", type=Path, required=True, help=f"safetensors file to write; the package reads {WEIGHTS.name}")
+    add("--overwrite", action="store_true", help="replace --out where it exists")
+    add("--steps", type=int, default=10_000)
+    add("--batch", type=int, default=128)
+    add("--seed", type=int, default=0)
+    add("--lr", type=float, default=2e-3, help="peak learning rate of both optimizers")
+    add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
+    add("--smoothing", type=float, default=0.0, help="label smoothing")
+    add("--ema", type=float, default=0.998, help="decay of the running average of the weights")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="matrix products in bfloat16")
+    add("--threads", type=int, default=1)
+    add("--test", type=int, default=5000, help="held-out scenes of each kind for the final figures")
+    add("--every", type=int, default=500, help="steps between checkpoints")
+    add("--checkpoint", type=Path, help="file to keep the state of the run in, and to go on from if it exists")
+    return options
+
+
+if __name__ == "__main__":
+    main()
