@@ -1,0 +1,15 @@
+"""Pictures of explanations; the only room that knows matplotlib.
+
+Pictures    overlay, panels, blend
+Text        text, TokenText
+Colours     scale_of, Scale, SIGNED, POSITIVE
+
+Figures are made without pyplot: no window opens, and no global state changes.
+"""
+
+from captum_vit.viz.blending import blend
+from captum_vit.viz.colours import POSITIVE, SIGNED, Scale, scale_of
+from captum_vit.viz.pictures import overlay, panels
+from captum_vit.viz.words import TokenText, text
+
+__all__ = ["overlay", "panels", "blend", "text", "TokenText", "scale_of", "Scale", "SIGNED", "POSITIVE"]

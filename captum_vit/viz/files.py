@@ -1,0 +1,41 @@
+"""Writing what was drawn: refuse before the work, and never leave half a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from captum_vit.errors import InputError
+
+
+def check_target(path: str | Path, suffixes: Collection[str], overwrite: bool = False) -> Path:
+    """What can be known before the work: the kind of file, its folder, and whether one is there already.
+
+    Raises:
+        InputError: an unknown suffix, a missing or closed folder, an existing file without ``overwrite``.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"A file name that ends in {', '.join(sorted(suffixes))}.", f"{str(path)!r}")
+    if not path.parent.is_dir():
+        raise InputError("A folder that exists.", f"{str(path.parent)!r}", "making it, or another path.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError("A folder that may be written to.", f"{str(path.parent)!r}", "another path.")
+    if path.is_dir():
+        raise InputError("The name of a file.", f"the folder {str(path)!r}")
+    if path.exists() and not overwrite:
+        raise InputError(
+            "A new file.", f"{str(path)!r}, which exists", "another name, or overwrite=True (--overwrite)."
+        )
+    return path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a draft, then move it to ``path`` in one step; a failure leaves no trace."""
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        draft = Path(folder) / path.name
+        write(draft)
+        os.replace(draft, path)
+    return path

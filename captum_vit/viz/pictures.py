@@ -1,0 +1,198 @@
+"""Maps over pictures: one overlay, or panels that set methods and targets side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL.Image import Image
+from torch import Tensor
+
+from captum_vit.errors import InputError
+from captum_vit.viz.blending import ALPHA, Picture, blend, large, pixels_of, plane, spotlight
+from captum_vit.viz.colours import PERCENTILE, Scale, scale_of
+
+INK, FAINT = "#222222", "#8a8a8a"
+_DPI = 160
+
+
+def overlay(
+    image: Picture,
+    relevance: Tensor,  # shape: (h, w), a grid or pixels
+    *,
+    title: str = "",
+    percentile: float = PERCENTILE,
+    signed: bool | None = None,
+    alpha: float = ALPHA,
+    colour_bar: bool = False,
+) -> Figure:
+    """One map over its picture.
+
+    Args:
+        image: the picture that the model saw, (3, H, W) in [0, 1] or PIL.
+        relevance: a grid of patches or a map of pixels, of the same extent as the picture.
+        title: a line above.
+        percentile: relevance beyond it is drawn at full colour; see :func:`~captum_vit.viz.scale_of`.
+        signed: diverge from zero; None looks for negative values.
+        alpha: how dense the strongest colour is, in [0, 1].
+        colour_bar: whether the values stand beside it.
+
+    Returns:
+        a matplotlib figure that pyplot does not know; ``figure.savefig(path)`` writes it.
+
+    Example:
+        >>> overlay(torch.rand(3, 32, 32), torch.randn(4, 4)).savefig("map.png")  # doctest: +SKIP
+    """
+    figure = _figure(3.0, 3.0 * _tallness(image))
+    axes = figure.subplots()
+    scale = scale_of(plane(relevance), percentile=percentile, signed=signed)
+    _draw(axes, blend(large(image), relevance, scale=scale, alpha=alpha), title)
+    if colour_bar:
+        _colour_bar(figure, axes, scale)
+    return figure
+
+
+def panels(
+    images: Picture | Sequence[Picture],
+    columns: Mapping[str, Sequence[Tensor] | Tensor],
+    *,
+    rows: Sequence[str] | None = None,
+    masks: Sequence[Tensor] | Tensor | None = None,
+    percentile: float = PERCENTILE,
+    signed: bool | None = None,
+    same_scale: bool = False,
+    alpha: float = ALPHA,
+    colour_bar: bool = False,
+) -> Figure:
+    """The input, a mask if there is one, and a column per method; a row per image or per target.
+
+    Args:
+        images: one picture for all rows, or one for each row.
+        columns: title of each column, and its R maps, (R, h, w) or (R, 1, h, w) or a list of maps.
+        rows: R labels, at the left.
+        masks: R masks (H, W): True or positive where the object is; a column of their own.
+        percentile, signed, alpha: as for :func:`overlay`.
+        same_scale: one scale down each column, so that its rows can be compared; else each map has its own.
+        colour_bar: whether the values stand beside each map.
+
+    Raises:
+        InputError: columns, rows, masks and images that do not agree in number.
+
+    Example:
+        >>> panels(image, {"CDAM": maps, "Attention": others}, rows=["cat", "dog"])  # doctest: +SKIP
+    """
+    maps = {name: [plane(relevance) for relevance in column] for name, column in columns.items()}
+    n_rows = _agree(maps, rows, masks)
+    pictures = [images] * n_rows if isinstance(images, Image) or _is_one(images) else list(images)
+    if len(pictures) != n_rows:
+        raise InputError(f"One image, or one for each of {n_rows} rows.", f"{len(pictures)} images")
+
+    leading = ["input"] if masks is None else ["input", "mask"]
+    width, height = 1.75 + 0.35 * colour_bar, 1.75 * _tallness(pictures[0])
+    figure = _figure(width * (len(leading) + len(maps)), height * n_rows)
+    grid = figure.subplots(n_rows, len(leading) + len(maps), squeeze=False)
+    pictures = [large(picture) for picture in pictures]
+    for row, picture in enumerate(pictures):
+        _draw(grid[row, 0], picture.permute(1, 2, 0).numpy())
+        if masks is not None:
+            _draw(grid[row, 1], spotlight(picture, masks[row]))
+        if rows is not None:
+            _label(grid[row, 0], rows[row])
+    for axes, name in zip(grid[0], [*leading, *maps], strict=True):
+        _title(axes, name)
+    for column, own in zip(grid.T[len(leading) :], maps.values(), strict=True):
+        for axes, picture, relevance in zip(column, pictures, own, strict=True):
+            scale = scale_of(*(own if same_scale else [relevance]), percentile=percentile, signed=signed)
+            _draw(axes, blend(picture, relevance, scale=scale, alpha=alpha))
+            if colour_bar:
+                _colour_bar(figure, axes, scale)
+    return figure
+
+
+def _agree(maps: Mapping[str, list[Tensor]], rows: Any, masks: Any) -> int:
+    """The number of rows on which everything agrees."""
+    counts = {f"column {name!r}": len(column) for name, column in maps.items()}
+    counts |= {name: len(given) for name, given in (("rows", rows), ("masks", masks)) if given is not None}
+    if not maps or len(set(counts.values())) != 1 or 0 in counts.values():
+        got = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise InputError(
+            "At least one column, and the same number of maps, rows and masks.", got or "no columns"
+        )
+    return next(iter(counts.values()))
+
+
+def _is_one(images: Any) -> bool:
+    """Whether this is one picture rather than one for each row."""
+    return isinstance(images, Tensor) and (images.dim() == 3 or len(images) == 1)
+
+
+def _tallness(picture: Picture) -> float:
+    """Height over width, kept from extremes."""
+    height, width = pixels_of(picture).shape[1:]
+    return min(max(height / width, 0.3), 3.0)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure with its own canvas, so that pyplot's list of figures stays as it was."""
+    figure = Figure(figsize=(width, height + 0.25), dpi=_DPI, layout="compressed", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    return figure
+
+
+def _draw(axes: Axes, rgb: np.ndarray, title: str = "") -> None:
+    axes.imshow(rgb.clip(0, 1))
+    axes.set_axis_off()
+    if title:
+        _title(axes, title)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=9, color=INK, pad=4)
+
+
+def _label(axes: Axes, text: str) -> None:
+    axes.text(
+        -0.06,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="right",
+        va="center",
+        fontsize=9,
+        color=INK,
+        linespacing=1.4,
+    )
+
+
+def _colour_bar(figure: Figure, axes: Axes, scale: Scale) -> None:
+    """A slim bar with its ends and zero; for a constant map, its value in words."""
+    if scale.flat:
+        axes.text(
+            1.04,
+            0.5,
+            f"constant\n{scale.low:.2g}",
+            transform=axes.transAxes,
+            va="center",
+            fontsize=7,
+            color=FAINT,
+        )
+        return
+    source = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
+    ticks = [scale.low, 0, scale.high] if scale.signed else [scale.low, scale.high]
+    bar = figure.colorbar(source, ax=axes, ticks=ticks, fraction=0.05, pad=0.02, aspect=24)
+    bar.ax.set_yticklabels([_number(tick, scale) for tick in ticks])
+    bar.ax.tick_params(length=0, labelsize=7, labelcolor=FAINT, pad=2)
+    bar.outline.set_visible(False)
+
+
+def _number(value: float, scale: Scale) -> str:
+    """Two digits, a true minus, and plain 0 for what is nothing beside the scale."""
+    small = abs(value) < 1e-3 * max(abs(scale.low), abs(scale.high))
+    return "0" if small else f"{value:.2g}".replace("-", "−")
