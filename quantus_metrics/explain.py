@@ -1,0 +1,160 @@
+"""The door between two houses: torch on this side, numpy on Quantus's.
+
+`wrap` makes any vision classifier acceptable to Quantus; `explain_func` turns any Captum method into the
+function that Quantus calls when it wants a map. Arrays become tensors, and tensors arrays, nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import Attribution
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_vit.errors import InputError
+
+ExplainFunc = Callable[..., np.ndarray]
+
+_QUANTUS_OWN = ("method", "device")  # what Quantus adds to the keywords of every explain function
+
+
+def explain_func(factory: Callable[[nn.Module], Attribution] | Attribution) -> ExplainFunc:
+    """A Captum method as Quantus wants it.
+
+    Quantus also explains randomised copies of the model, so it needs a recipe rather than a method that is
+    bound to one model already.
+
+    Args:
+        factory: takes a model and gives a Captum ``Attribution``; a class will do. The model arrives as
+            Quantus got it, so a Hugging Face model arrives inside the module that `wrap` made. An instance
+            is accepted too, and raises for any model but its own.
+
+    Returns:
+        ``f(model, inputs, targets, **kwargs)`` for ``quantus.evaluate`` and for every metric. ``inputs``
+        ``(B, C, H, W)`` and ``targets`` ``(B,)`` are arrays; the result is an array ``(B, 1, H, W)``:
+        channels summed, patch grids enlarged to pixels by repeating (nearest), signs kept. ``method`` and
+        ``device``, which Quantus adds, are dropped (the map is computed where the model is); other keywords
+        reach ``attribute``. For inputs that are no images the map is handed on as it is.
+
+    Raises:
+        InputError: an instance that belongs to another model, or a map that is no picture of the inputs.
+
+    Example:
+        >>> explain = explain_func(LayerCDAM)
+        >>> quantus.evaluate(metrics, {"CDAM": explain}, model, x, y, explain_func_kwargs={})
+    """
+
+    def explain(model: nn.Module, inputs: Any, targets: Any, **kwargs: Any) -> np.ndarray:
+        method = _bound(factory, model)
+        options = {name: value for name, value in kwargs.items() if name not in _QUANTUS_OWN}
+        device, dtype = placement(model)
+        relevance = method.attribute(
+            to_tensor(inputs, device, dtype), target=to_tensor(targets, device).long(), **options
+        )
+        relevance = relevance[0] if isinstance(relevance, tuple) else relevance
+        size = np.shape(inputs)
+        return to_array(to_pixels(relevance, size) if len(size) == 4 else relevance)
+
+    return explain
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """A module that answers in plain logits, for hosts that expect a tensor.
+
+    Quantus feeds float32 arrays and wants an array back; Hugging Face models return an object, and
+    half-precision models take no float32. The returned module casts floating inputs to the model's dtype,
+    takes the logits out, and gives them as float32 (float64 for float64 models). It holds the model itself,
+    as ``.model``, in the mode it is in; wrapping twice wraps once. Costs nothing beyond the model's forward.
+
+    Example:
+        >>> quantus.PixelFlipping()(model=wrap(hf_model), x_batch=x, y_batch=y, a_batch=maps)
+    """
+    return model if isinstance(model, _Wrapped) else _Wrapped(model)
+
+
+def logits(
+    output: Any,  # shape: (B, n_classes), or an object that has such `.logits`
+) -> Tensor:  # shape: (B, n_classes)
+    """The logits in what a classifier returns; half precision is widened to float32."""
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(found, Tensor):
+        raise InputError(
+            "A model that returns a tensor of logits, or an object that has `.logits`.",
+            type(output).__name__,
+            "a small nn.Module around the model that returns the logits.",
+        )
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+
+
+def placement(model: nn.Module) -> tuple[torch.device, torch.dtype | None]:
+    """Where a model lives, and the dtype of its floating weights; (CPU, None) if it has none."""
+    weights = [*model.parameters(), *model.buffers()]
+    dtype = next((w.dtype for w in weights if w.is_floating_point()), None)
+    return (weights[0].device if weights else torch.device("cpu")), dtype
+
+
+def to_tensor(
+    array: Any,  # shape: any
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:  # same shape, never sharing memory with the array
+    """In through the door. `dtype` is for floating values only: numbers that count keep their own."""
+    found = array.detach().clone() if isinstance(array, Tensor) else torch.tensor(np.ascontiguousarray(array))
+    return found.to(device, dtype if found.is_floating_point() else None)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Out through the door: float32, or float64 where it is float64 already."""
+    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return wide.detach().cpu().numpy()
+
+
+def to_pixels(
+    relevance: Tensor,  # shape: (B, h, w) or (B, C, h, w)
+    size: tuple[int, ...],  # of the inputs: (B, C, H, W)
+) -> Tensor:  # shape: (B, 1, H, W)
+    """One number per pixel: channels summed, each patch repeated over its pixels.
+
+    Repeating keeps the ranking of the patches, ties included; a bilinear enlargement would make up an order
+    inside them.
+    """
+    if relevance.dim() not in (3, 4) or len(relevance) != size[0]:
+        raise InputError(
+            f"A map for each of {size[0]} images: (B, h, w) or (B, C, h, w).",
+            f"relevance of shape {tuple(relevance.shape)}",
+            'a method that gives pictures; ours do with output="grid".',
+        )
+    maps = relevance.unsqueeze(1) if relevance.dim() == 3 else relevance.sum(1, keepdim=True)
+    return maps if maps.shape[-2:] == size[-2:] else F.interpolate(maps, size=size[-2:], mode="nearest-exact")
+
+
+class _Wrapped(nn.Module):
+    """See `wrap`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training  # a new module starts in training mode, which Quantus refuses
+
+    def forward(self, inputs: Tensor, **kwargs: Any) -> Tensor:
+        _, dtype = placement(self.model)
+        return logits(self.model(inputs.to(dtype) if inputs.is_floating_point() else inputs, **kwargs))
+
+
+def _bound(factory: Any, model: nn.Module) -> Attribution:
+    """The method for this model: made by the factory, or the instance itself if the model is its own."""
+    if not isinstance(factory, Attribution):
+        return factory(model)
+    explained = factory.forward_func
+    inside = set(explained.modules()) if isinstance(explained, nn.Module) else {explained}
+    if inside & {model, model.model if isinstance(model, _Wrapped) else model}:
+        return factory
+    raise InputError(
+        "The model that the method was made for.",
+        f"{type(factory).__name__} around another model (Quantus hands over randomised copies)",
+        "a factory instead of an instance, as in explain_func(lambda model: Method(model)).",
+    )

@@ -1,0 +1,159 @@
+"""How a prediction fades: an order, a remover and a model make a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from captum_vit.errors import InputError, OptionError, TargetError
+from quantus_metrics.explain import logits
+
+from .order import Size, rank, ranking_map
+from .remove import Blur, Model, Remover
+
+FRACTIONS = tuple(k / 20 for k in range(21))
+"""0, 5, ..., 100 %."""
+
+Readout = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a model says of each image as more and more of it is gone.
+
+    Args:
+        fractions: (K,) how much is gone, from 0 to 1, increasing.
+        scores: (B, K) the model's score at each fraction.
+    """
+
+    fractions: Tensor
+    scores: Tensor
+
+    def area(self) -> Tensor:  # shape: (B,)
+        """The area under each curve by the trapezoid rule, over fractions: a mean score."""
+        return torch.trapezoid(self.scores, self.fractions)
+
+
+def target_score(
+    outputs: Tensor,  # shape: (n, n_classes)
+    target: Tensor,  # shape: (n,)
+) -> Tensor:  # shape: (n,)
+    """The output at the target class."""
+    if outputs.dim() != 2:
+        raise InputError("Outputs of shape (B, n_classes).", f"outputs of shape {tuple(outputs.shape)}")
+    if not ((target >= 0) & (target < outputs.shape[1])).all():
+        raise TargetError(
+            f"Targets from 0 to {outputs.shape[1] - 1}.", f"{target.min().item()} to {target.max().item()}"
+        )
+    return outputs.gather(1, target.unsqueeze(1)).squeeze(1)
+
+
+@torch.no_grad()
+def curves(
+    model: Model,
+    inputs: Tensor,  # shape: (B, C, H, W)
+    target: int | Tensor,  # shape: () or (B,)
+    relevance: Tensor,  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels
+    orders: Sequence[str] = ("mif", "lif"),
+    *,
+    remover: Remover | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+    patch_size: int | Size | None = None,
+    internal_batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+    readout: Readout = target_score,
+) -> dict[str, Curve]:
+    r"""One curve per order, :math:`f_c(x \setminus \text{the first } n \text{ patches})` against :math:`n`.
+
+    At fraction p of P patches the nearest whole number of them is gone.
+
+    Reads     the model, which gives logits or an object that has them, without gradients.
+    Costs     one image pass per image and *different* number of patches, for each order; the intact and the
+              empty image are shared between orders. With K different numbers, 0 and P among them, and O
+              orders: O (K − 2) + 2 image passes per image, so 40 for the defaults.
+
+    Args:
+        relevance: ranked as it is, signs included; see `ranking_map` for its sizes and `patch_size`.
+        orders: "mif", "lif", "random"; see `rank`.
+        remover: how a patch goes away; a `Blur` by default.
+        fractions: increasing, from 0 to 1.
+        internal_batch_size: images per forward pass, which bounds the memory; None takes as many as
+            `inputs` has. Full passes mix images and steps, so there are ⌈images / internal_batch_size⌉.
+        generator: draws the random order.
+        readout: makes one score of the outputs (n, n_classes) and the targets (n,).
+
+    Raises:
+        InputError: maps that rank nothing (see `ranking_map`), inputs that are no images, scores that are
+            not finite.
+        TargetError: a target that the model does not have.
+        OptionError: an unknown order, or fractions or an internal batch size that make no sense.
+
+    Example:
+        >>> found = curves(model, images, target=3, relevance=LayerCDAM(model).attribute(images, 3))
+        >>> found["lif"].area() - found["mif"].area()
+    """
+    target = _check(inputs, target, relevance, fractions, internal_batch_size)
+    maps = ranking_map(relevance.to(inputs.device), (inputs.shape[-2], inputs.shape[-1]), patch_size)
+    ranks = torch.stack([rank(maps, order, generator) for order in orders])  # (O, B, h, w)
+    steps, places = _plan(fractions, maps[0].numel(), len(orders))
+    order_of, n_gone = torch.tensor(steps, device=inputs.device).unbind(1)  # (J,) each
+
+    answer = (remover or Blur()).bind(model, inputs)
+    found = []
+    for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(
+        internal_batch_size or len(inputs)
+    ):
+        step, row = views // len(inputs), views % len(inputs)
+        gone = ranks[order_of[step], row] < n_gone[step, None, None]
+        found.append(readout(logits(answer(row, gone)), target[row]))
+    scores = torch.cat(found).view(len(steps), len(inputs))  # (J, B)
+    if not scores.isfinite().all():
+        raise InputError("Finite scores.", "NaN or infinity from the model", "inputs without NaN; float32.")
+
+    x = torch.tensor(fractions, device=scores.device, dtype=scores.dtype)
+    return {order: Curve(x, scores[place].T) for order, place in zip(orders, places, strict=True)}
+
+
+def _plan(
+    fractions: Sequence[float], n_patches: int, n_orders: int
+) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """What to ask: the different (order, patches gone); and where in that list each order's fractions are.
+
+    Nothing gone and everything gone look the same under every order, and are asked once.
+    """
+    n_gone = [int(fraction * n_patches + 0.5) for fraction in fractions]
+    steps: dict[tuple[int, int], int] = {}
+    places = [
+        [steps.setdefault((order if 0 < n < n_patches else 0, n), len(steps)) for n in n_gone]
+        for order in range(n_orders)
+    ]
+    return list(steps), places
+
+
+def _check(
+    inputs: Tensor,
+    target: int | Tensor,
+    relevance: Tensor,
+    fractions: Sequence[float],
+    internal_batch_size: int | None,
+) -> Tensor:  # the target, shape: (B,)
+    if inputs.dim() != 4 or not len(inputs):
+        raise InputError("At least one image: (B, C, H, W).", f"inputs of shape {tuple(inputs.shape)}")
+    if len(relevance) != len(inputs):
+        raise InputError("One map per image.", f"{len(relevance)} maps for {len(inputs)} images")
+    target = torch.as_tensor(target, device=inputs.device)
+    if target.is_floating_point() or target.shape not in ((), (len(inputs),)):
+        raise TargetError(
+            f"One class for all images, or one for each of {len(inputs)}.",
+            f"target of shape {tuple(target.shape)} and {target.dtype}",
+        )
+    low_to_high = all(a < b for a, b in pairwise(fractions))
+    if len(fractions) < 2 or not low_to_high or fractions[0] < 0 or fractions[-1] > 1:
+        raise OptionError("`fractions` must increase, within 0 to 1.", repr(fractions))
+    if internal_batch_size is not None and internal_batch_size < 1:
+        raise OptionError("`internal_batch_size` must be at least 1, or None.", repr(internal_batch_size))
+    return target.long().expand(len(inputs))

@@ -1,0 +1,107 @@
+"""Who leaves first: from relevance to ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_vit.errors import InputError, OptionError
+
+ORDERS = ("mif", "lif", "random")
+
+Size = tuple[int, int]
+
+
+def rank(
+    relevance: Tensor,  # shape: (B, h, w)
+    order: str = "mif",
+    generator: torch.Generator | None = None,
+) -> Tensor:  # shape: (B, h, w), a permutation of 0 .. h*w-1 per image
+    """When each element leaves: rank 0 first, so ``rank < n`` are the first ``n`` to go.
+
+    Signed maps are ranked as they are. Among equals the upper left leaves first, under both orders; so the
+    "lif" ranks of a map are the "mif" ranks of its negative, always.
+
+    Args:
+        order: "mif" most important first, "lif" least important first, "random" by lot.
+        generator: draws the lot; None draws from torch's global state. The other orders draw nothing.
+    """
+    values = relevance.flatten(1)  # (B, P)
+    if order == "random":
+        where = values.device if generator is None else generator.device
+        values = torch.rand(values.shape, generator=generator, device=where).to(values.device)
+    elif order not in ORDERS:
+        raise OptionError(f"`order` must be one of {', '.join(map(repr, ORDERS))}.", repr(order))
+    leaving = values.argsort(dim=1, descending=order == "mif", stable=True)
+    turns = torch.arange(values.shape[1], device=values.device).expand_as(leaving)
+    return torch.empty_like(leaving).scatter_(1, leaving, turns).view_as(relevance)
+
+
+def ranking_map(
+    relevance: Tensor,  # shape: (B, h, w) or (B, 1, h, w)
+    image_size: Size,
+    patch_size: int | Size | None = None,
+) -> Tensor:  # shape: (B, h, w), one value for each element that leaves as a whole
+    """The map at the size at which it is ranked.
+
+    A map of patches is ranked as it is, and whole patches will leave. A map of pixels is ranked pixel by
+    pixel, or, given `patch_size`, by its mean over each patch; a map that is constant on each patch gives
+    exactly the patch's value.
+
+    Raises:
+        InputError: no picture, an empty one, a size that does not divide the image, values that are not
+            finite, or an image whose map is constant and therefore ranks nothing.
+    """
+    maps = relevance.squeeze(1) if relevance.dim() == 4 and relevance.shape[1] == 1 else relevance
+    _check_size(maps, relevance, image_size)
+    _check_rows(maps.isfinite().flatten(1).all(1), "finite relevance", "a method that gives no NaN here.")
+
+    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    if patch is not None and maps.shape[-2:] == image_size:
+        maps = _means(maps, patch)
+    elif patch is not None and (maps.shape[-2] * patch[0], maps.shape[-1] * patch[1]) != image_size:
+        raise InputError(
+            f"A map of patches of {patch[0]} x {patch[1]} pixels for an image of {_times(image_size)}.",
+            f"a map of {_times(maps.shape[-2:])}",
+            "patch_size=None: a map of patches tells the size of a patch itself.",
+        )
+    varied = maps.flatten(1).amax(1) > maps.flatten(1).amin(1)
+    _check_rows(varied, "relevance that varies within each image", "another method, target or patch_size.")
+    return maps
+
+
+def _means(
+    maps: Tensor,  # shape: (B, H, W)
+    patch: Size,
+) -> Tensor:  # shape: (B, H / patch height, W / patch width)
+    """The mean over each patch, told as first + mean(rest − first): exact where the patch is constant."""
+    if min(patch) < 1 or maps.shape[-2] % patch[0] or maps.shape[-1] % patch[1]:
+        raise InputError(
+            f"Patches of {_times(patch)} pixels that tile the map.",
+            f"a map of {_times(maps.shape[-2:])}",
+            "the patch size of the model, or patch_size=None to rank pixels.",
+        )
+    tiles = maps.unfold(1, patch[0], patch[0]).unfold(2, patch[1], patch[1]).flatten(3)  # (B, h, w, pixels)
+    first = tiles[..., 0]
+    return first + (tiles - first.unsqueeze(-1)).mean(-1)
+
+
+def _check_size(maps: Tensor, given: Tensor, image_size: Size) -> None:
+    h, w = maps.shape[-2:] if maps.dim() == 3 else (0, 0)
+    if maps.numel() == 0 or not h * w or image_size[0] % h or image_size[1] % w:
+        raise InputError(
+            "One map per image, (B, h, w) or (B, 1, h, w), as large as the image or its grid of patches: "
+            f"h divides {image_size[0]} and w divides {image_size[1]}.",
+            f"relevance of shape {tuple(given.shape)}",
+            "relevance.sum(1) for a map with channels; prefix tokens such as CLS must be left out.",
+        )
+
+
+def _check_rows(good: Tensor, wanted: str, hint: str) -> None:
+    if not good.all():
+        rows = (~good).nonzero().flatten().tolist()
+        raise InputError(f"Wanted {wanted}.", f"none in row(s) {rows[:10]} of a batch of {len(good)}", hint)
+
+
+def _times(size: tuple[int, ...] | torch.Size) -> str:
+    return " x ".join(map(str, size))

@@ -1,0 +1,141 @@
+"""How a part of the input goes away."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captum_vit.errors import InputError, OptionError
+
+Model = Callable[[Tensor], Any]
+Answer = Callable[[Tensor, Tensor], Any]
+
+
+class Remover(ABC):
+    """Takes parts of inputs away and asks the model about what is left.
+
+    An author owes `bind`. What costs the same for every step, a blurred copy say, is done there once.
+    """
+
+    @abstractmethod
+    def bind(
+        self,
+        model: Model,
+        inputs: Tensor,  # shape: (B, ...)
+    ) -> Answer:
+        """``answer(rows, gone)``: the model's output for ``inputs[rows]`` without what is gone.
+
+        ``rows`` ``(n,)`` may name an input more than once; ``gone`` ``(n, h, w)`` is True where a patch, or
+        a pixel, is missing. One forward pass of ``n`` inputs per call.
+        """
+
+
+class PixelRemover(Remover):
+    """Replaces what is gone by the pixels of a background. An author owes `background`."""
+
+    @abstractmethod
+    def background(
+        self,
+        inputs: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: (B, C, H, W)
+        """What an image looks like where nothing is left of it."""
+
+    def bind(self, model: Model, inputs: Tensor) -> Answer:
+        background = self.background(inputs)
+
+        def answer(rows: Tensor, gone: Tensor) -> Any:
+            return model(torch.where(_per_pixel(gone, inputs), background[rows], inputs[rows]))
+
+        return answer
+
+
+class Blur(PixelRemover):
+    """A Gaussian blur: local detail goes, colours stay. The CDAM paper's choice.
+
+    It makes no difference whether raw or normalised pixels are blurred, since the blur is linear and the
+    border is reflected.
+
+    Args:
+        sigma: in pixels; None is height / 16, the paper's 14 at 224 pixels.
+    """
+
+    def __init__(self, sigma: float | None = None) -> None:
+        if sigma is not None and not sigma > 0:
+            raise OptionError("`sigma` must be positive.", repr(sigma), "None for height / 16.")
+        self.sigma = sigma
+
+    def background(self, inputs: Tensor) -> Tensor:
+        return gaussian_blur(inputs, self.sigma or inputs.shape[-2] / 16)
+
+    def __repr__(self) -> str:
+        return f"Blur(sigma={self.sigma})"
+
+
+class Fill(PixelRemover):
+    """One constant colour.
+
+    Args:
+        value: the colour, one number or one per channel, in the units of the inputs; or in raw units, given
+            the `mean` and `std` that normalised the inputs. The default 0 is the mean colour of normalised
+            inputs.
+    """
+
+    def __init__(
+        self,
+        value: float | Sequence[float] = 0.0,
+        *,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> None:
+        self.value, self.mean, self.std = value, mean, std
+
+    def background(self, inputs: Tensor) -> Tensor:
+        value, mean, std = (torch.as_tensor(v).to(inputs) for v in (self.value, self.mean, self.std))
+        colour = torch.atleast_1d((value - mean) / std)
+        if len(colour) not in (1, inputs.shape[1]):
+            raise InputError(
+                f"One fill value, or one for each of {inputs.shape[1]} channels.", f"{len(colour)} values"
+            )
+        return colour[:, None, None].expand_as(inputs)
+
+    def __repr__(self) -> str:
+        return f"Fill({self.value}, mean={self.mean}, std={self.std})"
+
+
+def gaussian_blur(
+    images: Tensor,  # shape: (B, C, H, W)
+    sigma: float,
+) -> Tensor:  # shape: (B, C, H, W)
+    """Each channel blurred by a Gaussian of radius ⌈3σ⌉, the border reflected.
+
+    Two passes of one dimension, rows and then columns: 2k products per pixel, not k². The result is that of
+    torchvision's ``gaussian_blur`` with a kernel of ``2⌈3σ⌉ + 1``, which makes one pass of two dimensions.
+    """
+    radius = math.ceil(3 * sigma)
+    if radius >= min(images.shape[-2:]):
+        raise InputError(
+            f"Images larger than the blur's radius of {radius} pixels (3 sigma).",
+            f"images of {images.shape[-2]} x {images.shape[-1]}",
+            "a smaller sigma.",
+        )
+    x = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    kernel = kernel.to(images.dtype) if images.dtype == torch.float64 else kernel
+    planes = F.pad(images.to(kernel.dtype), [radius] * 4, mode="reflect").flatten(0, 1).unsqueeze(1)
+    planes = F.conv2d(F.conv2d(planes, kernel[None, None, :, None]), kernel[None, None, None, :])
+    return planes.view_as(images).to(images.dtype)
+
+
+def _per_pixel(
+    gone: Tensor,  # shape: (n, h, w)
+    inputs: Tensor,  # shape: (B, C, H, W)
+) -> Tensor:  # shape: (n, 1, H, W)
+    height, width = inputs.shape[-2] // gone.shape[-2], inputs.shape[-1] // gone.shape[-1]
+    return gone.repeat_interleave(height, 1).repeat_interleave(width, 2).unsqueeze(1)
