@@ -27,7 +27,7 @@ It exists to be explained: its inputs come with masks of what is where. It is of
 
 Measured on the stored float16 weights, by `captum_vit.demo.train.evaluate(demo_vit(), n={n})`.
 
-**Made by** {note}
+**Made by**{note}
 
     {command}
 
@@ -41,12 +41,13 @@ three digits and are drawn anew at every step: {seen:,} in all.
 against the uniform distribution over the digits present (label smoothing {smoothing}). Nothing else is supervised: no
 masks, no patches.
 
-**Recipe.** Muon for the matrices of the blocks, AdamW for the rest, both at a peak rate of {lr} after a warm-up, cosine to
-zero; batch {batch}, {steps:,} steps, seed {seed}, weight decay {decay}; running average of the weights ({ema}).
+**Recipe.** Muon for the matrices of the blocks (peak rate {lr}, weight decay {decay}), AdamW for the rest ({lr_rest}), a
+short warm-up, cosine to zero; batch {batch}, {steps:,} steps, seed {seed}; two-digit scenes join after {grow} steps,
+three-digit ones after as many again; running average of the weights ({ema}).
 
 **Versions.** {versions}
 
-Licence: BSD-3-Clause, as the code. The scans are in the public domain of research data sets (UCI, CC BY 4.0).
+Licence: BSD-3-Clause, as the code. The scans: UCI, Optical Recognition of Handwritten Digits, CC BY 4.0.
 """
 
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
+from captum_vit.demo.card import card
 from captum_vit.demo.model import WEIGHTS, demo_vit, load_weights, save_weights
 from captum_vit.demo.scenes import digit_scenes
 
@@ -70,8 +71,9 @@ def train(args: argparse.Namespace) -> nn.Module:
     for step in (bar := trange(start, args.steps, initial=start, total=args.steps, mininterval=10)):
         for group in _groups(optimizers):
             group["lr"] = group["peak"] * _schedule(step, args.steps)
+        most = min(3, 1 + step // args.grow)  # single digits first: it shortens the plateau at the start
         # A seed of its own for each step: a resumed run sees the scenes that an unbroken one would have seen.
-        scenes = digit_scenes(args.batch, (1, 3), "train", seed=args.seed * 10**8 + step)
+        scenes = digit_scenes(args.batch, (1, most), "train", seed=args.seed * 10**8 + step)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             logits = model(scenes.images)
         loss = F.cross_entropy(logits.float(), targets_of(scenes.digits), label_smoothing=args.smoothing)
@@ -90,10 +92,8 @@ def _optimizers(model: nn.Module, args: argparse.Namespace) -> list[torch.optim.
     """Muon for the matrices inside the blocks, AdamW for everything else."""
     matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if not ("blocks" in name and p.ndim == 2)]
-    muon = torch.optim.Muon(
-        matrices, lr=args.lr, weight_decay=args.decay, adjust_lr_fn="match_rms_adamw"
-    )
-    adamw = torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    muon = torch.optim.Muon(matrices, args.lr, args.decay, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(others, args.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
     for group in _groups([muon, adamw]):
         group["peak"] = group["lr"]
     return [muon, adamw]
@@ -166,8 +166,6 @@ def main() -> None:
     accuracy = evaluate(model, n=args.test)
     print(f"held-out scans, {accuracy.n} scenes each: {accuracy.single:.2%} of single digits named, ", end="")
     print(f"both of two named {accuracy.both:.2%}")
-    from captum_vit.demo.card import card
-
     command = "python -m captum_vit.demo.train " + shlex.join(sys.argv[1:])
     args.out.with_name("README.md").write_text(card(model, args, accuracy, command))
 
@@ -178,17 +176,19 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--out", type=Path, required=True, help=f"safetensors file to write; the package reads {WEIGHTS.name}")
     add("--overwrite", action="store_true", help="replace --out where it exists")
-    add("--steps", type=int, default=10_000)
-    add("--batch", type=int, default=128)
+    add("--steps", type=int, default=14_000)
+    add("--batch", type=int, default=64)
     add("--seed", type=int, default=0)
-    add("--lr", type=float, default=2e-3, help="peak learning rate of both optimizers")
+    add("--grow", type=int, default=500, help="steps until two-digit scenes join, and again until three-digit ones do")
+    add("--lr", type=float, default=6e-3, help="peak learning rate of Muon (the blocks' matrices)")
+    add("--lr-rest", type=float, default=2e-3, help="peak learning rate of AdamW (everything else)")
     add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
     add("--smoothing", type=float, default=0.0, help="label smoothing")
-    add("--ema", type=float, default=0.998, help="decay of the running average of the weights")
+    add("--ema", type=float, default=0.999, help="decay of the running average of the weights")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="matrix products in bfloat16")
     add("--threads", type=int, default=1)
     add("--test", type=int, default=5000, help="held-out scenes of each kind for the final figures")
-    add("--every", type=int, default=500, help="steps between checkpoints")
+    add("--every", type=int, default=1000, help="steps between checkpoints")
     add("--checkpoint", type=Path, help="file to keep the state of the run in, and to go on from if it exists")
     return options
 
