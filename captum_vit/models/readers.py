@@ -1,0 +1,162 @@
+"""The readers of each library: from a picture to a model's input, by the model's own configuration."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.models.naming import host_of
+
+Channels = tuple[float, ...]
+IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RAW: tuple[Channels, Channels] = (0.0,) * 3, (1.0,) * 3  # pixels that are not normalised
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One model's way from a picture to its input.
+
+    Args:
+        prepare: from a picture (PIL) to (3, H, W): resize, crop, scale, normalise.
+        mean: of each channel, subtracted from pixels in [0, 1].
+        std: of each channel, divided by.
+    """
+
+    prepare: Callable[[Any], Tensor]
+    mean: Channels
+    std: Channels
+
+
+def reader_of(model: nn.Module, processor: Any = None) -> Reader:
+    """How this model wants its pictures: see :func:`image_tensor`."""
+    if processor is not None:
+        return _processor(processor) if hasattr(processor, "image_mean") else _transform(processor)
+    host = host_of(model)
+    if host is None or is_text_model(model):
+        raise UnsupportedModelError(
+            "A model that says how it wants its pictures (timm, Hugging Face, torchvision, open_clip).",
+            type(model).__name__,
+            "processor=..., or a float tensor that is already preprocessed.",
+        )
+    family, module = host
+    return _READERS[family](module)
+
+
+def is_text_model(model: nn.Module) -> bool:
+    """Whether the model reads token ids and no pictures."""
+    host = host_of(model)
+    if host is None or host[0] != "transformers":
+        return False
+    config = host[1].config
+    return getattr(host[1], "main_input_name", "") == "input_ids" and not hasattr(config, "vision_config")
+
+
+def _timm(model: nn.Module) -> Reader:
+    from timm.data import create_transform, resolve_model_data_config
+
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)  # what it was built for, if it says
+    config = resolve_model_data_config(model, args={"input_size": (3, *size)} if size else None)
+    return _transform(create_transform(**config, is_training=False))
+
+
+def _torchvision(model: nn.Module) -> Reader:
+    """The weights are not remembered by the model: ImageNet's usual transform at the model's size."""
+    from torchvision.models import ViT_B_16_Weights
+
+    size = getattr(model, "image_size", 224)
+    preset = ViT_B_16_Weights.DEFAULT.transforms
+    return _transform(preset(crop_size=size, resize_size=round(size * 256 / 224)))
+
+
+def _open_clip(model: nn.Module) -> Reader:
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = getattr(model.visual, "preprocess_cfg", None)
+    return _transform(image_transform_v2(PreprocessCfg(**(config or {})), is_train=False))
+
+
+def _hugging_face(model: nn.Module) -> Reader:
+    """The processor stored beside the model, or else what its family takes by default."""
+    return _processor(stored("AutoImageProcessor", model) or _family_processor(model))
+
+
+def stored(auto: str, model: nn.Module) -> Any:
+    """What was saved beside the model, if it lies on this machine; None if it does not."""
+    import transformers
+
+    host = host_of(model)
+    name = host[1].config._name_or_path if host is not None and host[0] == "transformers" else ""
+    if not name:
+        return None
+    try:
+        return getattr(transformers, auto).from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:  # not stored, or stored without a type
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        warnings.warn(f"No {auto[4:]} of {name!r} is on this machine ({reason}).", stacklevel=2)
+        return None
+
+
+def _family_processor(model: nn.Module) -> Any:
+    """The family's processor at the model's size.
+
+    DeiT and DINO checkpoints were trained with ImageNet's mean, which their processors do not default to.
+    """
+    import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    config = model.config
+    vision = getattr(config, "vision_config", config)
+    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type) or {"torchvision": "BitImageProcessor"}
+    kind = getattr(transformers, names["torchvision"])
+    height, width = _pair(getattr(vision, "image_size", 224))
+    size: dict[str, Any] = {"size": {"height": height, "width": width}}
+    if getattr(kind, "do_center_crop", False):
+        size = {"size": {"shortest_edge": max(height, width)}, "crop_size": size["size"]}
+    imagenet = config.model_type.startswith(("deit", "dinov2", "dinov3"))
+    statistics = dict(zip(("image_mean", "image_std"), IMAGENET, strict=True)) if imagenet else {}
+    return kind(**size, **statistics)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _processor(processor: Any) -> Reader:
+    """A Hugging Face image processor."""
+    normalises = getattr(processor, "do_normalize", True)
+    mean, std = (processor.image_mean, processor.image_std) if normalises else RAW
+    prepare = lambda picture: processor(images=picture, return_tensors="pt")["pixel_values"][0]  # noqa: E731
+    return Reader(prepare, tuple(mean), tuple(std))
+
+
+def _transform(transform: Any) -> Reader:
+    """A function of a PIL image; mean and deviation are those of the normalisation in it, if there is one."""
+    steps = [transform, *getattr(transform, "transforms", ())]
+    last = next((step for step in steps if hasattr(step, "mean") and hasattr(step, "std")), None)
+    mean, std = RAW if last is None else (last.mean, last.std)
+    return Reader(lambda picture: transform(_pil(picture)), _floats(mean), _floats(std))
+
+
+def _pil(picture: Any) -> Any:
+    if not isinstance(picture, Tensor):
+        return picture
+    from torchvision.transforms.functional import to_pil_image
+
+    return to_pil_image(picture)
+
+
+def _floats(values: Any) -> Channels:
+    return tuple(float(value) for value in values)
+
+
+_READERS: dict[str, Callable[[nn.Module], Reader]] = {
+    "timm": _timm,
+    "transformers": _hugging_face,
+    "torchvision": _torchvision,
+    "open_clip": _open_clip,
+}

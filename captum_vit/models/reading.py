@@ -1,0 +1,116 @@
+"""How models want their pictures and texts, as their own configuration says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.errors import InputError, UnsupportedModelError
+from captum_vit.models.naming import class_names, host_of, target_index
+from captum_vit.models.readers import IMAGENET, Channels, Reader, is_text_model, reader_of, stored
+
+__all__ = [
+    "IMAGENET",
+    "Reader",
+    "class_names",
+    "display_image",
+    "image_tensor",
+    "is_text_model",
+    "mean_std",
+    "reader_of",
+    "target_index",
+    "text_inputs",
+]
+
+
+def image_tensor(
+    model: nn.Module, image: Any, processor: Any = None
+) -> Tensor:  # shape: (1, 3, H, W), on the model's device and of its dtype
+    """A picture as this model's input.
+
+    Args:
+        model: as it was loaded; wrappers around it are looked through.
+        image: a PIL image or a uint8 tensor (3, H, W), which is preprocessed; or a float tensor (3, H, W) or
+            (B, 3, H, W), which is **taken as preprocessed** and only moved to the model.
+        processor: a Hugging Face image processor, or any function of a PIL image that gives (3, H, W); the
+            model's own by default: timm's ``pretrained_cfg``, the processor stored beside a Hugging Face
+            model or, where there is none, its family's defaults, torchvision's for ImageNet, open_clip's.
+
+    Raises:
+        InputError: not a picture.
+        UnsupportedModelError: the model does not say how it wants its pictures.
+    """
+    if isinstance(image, Tensor) and image.is_floating_point():
+        inputs = image if image.dim() == 4 else image[None]
+        if inputs.dim() != 4 or not len(inputs):
+            raise InputError("A picture (3, H, W) or a batch (B, 3, H, W).", f"shape {tuple(image.shape)}")
+    elif hasattr(image, "convert") or (isinstance(image, Tensor) and image.dtype == torch.uint8):
+        picture = image.convert("RGB") if hasattr(image, "convert") else image
+        inputs = reader_of(model, processor).prepare(picture)[None]
+    else:
+        raise InputError(
+            "A PIL image, a uint8 tensor (3, H, W) of pixels, or a float tensor that is preprocessed.",
+            f"{type(image).__name__}",
+            "PIL.Image.open(path) for a file.",
+        )
+    home = next((p for p in model.parameters() if p.is_floating_point()), inputs)
+    return inputs.to(home.device, home.dtype)
+
+
+def display_image(
+    model: nn.Module,
+    inputs: Tensor,  # shape: (B, 3, H, W)
+    processor: Any = None,
+) -> Tensor:  # shape: (B, 3, H, W), in [0, 1], on the CPU
+    """What the model saw, resized and cropped as it saw it, so that maps lie exactly over it.
+
+    Where a model's normalisation is unknown, values in [0, 1] are taken as they are, others are stretched.
+    """
+    pixels, known = inputs.detach().float().cpu(), mean_std(model, processor)
+    if known is not None:
+        mean, std = (torch.tensor(values)[:, None, None] for values in known)
+        return (pixels * std + mean).clamp(0, 1)
+    low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
+    if low.min() >= 0 and high.max() <= 1:
+        return pixels
+    return (pixels - low) / (high - low).clamp_min(1e-12)
+
+
+def mean_std(model: nn.Module, processor: Any = None) -> tuple[Channels, Channels] | None:
+    """Mean and standard deviation of each channel, of pixels in [0, 1]; None where the model does not say."""
+    if processor is None and (host_of(model) is None or is_text_model(model)):
+        return None
+    reader = reader_of(model, processor)
+    return reader.mean, reader.std
+
+
+def text_inputs(
+    model: nn.Module, text: str, tokenizer: Any = None
+) -> tuple[dict[str, Tensor], list[str]]:  # tensors of shape (1, T), and T tokens
+    """A text as this model's input, and the tokens one-to-one with ``input_ids``, special ones included.
+
+    Args:
+        model: a Hugging Face text model.
+        text: to be read.
+        tokenizer: the one stored beside the model by default.
+
+    Raises:
+        InputError: an empty text, or one longer than the model reads.
+        UnsupportedModelError: no tokenizer is known.
+    """
+    if not text.strip():
+        raise InputError("A text.", repr(text))
+    tokenizer = tokenizer or stored("AutoTokenizer", model)
+    if tokenizer is None:
+        raise UnsupportedModelError(
+            "A tokenizer.", f"{type(model).__name__}, beside which none is stored", "tokenizer=..."
+        )
+    encoded = tokenizer(text, return_tensors="pt")
+    length = encoded["input_ids"].shape[1]
+    if length > tokenizer.model_max_length:
+        raise InputError(f"At most {tokenizer.model_max_length} tokens.", f"{length}", "a shorter text.")
+    device = next(model.parameters()).device
+    inputs = {name: values.to(device) for name, values in encoded.items()}
+    return inputs, tokenizer.convert_ids_to_tokens(encoded["input_ids"][0].tolist())
