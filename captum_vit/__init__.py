@@ -1,0 +1,46 @@
+"""Explain vision transformers, BERT and CLIP, in Captum's words.
+
+>>> import captum_vit as cv
+>>> cv.LayerCDAM(model).attribute(images, target=281)
+"""
+
+from captum_vit.attr import (
+    CAT,
+    METHODS,
+    PLUS,
+    AttentionRollout,
+    DecompX,
+    GenAtt,
+    LayerCDAM,
+    PredicAtt,
+    PredictionMap,
+    RandomAttribution,
+    RawAttention,
+    SkipPLUS,
+    TokenAttribution,
+    VTranM,
+)
+from captum_vit.errors import (
+    CaptumVitError,
+    InputError,
+    LayerError,
+    ModelStateError,
+    OptionError,
+    TargetError,
+    TraceError,
+    UnsupportedModelError,
+    ZeroMapWarning,
+)
+from captum_vit.models import Spec, register_spec, spec_of
+from captum_vit.targets import (
+    ConceptSimilarity,
+    Direction,
+    Margin,
+    Scalar,
+    TextSimilarity,
+    from_layer,
+    logits_of,
+)
+from captum_vit.tokens import TokenLayout
+
+__version__ = "0.1.0"

@@ -1,0 +1,54 @@
+"""Every method, and METHODS: a name for each thing that explains a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from captum.attr import Attribution, InputXGradient
+from torch import nn
+
+from captum_vit.attr.attention import AttentionRollout, RawAttention
+from captum_vit.attr.attention_gradient import GenAtt
+from captum_vit.attr.base import TokenAttribution
+from captum_vit.attr.cat import CAT
+from captum_vit.attr.cdam import LayerCDAM
+from captum_vit.attr.decompx import DecompX
+from captum_vit.attr.plus import PLUS, SkipPLUS
+from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
+from captum_vit.attr.random import RandomAttribution
+from captum_vit.attr.vtranm import VTranM
+
+METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
+    "LayerCDAM": LayerCDAM,
+    "PredictionMap": PredictionMap,
+    "PredicAtt": PredicAtt,
+    "VTranM": VTranM,
+    "DecompX": DecompX,
+    "PLUS(DecompX)": lambda model: PLUS(DecompX(model)),
+    "SkipPLUS(DecompX)": lambda model: SkipPLUS(DecompX(model)),
+    "PLUS(InputXGradient)": lambda model: PLUS(InputXGradient(model)),
+    "CAT": CAT,
+    "GenAtt": GenAtt,
+    "PLUS(GenAtt)": lambda model: PLUS(GenAtt(model)),
+    "RawAttention": RawAttention,
+    "AttentionRollout": AttentionRollout,
+    "RandomAttribution": RandomAttribution,
+}
+"""Name -> something that makes an Attribution from a model alone, for loops and command lines."""
+
+__all__ = [
+    "CAT",
+    "METHODS",
+    "PLUS",
+    "AttentionRollout",
+    "DecompX",
+    "GenAtt",
+    "LayerCDAM",
+    "PredicAtt",
+    "PredictionMap",
+    "RandomAttribution",
+    "RawAttention",
+    "SkipPLUS",
+    "TokenAttribution",
+    "VTranM",
+]

@@ -1,0 +1,38 @@
+"""Attention weighted by its gradient."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from captum_vit.attr.base import TokenAttribution, positive_evidence
+from captum_vit.trace.record import Record, Want
+
+
+class GenAtt(TokenAttribution):
+    r"""Positive evidence carried from layer to layer by attention and its gradient.
+
+    .. math:: R \leftarrow R + \bar A_l R, \qquad \bar A_l = E_h[(\nabla A_l \odot A_l)^+], \qquad R = I
+
+    The map is the CLS row of the final R without its own share; where there is no CLS token, the rows
+    that the pooling reads, with its weights. The gradient is that of the target's logit.
+
+    Costs one forward and one backward pass. The row is carried from the last layer to the first, a vector
+    times matrices: no product of two N x N matrices is formed.
+
+    Source: Chefer et al., Generic Attention-model Explainability (self-attention rules), called Relevance
+    Propagation in the CDAM paper and GenAtt in the SkipPLUS paper.
+    """
+
+    def _want(self) -> Want:
+        return Want(seen=["probs"], grads=["probs"], pool=True)
+
+    def _relevance(self, found: Record) -> Tensor:
+        row = found.pool.unsqueeze(1)  # shape: (B, 1, N)
+        for layer in reversed(found.layers):
+            row = row + row @ positive_evidence(found, layer)
+        return row.squeeze(1)
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
+        row = found.pool.unsqueeze(1)
+        return [(row @ positive_evidence(found, layer)).squeeze(1) for layer in found.layers]

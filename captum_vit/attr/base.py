@@ -1,0 +1,190 @@
+"""What every token attribution shares: ``attribute`` once; a method writes ``_relevance``."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any, ClassVar
+
+from captum._utils.common import _format_additional_forward_args
+from captum._utils.typing import TargetType
+from captum.attr import LayerAttribution
+from captum.attr._utils.attribution import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor, nn
+
+from captum_vit.errors import OptionError, UnsupportedModelError, ZeroMapWarning
+from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.tokens import TokenLayout, check_output
+from captum_vit.trace.record import Record, Want, record
+from captum_vit.trace.state import checked_inputs, undisturbed
+
+MAPS = ("grid", "tokens", "pixels")
+PRODUCTS = (*MAPS, "channels")
+
+
+class TokenAttribution(LayerAttribution, GradientAttribution):
+    r"""Relevance of every token of a transformer, as a Captum ``LayerAttribution``.
+
+    An author of a method says what must be seen (``_want``) and computes from that record a relevance
+    for every token (``_relevance``). Methods with one map for each layer also offer ``_layer_maps``;
+    ``PLUS`` and ``SkipPLUS`` then run over them.
+
+    Args:
+        forward_func: the model as it was loaded, or a target module around it.
+        layer: a Module or dotted name (that module's output), an int (the default reading point of that
+            block), or None (the last block).
+        device_ids: accepted as in Captum.
+        output: ``"grid"`` gives (B, 1, h, w) for images, so ``LayerAttribution.interpolate`` works, and
+            (B, T) for text; ``"tokens"`` (B, N) with prefix tokens; ``"pixels"`` (B, 1, H, W), bilinear;
+            ``"channels"`` (B, N, D), unreduced, where the method is a product over channels.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = MAPS
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | str | int | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        output: str = "grid",
+    ) -> None:
+        LayerAttribution.__init__(self, forward_func, layer, device_ids)
+        GradientAttribution.__init__(self, forward_func)
+        self.output = check_output(output, self.outputs)
+
+    # -- what a method supplies ------------------------------------------------------------------
+
+    def _want(self) -> Want:
+        """What the pass must be watched for."""
+        raise NotImplementedError
+
+    def _relevance(self, found: Record) -> Tensor:  # shape: (B, N), or (B, N, D) for products over channels
+        """The map, from what was seen."""
+        raise NotImplementedError
+
+    def _start(self, transformer: Transformer) -> int:
+        """The first block that is watched."""
+        return 0
+
+    # -- the same for all ------------------------------------------------------------------------
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""Explain a batch.
+
+        Args:
+            inputs: images (B, 3, H, W) or token ids (B, T); a tuple in gives a tuple out.
+            target: the output to explain: an int, a tuple for outputs of more than two dimensions, or a
+                list or tensor with one target for each sample. Methods that know no target ignore it.
+            additional_forward_args: further positional arguments of the model, such as an attention mask.
+
+        Returns:
+            Detached maps on the model's device, in the form that ``output`` names; float32, or float64
+            for a float64 model.
+
+        Raises:
+            InputError: the batch is empty, not finite, or refused by the model.
+            TargetError: the target is missing or does not index the output.
+            ModelStateError: the model is in training mode.
+            UnsupportedModelError: no transformer was found in the model.
+        """
+        with undisturbed(self.model):
+            found = self._record(inputs, target, additional_forward_args)
+            return self._finish(self._relevance(found), found.layout, inputs)
+
+    def attribute_future(self) -> None:
+        """Not offered: explanations are computed at once."""
+        raise NotImplementedError(f"{type(self).__name__} has no futures; call attribute.")
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The class name with a space before each new word; abbreviations stay whole."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", cls.__name__)
+
+    @property
+    def model(self) -> nn.Module:
+        """The module behind ``forward_func``."""
+        forward = getattr(self.forward_func, "__self__", self.forward_func)
+        if not isinstance(forward, nn.Module):
+            raise UnsupportedModelError(
+                "The model itself (an `nn.Module`), since blocks and attention are read inside it.",
+                type(forward).__name__,
+                "the module, or a small `nn.Module` that holds the model and does what your function does.",
+            )
+        return forward.module if isinstance(forward, nn.DataParallel) else forward
+
+    @property
+    def _transformer(self) -> Transformer:
+        return spec_of(self.model)
+
+    def _record(
+        self, inputs: Any, target: TargetType, args: Any, want: Want | None = None, start: int | None = None
+    ) -> Record:
+        transformer = self._transformer
+        return record(
+            self.model,
+            transformer,
+            checked_inputs(inputs, self.model),
+            forward_args(args),
+            target,
+            self._want() if want is None else want,
+            self._start(transformer) if start is None else start,
+        )
+
+    def _finish(self, relevance: Tensor, layout: TokenLayout, inputs: Any) -> Tensor | tuple[Tensor, ...]:
+        """Lay tokens out, widen half precision, and mind Captum's tuples."""
+        if self.output == "channels":
+            if relevance.dim() < 3:
+                raise OptionError(
+                    "A method that is a product over channels.", type(self).__name__, 'output="tokens"'
+                )
+            laid = layout.silence_padding(relevance)
+        else:
+            laid = layout.lay_out(relevance.sum(-1) if relevance.dim() == 3 else relevance, self.output)
+        laid = widened(laid.detach())
+        warn_if_zero(laid, type(self).__name__)
+        return (laid,) if isinstance(inputs, tuple) else laid
+
+
+def gradient_x_input(found: Record) -> list[Tensor]:
+    """At the input of every recorded block, the tokens times the gradient: one (B, N, D) for each."""
+    return [found.seen["tokens"][layer] * found.grads["tokens"][layer] for layer in found.layers]
+
+
+def positive_evidence(
+    found: Record,
+    layer: int,
+    W: Tensor | None = None,  # shape: (B, H, N), weights of the columns
+) -> Tensor:  # shape: (B, N, N)
+    r"""Mean over heads of the positive part of gradient x attention, :math:`E_h[(\nabla A \odot A W)^+]`."""
+    A, G = found.seen["probs"][layer], found.grads["probs"][layer]  # shape: (B, H, N, N)
+    evidence = (G * A).clamp(min=0)
+    return evidence.mean(1) if W is None else (evidence * W.unsqueeze(2)).mean(1)
+
+
+def forward_args(args: Any) -> tuple[Any, ...]:
+    """Captum's ``additional_forward_args`` as a tuple."""
+    return _format_additional_forward_args(args) or ()
+
+
+def widened(x: Tensor) -> Tensor:
+    """Maps are float32 for half-precision models, else of the model's precision."""
+    return x.float() if x.element_size() < 4 else x
+
+
+def warn_if_zero(relevance: Tensor, name: str) -> None:
+    """An all-zero map is never silent."""
+    if not relevance.any():
+        warnings.warn(
+            f"{name}: every relevance is exactly zero. A head that is all zeros, or a target that does not "
+            "depend on these tokens, does that.",
+            ZeroMapWarning,
+            stacklevel=4,
+        )

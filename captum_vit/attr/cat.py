@@ -1,0 +1,52 @@
+"""Gradient x input, summed over blocks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from captum_vit.attr.base import PRODUCTS, TokenAttribution, gradient_x_input
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.gradient import layer_index
+from captum_vit.trace.record import Record, Want
+
+
+class CAT(TokenAttribution):
+    r"""Gradient x input at the input of every block, summed: PLUS over InputXGradient.
+
+    .. math:: S_i = \sum_l \sum_d x^l_{id}\,\partial f_c / \partial x^l_{id}
+
+    Signed. Costs one forward and one backward pass. In a CLS-pooled pre-norm model the last block's term
+    is zero for patches, since a patch reaches the logit there through a LayerNorm that is free of scale.
+
+    Departs from the original, which pairs gradients with block outputs; we take block inputs as the
+    SkipPLUS paper does, so that PLUS over InputXGradient is exactly this method.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the first block of the sum.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+
+    Source: Qiang et al., AttCAT; the CAT of its ablation.
+    """
+
+    outputs = PRODUCTS
+
+    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+        super().__init__(forward_func, start_layer, output=output)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: the gradient is multiplied by the tokens."""
+        return True
+
+    def _want(self) -> Want:
+        return Want(grads=["tokens"])
+
+    def _start(self, transformer: Transformer) -> int:
+        return layer_index(transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return sum(gradient_x_input(found))
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        return gradient_x_input(found)

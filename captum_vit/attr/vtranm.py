@@ -1,0 +1,142 @@
+"""Vector transformation measurement: how far attention and feed-forward change each vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_vit.attr.base import TokenAttribution, positive_evidence
+from captum_vit.errors import OptionError, UnsupportedModelError
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.record import Record, Want
+from captum_vit.trace.score import SCORES
+
+TINY = 1e-8
+
+
+class VTranM(TokenAttribution):
+    r"""Contributions of the input tokens, followed through attention *and* through what it does to vectors.
+
+    .. math::
+        C \leftarrow U\,C,\quad C^0 = \mathrm{diag}(\|x_{0j}\|),\quad
+        U_{\mathrm{att}} = I + E_h[(\nabla_{A} p_c)^+ \odot A\,W^h],\quad U_{\mathrm{ff}} = I + W,
+
+    .. math:: W = \mathrm{diag}\!\left(\frac{\|\tilde E_j\|}{\|E_j\|}\,
+        \mathrm{softmax}_j \cos(E_j, \tilde E_j)\right)
+
+    ``E`` is the residual stream and ``E~`` what a head (or the feed-forward) would add to it from that token
+    alone: for head h the values through that head's columns of the output projection. The map is the CLS row
+    of the final ``C`` (or the rows that the pooling reads). Not negative.
+
+    Costs one forward and one backward pass; a row vector is carried from the last block to the first, and
+    norms of per-head vectors come from d x d Gram matrices, so nothing of size N x N x N or H x N x D is formed.
+
+    Departs from the source where it is silent: the softmax runs over all tokens, prefix included and padding
+    excluded; value biases belong to their tokens, the output bias to nobody; LayerScale counts. With
+    ``length=False`` the start is the identity, as in the paper's Table 4.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        score: what is differentiated: ``"prob"`` as in the paper, ``"logit"``, or ``"auto"``.
+        aggregate: False is the paper's baseline, its equation 8 applied to the input: the first block's
+            attention alone, without weights.
+        length: count the ratio of lengths, and start from the input's lengths.
+        direction: count the normalised exponential cosine correlation.
+        feed_forward: include the update maps of the feed-forward layers.
+        output: see :class:`TokenAttribution`.
+
+    Source: VTranM (later published as TokenTM), equations 8 to 20.
+    """
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        *,
+        score: str = "auto",
+        aggregate: bool = True,
+        length: bool = True,
+        direction: bool = True,
+        feed_forward: bool = True,
+        output: str = "grid",
+    ) -> None:
+        super().__init__(forward_func, output=output)
+        if score not in SCORES:
+            raise OptionError(f"`score` must be one of {', '.join(map(repr, SCORES))}.", repr(score))
+        self.score, self.aggregate = score, aggregate
+        self.length, self.direction, self.feed_forward = length, direction, feed_forward
+
+    def _want(self) -> Want:
+        weighted = self.aggregate and (self.length or self.direction)
+        kinds = ["probs", "tokens", *(["values"] if weighted else [])]
+        if self.aggregate and self.feed_forward:
+            kinds += ["mid", "before_norm" if self._transformer.post_norm else "out"]
+        return Want(seen=kinds, grads=["probs"], score=self.score, pool=True)
+
+    def _relevance(self, found: Record) -> Tensor:
+        row = found.pool.unsqueeze(1)  # shape: (B, 1, N)
+        if not self.aggregate:
+            return (row + row @ positive_evidence(found, 0)).squeeze(1)
+        for layer in reversed(found.layers):
+            if self.feed_forward:
+                row = row + row * self._feed_forward_weights(found, layer).unsqueeze(1)
+            W = self._head_weights(found, layer)  # shape: (B, H, N)
+            row = row + row @ positive_evidence(found, layer, W)
+        return row.squeeze(1) * (found.seen["tokens"][0].norm(dim=-1) if self.length else 1)
+
+    def _feed_forward_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, N)
+        E = found.seen["mid"][layer]
+        after = found.seen["before_norm" if found.transformer.post_norm else "out"][layer]
+        added = after - E
+        return self._weights(found, E.norm(dim=-1), added.norm(dim=-1), (E * added).sum(-1))
+
+    def _head_weights(self, found: Record, layer: int) -> Tensor | None:  # shape: (B, H, N)
+        if not (self.length or self.direction):
+            return None
+        E, v = found.seen["tokens"][layer], found.seen["values"][layer]  # (B, N, D), (B, H, N, d)
+        W_O = output_map(found.transformer, layer, heads=v.shape[1])  # shape: (H, d, D)
+        gram = W_O @ W_O.mT  # shape: (H, d, d)
+        lengths = ((v @ gram) * v).sum(-1).clamp(min=0).sqrt()
+        E_heads = torch.einsum("bnD,hdD->bhnd", E, W_O)
+        return self._weights(found, E.norm(dim=-1).unsqueeze(1), lengths, (v * E_heads).sum(-1))
+
+    def _weights(self, found: Record, before: Tensor, after: Tensor, dot: Tensor) -> Tensor:
+        """Ratio of lengths times NECC, from two lengths and a dot product, over the last dimension."""
+        weights = torch.ones_like(after)
+        if self.length:
+            weights = weights * after / before.clamp(min=TINY)
+        if self.direction:
+            cosine = dot / (before * after).clamp(min=TINY)
+            if (keep := found.layout.keep) is not None:
+                cosine = cosine.masked_fill(~(keep if cosine.dim() == 2 else keep.unsqueeze(1)), -torch.inf)
+            weights = weights * cosine.softmax(-1)
+        return weights
+
+
+def output_map(transformer: Transformer, layer: int, heads: int) -> Tensor:  # shape: (H, d, D)
+    """What each head's vector becomes in the residual stream: its columns of the output projection, scaled."""
+    block, spec = transformer.blocks[layer], transformer.spec
+    extras = [path for path in spec.attn_extra if not _transparent(transformer.find(block, path))]
+    if spec.out_proj is None or extras:
+        raise UnsupportedModelError(
+            "Heads that reach the residual stream through a linear projection alone.",
+            f"{spec.family} with {', '.join(extras) or 'something else'} in between",
+            "a method that needs no per-head vectors, such as GenAtt or DecompX.",
+        )
+    W = linear_map(transformer.part(block, spec.out_proj))  # shape: (H*d, D)
+    scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
+    W = W if scale is None else W * scale.detach()
+    return W.unflatten(0, (heads, -1))
+
+
+def _transparent(module: object) -> bool:
+    return module is None or isinstance(module, nn.Identity | nn.Dropout)
+
+
+def linear_map(module: nn.Module) -> Tensor:  # shape: (in, out)
+    """The matrix of a linear layer; of one that is not plain (adapted, quantised) by feeding it the identity."""
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+        return module.weight.detach().T
+    width, like = module.in_features, next(module.parameters())
+    eye = torch.eye(width, dtype=like.dtype, device=like.device)
+    return (module(eye) - module(torch.zeros_like(eye[:1]))).detach()

@@ -1,0 +1,55 @@
+"""One family of errors. Every message says what was wanted, what was got, and what to try.
+
+Each class is also the built-in error that Captum raises in the same place, so code written against
+Captum keeps catching it.
+"""
+
+from __future__ import annotations
+
+
+class CaptumVitError(Exception):
+    """Any error that this package raises on purpose."""
+
+    def __init__(self, wanted: str, got: str = "", hint: str = "") -> None:
+        self.wanted, self.got, self.hint = wanted, got, hint
+        lines = [wanted]
+        if got:
+            lines.append(f"Got: {got}")
+        if hint:
+            lines.append(f"Try: {hint}")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.wanted, self.got, self.hint)
+
+
+class InputError(CaptumVitError, ValueError, AssertionError):
+    """The inputs cannot be explained: empty, not a tensor, not finite, or of a size the model refuses."""
+
+
+class OptionError(CaptumVitError, ValueError):
+    """An argument of a method has a value it does not know."""
+
+
+class TargetError(CaptumVitError, AssertionError, IndexError):
+    """The target is missing, out of range, or of a form that the output does not have."""
+
+
+class LayerError(CaptumVitError, ValueError, AssertionError):
+    """The layer is not part of the model, or nothing can be read there."""
+
+
+class UnsupportedModelError(CaptumVitError, TypeError):
+    """No transformer that can be described was found in the model."""
+
+
+class ModelStateError(CaptumVitError, RuntimeError):
+    """The model cannot be explained in the state it is in (training mode, for example)."""
+
+
+class TraceError(CaptumVitError, RuntimeError):
+    """A tensor or a gradient that the method needs was not seen during the pass."""
+
+
+class ZeroMapWarning(UserWarning):
+    """Every relevance is exactly zero; the docstring of the method says when that is right."""

@@ -1,0 +1,69 @@
+"""Hugging Face transformers, by the class of the tower inside; transformers itself is not imported."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.models.spec import Spec, register_spec
+
+
+def _half_cls_half_patches(n_tokens: int, prefix: int) -> Tensor:
+    """DINOv2's classifier reads the CLS token and the mean of the patches side by side."""
+    weights = torch.zeros(n_tokens)
+    weights[0] = 0.5
+    weights[prefix:] = 0.5 / (n_tokens - prefix)
+    return weights
+
+
+@register_spec("transformers.ViTModel", "transformers.DeiTModel", "transformers.BeitModel")
+def vit(model: nn.Module) -> Spec:
+    """ViT, DeiT and BEiT; BEiT scales its branches by ``lambda_1`` and ``lambda_2``."""
+    return Spec(
+        blocks="layers",
+        attn="attention",
+        out_proj="attention.o_proj",
+        mid="layernorm_after",
+        attn_scale=lambda block: getattr(block, "lambda_1", None),
+        family=f"Hugging Face {type(model).__name__}",
+    )
+
+
+@register_spec("transformers.Dinov2Model", "transformers.Dinov2WithRegistersModel")
+def dinov2(model: nn.Module) -> Spec:
+    """DINOv2, with and without registers."""
+    return Spec(
+        blocks="encoder.layer",
+        attn="attention",
+        out_proj="attention.o_proj",
+        attn_scale="layer_scale1.lambda1",
+        pool=_half_cls_half_patches,
+        family=f"Hugging Face {type(model).__name__}",
+    )
+
+
+@register_spec(
+    "transformers.CLIPVisionTransformer", "transformers.CLIPVisionModel", "transformers.SiglipVisionModel"
+)
+def image_tower(model: nn.Module) -> Spec:
+    """The image towers of CLIP and SigLIP."""
+    return Spec(
+        blocks="encoder.layers",
+        attn="self_attn",
+        out_proj="self_attn.out_proj",
+        mid="layer_norm2",
+        family=f"Hugging Face {type(model).__name__}",
+    )
+
+
+@register_spec("transformers.BertModel")
+def bert(model: nn.Module) -> Spec:
+    """BERT: post-norm, so a block ends with its second norm."""
+    return Spec(
+        blocks="encoder.layer",
+        attn="attention.self",
+        out_proj="attention.output.dense",
+        mid="intermediate",
+        last_norm="output.LayerNorm",
+        family=f"Hugging Face {type(model).__name__}",
+    )

@@ -1,0 +1,38 @@
+"""From whatever a model returns to one tensor of scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import TraceError
+
+_NAMES = ("logits", "logits_per_image", "image_embeds", "text_embeds", "pooler_output", "last_hidden_state")
+
+
+def scores_of(output: Any) -> Tensor:  # shape: (B, K)
+    """The tensor that a target indexes: the output itself, its logits, or its pooled embedding."""
+    if isinstance(output, Tensor):
+        return output
+    for name in _NAMES:
+        found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
+        if isinstance(found, Tensor):
+            return found
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise TraceError(
+        f"A model that returns a tensor, or an object with one of {', '.join(_NAMES)}.",
+        type(output).__name__,
+        "captum_vit.Scalar(model, function) with a function that takes the tensor out.",
+    )
+
+
+def gives_raw_scores(model: nn.Module) -> bool:
+    """True where a softmax over the outputs would mean nothing: target modules and regression heads."""
+    for module in model.modules():
+        if getattr(module, "raw_scores", False):
+            return True
+        if getattr(getattr(module, "config", None), "problem_type", None) == "regression":
+            return True
+    return False

@@ -1,0 +1,190 @@
+"""What this package must be told about a transformer; everything else is found by running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import UnsupportedModelError
+
+Path = str | Callable[[Any], Any]
+"""A dotted attribute path, or a function of the object it starts from."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Names of the parts of one kind of transformer.
+
+    A *tower* is the module that embeds an input and runs it through a stack of blocks.
+    Prefix tokens, grid, pooling and the rows that the head reads are found by running the model.
+
+    Args:
+        blocks: from the tower to its sequence of blocks.
+        attn: from a block to the attention module whose first input feeds queries, keys and values.
+        out_proj: from a block to the layer that maps the merged heads back to the model's width; None where
+            something else follows it (methods that read per-head vectors then refuse the model).
+        mid: from a block to the module whose input is the stream between attention and feed-forward.
+        attn_scale: from a block to the LayerScale vector of the attention branch, if it has one.
+        last_norm: post-norm blocks only: from a block to the norm that ends it. Its input is the stream
+            plus the feed-forward branch. None means pre-norm.
+        attn_extra: names of attributes of the attention module that, where present, stand between the
+            merged heads and ``out_proj`` (methods that read per-head vectors refuse such a model).
+        pool: row weights of the pooling, a function of ``(n_tokens, prefix)`` giving (N,), for heads that
+            mix several poolings; None means found by running the model.
+        family: a name for people.
+    """
+
+    blocks: Path = "blocks"
+    attn: Path = "attn"
+    out_proj: Path | None = "attn.proj"
+    mid: Path = "norm2"
+    attn_scale: Path | None = None
+    last_norm: Path | None = None
+    attn_extra: tuple[str, ...] = ()
+    pool: Callable[[int, int], Tensor] | None = None
+    family: str = "custom"
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """One tower of a model, described by its spec."""
+
+    tower: nn.Module
+    spec: Spec
+    name: str  # dotted name of the tower inside the model
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(follow(self.tower, self.spec.blocks))
+
+    @property
+    def post_norm(self) -> bool:
+        return self.spec.last_norm is not None
+
+    def part(self, block: nn.Module, path: Path) -> Any:
+        """A part of a block; refused by name if it is not there."""
+        try:
+            return follow(block, path)
+        except AttributeError as error:
+            raise UnsupportedModelError(
+                f"A block with {path!r}, as the spec of {self.spec.family} says.",
+                f"{type(block).__name__} ({error})",
+                "captum_vit.register_spec with the attribute names of that block.",
+            ) from error
+
+    def find(self, block: nn.Module, path: Path) -> Any:
+        """A part of a block, or None if it is not there."""
+        try:
+            return follow(block, path)
+        except AttributeError:
+            return None
+
+
+def follow(start: Any, path: Path) -> Any:
+    """Walk a dotted path, or call a function, from an object."""
+    return path(start) if callable(path) else attrgetter(path)(start) if path else start
+
+
+Describe = Spec | Callable[[nn.Module], Spec]
+_REGISTRY: dict[str, Describe] = {}
+
+
+def register_spec(
+    *classes: str | type[nn.Module], spec: Describe | None = None
+) -> Callable[[Describe], Describe]:
+    """Describe a class of towers; the newest description of a class wins.
+
+    Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one.
+
+    Args:
+        classes: the class, or its name, alone (``"MyViT"``) or after its package (``"timm.Eva"``).
+        spec: the description; leave it out to decorate.
+
+    Example:
+        >>> register_spec("MyViT", spec=Spec(blocks="stages", attn="mha", out_proj="mha.proj", mid="ln2"))
+    """
+    names = [c if isinstance(c, str) else _names(c)[0] for c in classes]
+
+    def describe(spec: Describe) -> Describe:
+        _REGISTRY.update(dict.fromkeys(names, spec))
+        return spec
+
+    if spec is not None:
+        describe(spec)
+    return describe
+
+
+def _names(cls: type) -> tuple[str, str]:
+    """A class is known by package and name, or by name alone."""
+    return f"{cls.__module__.partition('.')[0]}.{cls.__name__}", cls.__name__
+
+
+def described(module: nn.Module) -> Spec | None:
+    """The spec of this very module, or None if its class is unknown."""
+    for cls in type(module).__mro__:
+        for name in _names(cls):
+            if name in _REGISTRY:
+                found = _REGISTRY[name]
+                return found if isinstance(found, Spec) else found(module)
+    return None
+
+
+def _towers(model: nn.Module) -> Iterator[tuple[str, nn.Module, Spec]]:
+    """Described modules that lie in no other described module, as (name, module, spec)."""
+    spec = described(model)
+    if spec is not None:
+        yield "", model, spec
+        return
+    for name, child in model.named_children():
+        for inner, module, spec in _towers(child):
+            yield f"{name}.{inner}".rstrip("."), module, spec
+
+
+def spec_of(model: nn.Module) -> Transformer:
+    """Find the transformer inside a model: the model itself, or the only described tower within it.
+
+    Wrappers (data parallel, compiled, Lightning modules, our target modules) are looked through.
+    A target module that reads one tower of several names it in its ``tower`` attribute.
+
+    Raises:
+        UnsupportedModelError: no tower, or more than one, was found.
+    """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(
+            "The model itself (an `nn.Module`), since blocks and attention are read inside it.",
+            f"{type(model).__name__}",
+            "pass the module, or wrap your function in a small `nn.Module` that holds the model.",
+        )
+    named = getattr(model, "tower", None)
+    found = list(_towers(named if isinstance(named, nn.Module) else model))
+    if len(found) == 1:
+        name, tower, spec = found[0]
+        return Transformer(tower, spec, name)
+    raise _several(model, found) if found else _none(model)
+
+
+def _several(model: nn.Module, found: list[tuple[str, nn.Module, Spec]]) -> UnsupportedModelError:
+    names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
+    return UnsupportedModelError(
+        "A model with one transformer, or a target module that names the tower to explain.",
+        f"{type(model).__name__} with {len(found)} transformers: {names}",
+        "captum_vit.TextSimilarity(model, ...) for an image-text model, or pass a module holding one tower.",
+    )
+
+
+def _none(model: nn.Module) -> UnsupportedModelError:
+    stacks = [
+        f"{name}: {len(m)} x {type(m[0]).__name__}"
+        for name, m in model.named_modules()
+        if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1 and type(m[0]) is type(m[1])
+    ]
+    return UnsupportedModelError(
+        f"A transformer of one of these classes: {', '.join(sorted(_REGISTRY))}.",
+        f"{type(model).__name__}, with these repeated parts: {'; '.join(stacks[:4]) or 'none'}",
+        "captum_vit.register_spec (five lines, see captum_vit/models/README.md) if its blocks keep one token per "
+        "patch all the way; windowed, hierarchical, talking-heads and gated-position attention is not supported.",
+    )

@@ -1,0 +1,106 @@
+"""Where tokens lie: the sequence, the grid of patches inside it, and the pixels under the grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captum_vit.errors import InputError, OptionError
+
+OUTPUTS = ("grid", "tokens", "pixels", "channels")
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How a sequence of ``n_tokens`` tokens covers an input.
+
+    Args:
+        n_tokens: length of the sequence, prefix included.
+        grid: rows and columns of patches; None for text.
+        image_size: height and width of the input in pixels; None for text.
+        keep: (B, N) True where a text token is real and False where it is padding; None if all are real.
+    """
+
+    n_tokens: int
+    grid: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None
+    keep: Tensor | None = None
+
+    @property
+    def prefix(self) -> int:
+        """Number of special tokens (CLS, distillation, registers) in front of the patches."""
+        return 0 if self.grid is None else self.n_tokens - self.grid[0] * self.grid[1]
+
+    def patches(
+        self,
+        tokens: Tensor,  # shape: (B, N, ...)
+    ) -> Tensor:  # shape: (B, h*w, ...); for text all tokens
+        """The tokens that stand for a place in the input."""
+        return tokens[:, self.prefix :]
+
+    def to_grid(
+        self,
+        relevance: Tensor,  # shape: (B, N, ...)
+    ) -> Tensor:  # shape: (B, ..., h, w); text (B, N, ...) unchanged
+        """Patches as a picture; a trailing class dimension becomes the channels."""
+        if self.grid is None:
+            return relevance
+        patches = self.patches(relevance)
+        channels = patches.reshape(*patches.shape[:2], -1).movedim(-1, 1)
+        return channels.unflatten(-1, self.grid)
+
+    def to_pixels(
+        self,
+        relevance: Tensor,  # shape: (B, N)
+    ) -> Tensor:  # shape: (B, 1, H, W)
+        """The grid enlarged bilinearly to the size of the input."""
+        if self.grid is None or self.image_size is None:
+            raise OptionError(
+                'output="pixels" needs an image.',
+                "a model whose tokens are not patches of an image",
+                'output="tokens".',
+            )
+        return F.interpolate(
+            self.to_grid(relevance), size=self.image_size, mode="bilinear", align_corners=False
+        )
+
+    def silence_padding(
+        self,
+        relevance: Tensor,  # shape: (B, N, ...)
+    ) -> Tensor:
+        """Padding gets exactly zero."""
+        if self.keep is None:
+            return relevance
+        keep = self.keep.reshape(*self.keep.shape, *[1] * (relevance.dim() - 2))
+        return relevance.masked_fill(~keep, 0)
+
+    def lay_out(
+        self,
+        relevance: Tensor,  # shape: (B, N)
+        output: str,
+    ) -> Tensor:
+        """The form that the user asked for: one of ``"grid"``, ``"tokens"``, ``"pixels"``."""
+        relevance = self.silence_padding(relevance)
+        if output == "tokens":
+            return relevance
+        return self.to_grid(relevance) if output == "grid" else self.to_pixels(relevance)
+
+
+def check_output(output: str, allowed: tuple[str, ...] = OUTPUTS) -> str:
+    """Refuse an unknown output form before any work starts."""
+    if output not in allowed:
+        raise OptionError(f"`output` must be one of {', '.join(map(repr, allowed))}.", repr(output))
+    return output
+
+
+def check_grid(n_tokens: int, grid: tuple[int, int], input_size: torch.Size) -> None:
+    """Refuse a grid that does not fit into the sequence (merged or windowed tokens)."""
+    if n_tokens < grid[0] * grid[1]:
+        raise InputError(
+            f"A sequence that holds one token for each of {grid[0]} x {grid[1]} patches.",
+            f"{n_tokens} tokens in the blocks for an input of shape {tuple(input_size)}",
+            "a model whose blocks keep all patches; merged, windowed or dropped tokens are not supported.",
+        )

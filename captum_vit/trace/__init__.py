@@ -1,0 +1,1 @@
+"""Looking inside one pass of a model, and leaving no trace."""

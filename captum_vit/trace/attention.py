@@ -1,0 +1,182 @@
+"""Attention written out, so that its probabilities exist; and the modes that look at it or change it.
+
+Fused kernels never form the attention probabilities. A torch function mode sees every call that the
+model makes to one, whatever the model's class, and computes the same output from the textbook formula.
+Nothing in the model is edited. The modes stack: what one passes on, the mode below it sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from captum_vit.errors import TraceError
+
+SOFTMAX = {torch.softmax, F.softmax, torch.Tensor.softmax}
+MATMUL = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
+# What an eager attention does to its probabilities on their way to the values.
+CARRY = {
+    F.dropout, torch.dropout, torch.reshape, torch.flatten, torch.Tensor.view, torch.Tensor.reshape,
+    torch.Tensor.contiguous, torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.float, torch.Tensor.half,
+    torch.Tensor.bfloat16, torch.Tensor.clone, torch.Tensor.flatten,
+}  # fmt: skip
+
+
+@dataclass
+class Attention:
+    """One attention: ``context = probs @ values``, all three in the graph."""
+
+    probs: Tensor  # shape: (B, H, Nq, Nk)
+    values: Tensor  # shape: (B, H, Nk, d)
+    context: Tensor  # shape: (B, H, Nq, d)
+
+
+def scores(
+    query: Tensor,  # shape: (B, H, Nq, d)
+    key: Tensor,  # shape: (B, H, Nk, d)
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:  # shape: (B, H, Nq, Nk)
+    """Scaled dot products, masked."""
+    s = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    if is_causal:
+        future = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
+        s = s.masked_fill(future, -math.inf)
+    if attn_mask is None:
+        return s
+    return s.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else s + attn_mask
+
+
+def probabilities(s: Tensor) -> Tensor:
+    """Softmax over the keys; in float32 for half precision, as fused kernels do."""
+    wide = torch.float32 if s.dtype in (torch.float16, torch.bfloat16) else None
+    return torch.softmax(s, -1, dtype=wide).to(s.dtype)
+
+
+def explicit(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Attention:
+    """``F.scaled_dot_product_attention`` from the textbook formula. Models are in eval mode: no dropout."""
+    if enable_gqa and key.shape[-3] != query.shape[-3]:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    probs = probabilities(scores(query, key, attn_mask, is_causal, scale))
+    return Attention(probs, value, probs @ value)
+
+
+class AttentionTap(TorchFunctionMode):
+    """Reports every attention that Python code runs inside the context, fused or not.
+
+    Args:
+        see: called with each :class:`Attention`.
+    """
+
+    def __init__(self, see: Callable[[Attention], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._report(explicit(*args, **kwargs)).context
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unpacked_multi_head(*args, **kwargs)
+        if func in MATMUL and (probs := _carried(args[0])) is not None:
+            return self._consumed(probs, args[1]).reshape(*args[0].shape[:-1], args[1].shape[-1])
+        result = func(*args, **kwargs)
+        if func in SOFTMAX and result.dim() >= 3:
+            _carry(result, result)
+        elif func in CARRY and (probs := _carried(args[0])) is not None and isinstance(result, Tensor):
+            # A cast keeps the shape: the matmul then uses the cast tensor, so that one is reported.
+            _carry(result, result if result.shape == probs.shape else probs)
+        return result
+
+    def _report(self, attention: Attention) -> Attention:
+        self.see(attention)
+        return attention
+
+    def _consumed(self, probs: Tensor, values: Tensor) -> Tensor:
+        """The matmul of an eager attention, done on (B, H, N, .) tensors so that those are in the graph."""
+        if values.dim() != probs.dim():
+            values = values.view(*probs.shape[:-2], *values.shape[-2:])
+        if probs.dim() == 3:
+            probs, values = probs[None], values[None]
+        return self._report(Attention(probs, values, probs @ values)).context
+
+
+def _carry(tensor: Tensor, probs: Tensor) -> None:
+    """Mark a tensor as holding these probabilities; itself is written as None, to make no reference cycle."""
+    tensor._attention_probs = None if probs is tensor else probs
+
+
+def _carried(tensor: Any) -> Tensor | None:
+    if not isinstance(tensor, Tensor) or not hasattr(tensor, "_attention_probs"):
+        return None
+    return tensor if tensor._attention_probs is None else tensor._attention_probs
+
+
+def unpacked_multi_head(
+    query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
+    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
+    add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None,
+    training: bool = True, key_padding_mask: Tensor | None = None, need_weights: bool = True,
+    attn_mask: Tensor | None = None, use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None, static_k: Tensor | None = None, static_v: Tensor | None = None,
+    average_attn_weights: bool = True, is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """``F.multi_head_attention_forward`` in calls that a mode can see: three projections, attention, one more.
+
+    Inputs are (N, B, D) as there. Attention weights are not returned: who wants them reads the tap.
+    """
+    if any(x is not None for x in (bias_k, bias_v, static_k, static_v)) or add_zero_attn or query.dim() != 3:
+        raise TraceError(
+            "A plain batched nn.MultiheadAttention.",
+            "one with bias_kv, static keys, add_zero_attn, or an unbatched input",
+            "a model without them; they add tokens that belong to no place in the input.",
+        )
+    weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+    if not use_separate_proj_weight:
+        weights = in_proj_weight.chunk(3)
+    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+
+    def heads(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # (N, B, D) -> (B, H, N, d)
+        return F.linear(x, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
+
+    q, k, v = map(heads, (query, key, value), weights, biases)
+    mask = _merged_mask(attn_mask, key_padding_mask, q, k)
+    context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal and mask is None)
+    merged = context.permute(2, 0, 1, 3).flatten(2)
+    return F.linear(merged, out_proj_weight, out_proj_bias), None
+
+
+def _merged_mask(attn_mask: Tensor | None, padding: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:
+    """nn.MultiheadAttention's two masks (True = hidden) as one additive mask."""
+
+    def additive(mask: Tensor) -> Tensor:
+        if mask.dtype != torch.bool:
+            return mask.to(q.dtype)
+        return torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(mask, -math.inf)
+
+    merged = None if padding is None else additive(padding)[:, None, None, :]
+    if attn_mask is None:
+        return merged
+    mask = additive(attn_mask)
+    mask = mask.view(-1, q.shape[1], *mask.shape[-2:]) if mask.dim() == 3 else mask
+    return mask if merged is None else merged + mask

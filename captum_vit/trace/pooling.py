@@ -1,0 +1,46 @@
+"""Which rows of the last block the head reads, and with what weights: found by looking."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_vit.errors import TraceError
+from captum_vit.models.spec import Transformer
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.attention import Attention
+
+
+def pooling_weights(
+    transformer: Transformer,
+    layout: TokenLayout,
+    output: Tensor,  # shape: (B, K)
+    rows: Tensor | None,  # shape: (B, N, D), what leaves the last block
+    attentions: list[Attention],  # those after the last block
+) -> Tensor:  # shape: (B, N), rows sum to 1
+    """The generalised CLS row: one-hot for CLS pooling, equal for mean pooling, attended for attention pooling.
+
+    A row is read if a gradient arrives there from a fixed mixture of all outputs (no single output need
+    depend on it, nor does a target have to be known).
+    """
+    if transformer.spec.pool is not None:
+        weights = transformer.spec.pool(layout.n_tokens, layout.prefix)
+        return weights.to(output).expand(len(output), -1)
+    mixture = torch.cos(torch.arange(1, output[0].numel() + 1, device=output.device, dtype=output.dtype))
+    score = (output.reshape(len(output), -1) * mixture).sum()
+    probs = [a.probs for a in attentions if a.probs.requires_grad]
+    if rows is None or not score.requires_grad:
+        raise TraceError("An output that depends on the last block.", "an output without a graph")
+    by_rows, *by_probs = torch.autograd.grad(score, [rows, *probs], retain_graph=True, allow_unused=True)
+    if by_rows is None or not by_rows.any():
+        raise TraceError(
+            "A head that reads the last block.",
+            "no gradient at any of its rows",
+            "a trained head: one that is all zeros (as torchvision initialises it) gives the same output for all.",
+        )
+    for p, g in zip(probs, by_probs, strict=True):
+        if g is not None and g.any():  # an attention pooling that feeds the output
+            attended = p.detach().mean((1, 2))
+            return torch.nn.functional.pad(attended, (layout.n_tokens - attended.shape[1], 0))
+    read = by_rows.ne(0).any(-1).to(output.dtype)
+    return read / read.sum(-1, keepdim=True)

@@ -1,0 +1,127 @@
+"""Rules for the backward pass: the forward values stay, some factors count as constants.
+
+Under the frozen rule a network is linear in its tokens up to its biases: attention probabilities,
+the deviation in every norm, the slope of every activation and the gate of every gated unit are held at
+the values they have. Gradient x input then *is* the decomposition that DecompX carries forward token by
+token, and relevance is lost only to biases.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from captum_vit.trace.attention import SOFTMAX, Attention, explicit
+
+ACTIVATIONS = {
+    F.gelu, F.silu, F.relu, F.tanh, torch.relu, torch.tanh, torch.Tensor.relu, torch.Tensor.tanh,
+}  # fmt: skip
+GATES = {torch.sigmoid, F.sigmoid, torch.Tensor.sigmoid}
+PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__}
+
+
+def frozen_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """Attention whose probabilities are constants; only the values carry a gradient."""
+    query, key, *rest = args
+    attention: Attention = explicit(query.detach(), key.detach(), *rest, **kwargs)
+    return attention.context
+
+
+class FrozenLayerNorm(torch.autograd.Function):
+    """y = (x - mean) / deviation * weight + bias, with the deviation a constant in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
+        y, _, inverse_deviation = torch.native_layer_norm(x, shape, weight, bias, eps)
+        ctx.save_for_backward(weight, inverse_deviation)
+        ctx.dims = tuple(range(-len(shape), 0))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, inverse_deviation = ctx.saved_tensors
+        g = grad if weight is None else grad * weight
+        g = (g * inverse_deviation).to(grad.dtype)
+        return g - g.mean(ctx.dims, keepdim=True), None, None, None, None
+
+
+class FrozenRMSNorm(torch.autograd.Function):
+    """y = x / rms * weight, with the root mean square a constant in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None = None, eps: float | None = None
+    ) -> Tensor:
+        dims = tuple(range(-len(shape), 0))
+        eps = torch.finfo(x.dtype).eps if eps is None else eps
+        ctx.save_for_backward(weight, (x.pow(2).mean(dims, keepdim=True) + eps).rsqrt())
+        return F.rms_norm(x, shape, weight, eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, inverse_rms = ctx.saved_tensors
+        g = grad if weight is None else grad * weight
+        return g * inverse_rms, None, None, None
+
+
+class FrozenActivation(torch.autograd.Function):
+    """The zero-origin rule: y = (y / x) x, with the ratio a constant in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(torch.where(x == 0, torch.zeros_like(x), y / x))
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None
+
+
+class Frozen(TorchFunctionMode):
+    """Inside this context every forward pass builds its graph under the frozen rule.
+
+    A product of an activation and another stream (SwiGLU, GeGLU) counts the activation as the gate;
+    a sigmoid is a gate wherever it occurs (QuickGELU, gated attention).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return frozen_attention(*args, **kwargs)
+        if func is F.layer_norm:
+            return FrozenLayerNorm.apply(*_positional(_NORM, args, kwargs))
+        if func is F.rms_norm:
+            return FrozenRMSNorm.apply(*_positional(_RMS, args, kwargs))
+        if func in PRODUCTS:
+            return func(*_gated(args), **kwargs)
+        result = func(*args, **kwargs)
+        if func in SOFTMAX or func in GATES:
+            return result.detach()
+        if func in ACTIVATIONS:
+            result = FrozenActivation.apply(args[0], result.detach())
+            result._is_activation = True
+        return result
+
+
+_NORM = {"input": None, "normalized_shape": None, "weight": None, "bias": None, "eps": 1e-5}
+_RMS = {"input": None, "normalized_shape": None, "weight": None, "eps": None}
+
+
+def _positional(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Arguments in order, since an autograd function takes no keywords."""
+    return list((defaults | dict(zip(defaults, args, strict=False)) | kwargs).values())
+
+
+def _gated(factors: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of two streams multiplied, the activated one is held constant."""
+    if not all(isinstance(f, Tensor) and f.requires_grad for f in factors):
+        return factors
+    return tuple(f.detach() if hasattr(f, "_is_activation") else f for f in factors)

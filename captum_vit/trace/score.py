@@ -1,0 +1,75 @@
+"""The number that is explained: one score for each sample, from the model's output and a target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from captum._utils.common import ExpansionTypes, _expand_target, _select_targets
+from captum._utils.typing import TargetType
+from torch import Tensor, nn
+
+from captum_vit.errors import OptionError, TargetError
+from captum_vit.models.output import gives_raw_scores
+
+SCORES = ("auto", "prob", "logit")
+
+
+def transform(
+    output: Tensor,  # shape: (..., K)
+    kind: str,
+    model: nn.Module,
+) -> Tensor:
+    """Outputs as probabilities (``"prob"``) or as they are (``"logit"``).
+
+    ``"auto"`` means probabilities for the logits of a classifier, and the raw value for target modules,
+    single outputs and regression heads, where a softmax would be constant or meaningless.
+    """
+    if kind not in SCORES:
+        raise OptionError(f"`score` must be one of {', '.join(map(repr, SCORES))}.", repr(kind))
+    raw = output.dim() < 2 or output.shape[-1] == 1 or gives_raw_scores(model)
+    if kind == "prob" and raw:
+        raise OptionError(
+            'Class logits, for score="prob".',
+            f"{type(model).__name__}, whose outputs of shape {tuple(output.shape)} are not logits of classes",
+            'score="auto" or score="logit".',
+        )
+    return output if raw or kind == "logit" else output.softmax(-1)
+
+
+def select(
+    output: Tensor,  # shape: (B, K) or (B, ..., K)
+    target: TargetType,
+) -> Tensor:  # shape: (B,)
+    """The target's score for each sample, by Captum's own rules for targets."""
+    target = _plain(target)
+    if target is None and output.dim() > 1 and output[0].numel() > 1:
+        raise TargetError(
+            "A target, since the model gives several scores for each sample.",
+            f"target None and output of shape {tuple(output.shape)}",
+            "target=k, a list or tensor with one index for each sample, or a tuple for outputs of more dimensions.",
+        )
+    try:
+        chosen = _select_targets(output, target)
+    except (AssertionError, IndexError, RuntimeError) as error:
+        raise TargetError(
+            f"A target that indexes an output of shape {tuple(output.shape)}.",
+            f"{target!r} ({error})",
+            "an int, a tuple of ints, or a list or tensor of as many targets as samples.",
+        ) from error
+    return chosen.reshape(len(output), -1).sum(1)
+
+
+def repeat_target(target: TargetType, times: int) -> TargetType:
+    """Targets for a batch in which every sample stands ``times`` times in a row."""
+    from_captum: Any = _expand_target(_plain(target), times, expansion_type=ExpansionTypes.repeat_interleave)
+    return from_captum
+
+
+def _plain(target: Any) -> Any:
+    """NumPy integers and arrays as Captum knows them."""
+    if hasattr(target, "tolist") and not isinstance(target, Tensor):
+        target = target.tolist()
+    if isinstance(target, torch.Tensor) and target.is_floating_point():
+        raise TargetError("Whole numbers as targets.", f"a tensor of {target.dtype}")
+    return target

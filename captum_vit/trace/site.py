@@ -1,0 +1,66 @@
+"""A site: one place in a network where a tensor can be read, or replaced, while the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Visit = Callable[[Tensor], Tensor | None]
+"""Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The first tensor that enters a module, or the first that leaves it.
+
+    Keyword-only inputs, and outputs such as ``(tensor, None)``, are understood. Where a module is given
+    the same tensor several times (query, key and value), all are replaced together.
+    """
+
+    module: nn.Module
+    side: Literal["input", "output"]
+
+    def hook(self, visit: Visit, *, first: bool = False) -> RemovableHandle:
+        """Call ``visit`` at this site on every pass until the handle is removed.
+
+        ``first`` visits before the hooks that are already there.
+        """
+        if self.side == "output":
+
+            def after(module: nn.Module, args: Any, output: Any) -> Any:
+                old = first_tensor(output)
+                new = None if old is None else visit(old)
+                return None if new is None else swap(output, old, new)
+
+            return self.module.register_forward_hook(after, prepend=first)
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            old = first_tensor((args, kwargs))
+            new = None if old is None else visit(old)
+            return None if new is None else (swap(args, old, new), swap(kwargs, old, new))
+
+        return self.module.register_forward_pre_hook(before, with_kwargs=True, prepend=first)
+
+
+def first_tensor(tree: Any) -> Tensor | None:
+    """The first tensor in nested tuples, lists and dicts."""
+    if isinstance(tree, Tensor):
+        return tree
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
+    return next((t for t in map(first_tensor, items) if t is not None), None)
+
+
+def swap(tree: Any, old: Tensor, new: Tensor) -> Any:
+    """The same nest with one tensor replaced wherever it occurs; other objects are kept as they are."""
+    if tree is old:
+        return new
+    if isinstance(tree, dict):
+        values = {k: swap(v, old, new) for k, v in tree.items()}
+        return values if type(tree) is dict else type(tree)(**values)
+    if type(tree) in (tuple, list):
+        return type(tree)(swap(item, old, new) for item in tree)
+    return tree

@@ -1,0 +1,78 @@
+"""The model is left exactly as it was found, and refused where it cannot be explained as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.errors import InputError, ModelStateError
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a model for explanation: no graph until a hook asks for one, no autocast, no checkpointing.
+
+    Works under ``torch.no_grad()`` and ``torch.inference_mode()``, and with compiled models, whose hooks
+    only fire in eager mode. Everything is put back at the end, also after an exception.
+    """
+    refuse_training(model)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())  # also restores the mode that hooks switch on
+        for device in {p.device.type for p in model.parameters()}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        if any(_compiled(m) for m in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for module in model.modules():
+            # timm recomputes activations in eval mode too; hooks and modes must see one pass only
+            if getattr(module, "grad_checkpointing", False) is True:
+                module.grad_checkpointing = False
+                stack.callback(setattr, module, "grad_checkpointing", True)
+        yield
+
+
+def _compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Dropout and random depth would make every map a different one."""
+    for name, module in model.named_modules():
+        if module.training:
+            raise ModelStateError(
+                "A model in evaluation mode: in training mode dropout makes every map a different one.",
+                f"{type(model).__name__} with {name or 'itself'} in training mode",
+                "model.eval()",
+            )
+
+
+def checked_inputs(inputs: object, model: nn.Module) -> tuple[Tensor, ...]:
+    """Inputs as a tuple of ordinary tensors of the model's dtype; refused if empty or not finite."""
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise InputError(
+            "A tensor, or a tuple of tensors, with the batch first.",
+            f"{type(inputs).__name__} of {', '.join(type(t).__name__ for t in tensors)}",
+            "the tensor itself; keyword inputs go into `additional_forward_args` in the order of the forward.",
+        )
+    return tuple(_checked(t, _dtype(model)) for t in tensors)
+
+
+def _checked(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if x.dim() == 0 or x.shape[0] == 0:
+        raise InputError("A batch of at least one sample.", f"shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        return x.clone() if x.is_inference() else x
+    if not torch.isfinite(x).all():
+        count = int((~torch.isfinite(x)).sum())
+        raise InputError("Finite inputs.", f"{count} NaN or infinite values of {x.numel()}")
+    x = x.detach()
+    x = x if dtype is None else x.to(dtype)  # NoiseTunnel adds float32 noise to the inputs of bf16 models
+    return x.clone() if x.is_inference() else x
+
+
+def _dtype(model: nn.Module) -> torch.dtype | None:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)

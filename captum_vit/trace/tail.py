@@ -1,0 +1,74 @@
+"""f_l: the part of a model from block l to its output, run by the model's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.models.output import scores_of
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.site import Site
+
+
+@contextmanager
+def entering(
+    transformer: Transformer,
+    layer: int,
+    tokens: Tensor,  # shape: (B', N', D), at the input of the block; the depth means after the last block
+) -> Iterator[None]:
+    """Inside, the model runs its embedding, skips the blocks before ``layer``, and goes on with ``tokens``."""
+    blocks = transformer.blocks
+    with ExitStack() as stack:
+        for block in blocks[:layer]:
+            stack.callback(_restore_forward, block, vars(block).get("forward"))
+            block.forward = lambda *args, **kwargs: tokens
+        if layer < len(blocks):
+            stack.callback(Site(blocks[layer], "input").hook(lambda x: tokens).remove)
+        yield
+
+
+def _restore_forward(block: nn.Module, own: Any) -> None:
+    if own is None:
+        del block.forward
+    else:
+        block.forward = own
+
+
+class SubNetwork(nn.Module):
+    """The network f_l as a function of the tokens at block ``layer``, for any attribution method.
+
+    The model's own inputs follow as further arguments: masks and positions are computed from them.
+    """
+
+    def __init__(self, model: nn.Module, transformer: Transformer, layer: int) -> None:
+        super().__init__()
+        self.model, self.transformer, self.layer = model, transformer, layer
+        self.training = model.training
+
+    def forward(self, tokens: Tensor, *inputs: Any) -> Tensor:
+        with entering(self.transformer, self.layer, tokens):
+            return scores_of(self.model(*inputs))
+
+
+def readout(
+    model: nn.Module,
+    transformer: Transformer,
+    tokens: Tensor,  # shape: (B, N, D), as they leave a block
+    prefix: int,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+) -> Tensor:  # shape: (B, N, K)
+    r"""What the head says of every token by itself, nu(x_i), by the model's own code after the blocks.
+
+    The head is given sequences whose rows are all x_i, so any pooling (CLS, mean, attention, distilled)
+    returns x_i's own reading. One row for each kind of token will do.
+    """
+    batch, n_tokens, _ = tokens.shape
+    alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, prefix + 1, -1)
+    first = [x[:1] if isinstance(x, Tensor) and x.dim() and len(x) == batch else x for x in (*inputs, *args)]
+    with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
+        return scores_of(model(*first)).unflatten(0, (batch, n_tokens))

@@ -1,0 +1,101 @@
+"""One watched pass: hooks and modes go on, the model runs, everything comes off."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import InputError
+from captum_vit.models.output import scores_of
+from captum_vit.models.spec import Transformer
+from captum_vit.tokens import TokenLayout, check_grid
+from captum_vit.trace.site import Site, Visit
+
+
+class Watch:
+    """A pass of ``model`` under watch.
+
+    The grid of patches is found by looking: it is the spatial size of what the last convolution before
+    the blocks returns. Text has none.
+    """
+
+    def __init__(self, model: nn.Module, transformer: Transformer | None) -> None:
+        self.model, self.transformer = model, transformer
+        self._visits: list[tuple[Site, Visit]] = []
+        self._grid: tuple[int, int] | None = None
+        self._image_size: tuple[int, int] | None = None
+        self._keep: Tensor | None = None
+        self._reached_blocks = False
+
+    def at(self, site: Site, visit: Visit) -> None:
+        """Visit a site during the run."""
+        self._visits.append((site, visit))
+
+    def run(
+        self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager
+    ) -> Tensor:
+        """One forward pass; the scores (B, K)."""
+        with ExitStack() as stack:
+            if self.transformer is not None:
+                self._look_at_embedding(self.transformer, stack)
+            for site, visit in self._visits:
+                stack.callback(site.hook(visit).remove)
+            for mode in modes:
+                stack.enter_context(mode)
+            try:
+                output = self.model(*inputs, *args)
+            except (AssertionError, ValueError, RuntimeError) as error:
+                if self._reached_blocks or self.transformer is None:
+                    raise
+                raise InputError(
+                    f"Inputs that {type(self.model).__name__} accepts.",
+                    f"{', '.join(str(tuple(x.shape)) for x in inputs)}, refused with: {error}",
+                    "the size, channels and argument order of the model's own forward.",
+                ) from error
+        return scores_of(output)
+
+    def layout(self, n_tokens: int) -> TokenLayout:
+        """Where the tokens of this pass lie."""
+        if self._image_size is None:
+            return TokenLayout(n_tokens, keep=self._keep)
+        if self._grid is None:
+            raise InputError(
+                "An image cut into patches by a convolution before the first block.",
+                f"{type(self.model).__name__}, in which none was seen",
+                'a model with a convolutional patch embedding, or output="channels" at a layer of it.',
+            )
+        check_grid(n_tokens, self._grid, self._image_size)
+        return TokenLayout(n_tokens, self._grid, self._image_size)
+
+    def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
+        blocks = transformer.blocks
+        inside = {m for block in blocks for m in block.modules()}
+        for module in transformer.tower.modules():
+            if isinstance(module, nn.Conv2d) and module not in inside:
+                stack.callback(module.register_forward_hook(self._see_convolution).remove)
+        hook = transformer.tower.register_forward_pre_hook(self._see_arguments, with_kwargs=True)
+        stack.callback(hook.remove)
+        stack.callback(blocks[0].register_forward_pre_hook(self._see_blocks).remove)
+
+    def _see_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if not self._reached_blocks:
+            self._grid = tuple(output.shape[-2:])
+
+    def _see_blocks(self, module: nn.Module, args: Any) -> None:
+        self._reached_blocks = True
+
+    def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        image = next((x for x in tensors if x.dim() == 4 and x.is_floating_point()), None)
+        self._image_size = None if image is None else tuple(image.shape[-2:])
+        mask = _bound(module, args, kwargs).get("attention_mask")
+        if isinstance(mask, Tensor) and mask.dim() == 2 and image is None:
+            self._keep = mask.bool()
+
+
+def _bound(module: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    return signature(module.forward).bind_partial(*args, **kwargs).arguments
