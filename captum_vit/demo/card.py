@@ -10,7 +10,7 @@ from captum_vit.demo.scenes import digit_split
 if TYPE_CHECKING:
     import argparse
 
-    from torch import nn
+    from timm.models.vision_transformer import VisionTransformer
 
     from captum_vit.demo.train import Accuracy
 
@@ -27,23 +27,25 @@ It exists to be explained: its inputs come with masks of what is where. It is of
 
 Measured on the stored float16 weights, by `captum_vit.demo.train.evaluate(demo_vit(), n={n})`.
 
-**Made by**{note}
+**Made by**
 
     {command}
 
-**Model.** {blocks} blocks of width {width} with {heads} heads, patches of {patch} pixels, CLS token; {parameters:,} parameters.
+**Model.** {blocks} blocks of width {width} with {heads} heads, patches of {patch} pixels, CLS token;
+{parameters:,} parameters.
 
-**Data.** The 1,797 UCI digit scans bundled with scikit-learn (8 x 8 pixels; E. Alpaydin, C. Kaynak), {train:,} for
-training and {test} held out, stratified by class (`captum_vit.demo.scenes.digit_split`). Training scenes hold one to
-three digits and are drawn anew at every step: {seen:,} in all.
+**Data.** The 1,797 UCI digit scans bundled with scikit-learn (8 x 8 pixels; E. Alpaydin, C. Kaynak),
+{training_scans:,} for training and {held_out} held out, stratified by class
+(`captum_vit.demo.scenes.digit_split`). Training scenes hold one to three digits and are drawn anew at every
+step: {seen:,} in all.
 
-**Loss.** A scene's label is one of its digits at random. Cross-entropy is taken in expectation over that draw, that is
-against the uniform distribution over the digits present (label smoothing {smoothing}). Nothing else is supervised: no
-masks, no patches.
+**Loss.** A scene's label is one of its digits at random. Cross-entropy is taken in expectation over that
+draw, that is against the uniform distribution over the digits present (label smoothing {smoothing}). Nothing
+else is supervised: no masks, no patches.
 
-**Recipe.** Muon for the matrices of the blocks (peak rate {lr}, weight decay {decay}), AdamW for the rest ({lr_rest}), a
-short warm-up, cosine to zero; batch {batch}, {steps:,} steps, seed {seed}; two-digit scenes join after {grow} steps,
-three-digit ones after as many again; running average of the weights ({ema}).
+**Recipe.** Muon for the matrices of the blocks (peak rate {lr}, weight decay {decay}), AdamW for the rest
+({lr_rest}), a short warm-up, cosine to zero; batch {batch}, {steps:,} steps, seed {seed}; two-digit scenes
+join after {grow} steps, three-digit ones after as many again; running average of the weights ({ema}).
 
 **Versions.** {versions}
 
@@ -51,19 +53,19 @@ Licence: BSD-3-Clause, as the code. The scans: UCI, Optical Recognition of Handw
 """
 
 
-def card(model: nn.Module, args: argparse.Namespace, accuracy: Accuracy, command: str, note: str = "") -> str:
-    """The text of the card for ``model`` as trained by ``command``; a ``note`` says what the command does not."""
+def card(model: VisionTransformer, args: argparse.Namespace, accuracy: Accuracy, command: str) -> str:
+    """The text of the card of ``model``, which ``command`` made with these ``args``."""
     facts = vars(args) | accuracy._asdict()
     return CARD.format(
         **facts,
-        note=note,
         command=command,
         blocks=len(model.blocks),
         width=model.embed_dim,
         heads=model.blocks[0].attn.num_heads,
         patch=model.patch_embed.patch_size[0],
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        train=len(digit_split()["train"]),
+        training_scans=len(digit_split()["train"]),
+        held_out=len(digit_split()["test"]),
         seen=args.batch * args.steps,
         versions=_versions(),
     )

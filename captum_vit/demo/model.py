@@ -18,8 +18,9 @@ def demo_vit(pretrained: bool = True) -> VisionTransformer:
     """A timm ``VisionTransformer`` for digit scenes: 64 x 64 pixels, 8 x 8 patches, CLS pooling, ten classes.
 
     It is an ordinary timm model. ``pretrained_cfg`` carries its normalisation and ``label_names``, so
-    ``timm.data.resolve_model_data_config(model)`` works. With ``pretrained`` the weights shipped with the package are
-    read; ``weights/README.md`` says how they were made and how accurate they are. Float32, on the CPU, in eval mode.
+    ``timm.data.resolve_model_data_config(model)`` works. With ``pretrained`` the weights shipped with the
+    package are read; ``weights/README.md`` says how they were made and how accurate they are. Float32, on the
+    CPU, in eval mode.
 
     Example::
 

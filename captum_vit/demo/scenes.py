@@ -1,10 +1,11 @@
 """Digit scenes: real handwritten digits on a cluttered canvas, with a mask for each of them.
 
-A scene holds one or several digits of different classes that do not overlap, so it is known which pixels speak for
-which class. The digits are the 1,797 scans of the UCI set that scikit-learn bundles; a fixed split keeps 500 of them
-for testing, and these never enter a training scene.
+A scene holds one or several digits of different classes that do not overlap, so it is known which pixels
+speak for which class. The digits are the 1,797 scans of the UCI set that scikit-learn bundles; a fixed split
+keeps 500 of them for testing, and these never enter a training scene.
 
-Every step below works on all scenes at once; ``B`` counts scenes, ``K`` digits of a scene, ``S`` = 64 is the canvas.
+Every step below works on all scenes at once; ``B`` counts scenes, ``K`` digits of a scene, ``S`` = 64 is the
+side of the canvas and ``T`` = 32 that of a digit's tile.
 """
 
 from __future__ import annotations
@@ -64,16 +65,18 @@ def digit_scenes(
     if n_scenes < 1:
         raise ValueError(f"Expected at least one scene, got n_scenes={n_scenes}.")
     if not 1 <= low <= high <= MAX_DIGITS:
-        raise ValueError(f"Expected 1 <= n_digits <= {MAX_DIGITS} (or such a pair, low first), got {n_digits}.")
+        raise ValueError(
+            f"Expected n_digits from 1 to {MAX_DIGITS}, or a pair (low, high) of such, got {n_digits}."
+        )
     generator = Generator().manual_seed(seed)
     sizes = [min(CHUNK, n_scenes - start) for start in range(0, n_scenes, CHUNK)]
     parts = [_draw(size, low, high, split, generator) for size in sizes]
-    return Scenes(*(torch.cat(field) for field in zip(*parts)))
+    return Scenes(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
 @lru_cache(maxsize=1)
 def digit_split() -> dict[str, Tensor]:
-    """Which of the 1,797 scans serve training (1,297) and which testing (500), stratified; always the same."""
+    """Indices into ``load_digits()``: 1,297 to train on, 500 to test on, stratified; always the same."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -131,9 +134,10 @@ def _draw(n: int, low: int, high: int, split: str, generator: Generator) -> tupl
 
 
 def _layout(boxes: Tensor, present: Tensor, generator: Generator, tries: int = 48) -> Tensor:
-    """Top left corners (B, K, 2) of square boxes (B, K) that do not overlap: the first of many tries that fits.
+    """Top left corners (B, K, 2) of square boxes (B, K) that do not overlap.
 
-    The last try gives each digit its own quarter of the canvas, which always fits.
+    The first of many random tries that fits is taken. The last one gives each digit its own quarter of the
+    canvas, which always fits.
     """
     n, k = boxes.shape
     sides = boxes[:, None, :, None]
@@ -154,7 +158,7 @@ def _layout(boxes: Tensor, present: Tensor, generator: Generator, tries: int = 4
 
 
 def _write(scans: Tensor, heights: Tensor, boxes: Tensor, generator: Generator) -> Tensor:
-    """Turn, shear, stretch and bend each scan (N, 1, 40, 40) into its box, at the top left of a tile (N, T, T)."""
+    """Turn, shear, stretch and bend scans (N, 1, 40, 40) into their boxes, top left in tiles (N, T, T)."""
     n = len(scans)
     angle, shear = _uniform((n,), -0.25, 0.25, generator), _uniform((n,), -0.25, 0.25, generator)
     width = _uniform((n,), 0.8, 1.15, generator)
@@ -213,7 +217,7 @@ def _clouds(n: int, generator: Generator, cells: int = 5) -> Tensor:
 
 
 def _strokes(n: int, m: int, generator: Generator, beads: int = 12) -> Tensor:
-    """Random curved strokes (B, m, S, S) in [0, 1], each a string of soft beads along a quadratic Bezier curve."""
+    """Random strokes (B, m, S, S) in [0, 1]: strings of soft beads along quadratic Bezier curves."""
     start = _uniform((n, m, 1, 2), 0, CANVAS, generator)
     ends = start + 9 * torch.randn(n, m, 2, 2, generator=generator)
     t = torch.linspace(0, 1, beads)[:, None]
@@ -227,10 +231,10 @@ def _strokes(n: int, m: int, generator: Generator, beads: int = 12) -> Tensor:
 
 def _colours(light: Tensor, generator: Generator) -> Tensor:
     """Random colours (B, K, 3), bright where ``light`` (B, K) says so and deep elsewhere."""
-    hue = torch.rand(light.shape + (1,), generator=generator) + torch.arange(3) / 3
+    hue = torch.rand((*light.shape, 1), generator=generator) + torch.arange(3) / 3
     pure = 0.5 + 0.5 * (2 * torch.pi * hue).cos()
-    fade = torch.where(light[..., None], 0.45, 0.75) * torch.rand(light.shape + (1,), generator=generator)
-    value = torch.where(light[..., None], 0.85, 0.18) + _uniform(light.shape + (1,), 0, 0.15, generator)
+    fade = torch.where(light[..., None], 0.45, 0.75) * torch.rand((*light.shape, 1), generator=generator)
+    value = torch.where(light[..., None], 0.85, 0.18) + _uniform((*light.shape, 1), 0, 0.15, generator)
     return value * (1 - fade + fade * pure)
 
 
