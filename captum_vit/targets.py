@@ -141,17 +141,13 @@ class ConceptSimilarity(TargetModule):
         super().__init__(model)
         if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
             got = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
-            raise InputError(
-                "Concept embeddings of shape (K, D).", str(got), "embeddings.unsqueeze(0) for one."
-            )
+            raise InputError("Concept embeddings of shape (K, D).", str(got), "embeddings.unsqueeze(0) for one.")
         self.similarity = _checked_similarity(similarity)
         self.names: list[str] | None = None
         self.register_buffer("embeddings", embeddings.detach())
 
     @classmethod
-    def from_images(
-        cls, model: nn.Module, images: Mapping[str, Tensor], similarity: str = "dot"
-    ) -> ConceptSimilarity:
+    def from_images(cls, model: nn.Module, images: Mapping[str, Tensor], similarity: str = "dot") -> ConceptSimilarity:
         """Concepts from examples: the mean embedding of each named batch of images, in their order."""
         with torch.no_grad():
             means = [embedding(model, batch).mean(0) for batch in images.values()]

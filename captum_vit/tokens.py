@@ -63,9 +63,7 @@ class TokenLayout:
                 "a model whose tokens are not patches of an image",
                 'output="tokens".',
             )
-        return F.interpolate(
-            self.to_grid(relevance), size=self.image_size, mode="bilinear", align_corners=False
-        )
+        return F.interpolate(self.to_grid(relevance), size=self.image_size, mode="bilinear", align_corners=False)
 
     def silence_padding(
         self,

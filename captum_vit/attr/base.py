@@ -142,9 +142,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         """Lay tokens out, widen half precision, and mind Captum's tuples."""
         if self.output == "channels":
             if relevance.dim() < 3:
-                raise OptionError(
-                    "A method that is a product over channels.", type(self).__name__, 'output="tokens"'
-                )
+                raise OptionError("A method that is a product over channels.", type(self).__name__, 'output="tokens"')
             laid = layout.silence_padding(relevance)
         else:
             laid = layout.lay_out(relevance.sum(-1) if relevance.dim() == 3 else relevance, self.output)

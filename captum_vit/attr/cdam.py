@@ -77,9 +77,7 @@ class LayerCDAM(TokenAttribution):
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
         with undisturbed(self.model):
-            at = self._gradient(
-                inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs or {}
-            )
+            at = self._gradient(inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs or {})
             product = at.tokens * at.grad
             if self.output == "channels":
                 relevance = widened(product.detach())

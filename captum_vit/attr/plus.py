@@ -107,9 +107,7 @@ class SkipPLUS(PLUS):
 
     def _chosen(self, transformer: Transformer) -> list[int]:
         depth = len(transformer.blocks)
-        start = (
-            math.ceil(depth / 2) if self.start_layer is None else layer_index(transformer, self.start_layer)
-        )
+        start = math.ceil(depth / 2) if self.start_layer is None else layer_index(transformer, self.start_layer)
         return list(range(start, depth))
 
 

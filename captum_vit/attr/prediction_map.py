@@ -88,9 +88,7 @@ class PredictionMap(TokenAttribution):
     def _relevance(self, found: Record) -> Tensor:
         scores = self._readings(found)  # shape: (B, N, C)
         n_tokens = scores.shape[1]
-        return select(scores.flatten(0, 1), repeat_target(found.target, n_tokens)).unflatten(
-            0, (-1, n_tokens)
-        )
+        return select(scores.flatten(0, 1), repeat_target(found.target, n_tokens)).unflatten(0, (-1, n_tokens))
 
 
 class PredicAtt(PredictionMap):

@@ -21,9 +21,7 @@ class RandomAttribution(TokenAttribution):
         output: see :class:`TokenAttribution`.
     """
 
-    def __init__(
-        self, forward_func: nn.Module, *, generator: Generator | None = None, output: str = "grid"
-    ) -> None:
+    def __init__(self, forward_func: nn.Module, *, generator: Generator | None = None, output: str = "grid") -> None:
         super().__init__(forward_func, output=output)
         self.generator = generator
 

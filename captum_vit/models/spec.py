@@ -93,9 +93,7 @@ Describe = Spec | Callable[[nn.Module], Spec]
 _REGISTRY: dict[str, Describe] = {}
 
 
-def register_spec(
-    *classes: str | type[nn.Module], spec: Describe | None = None
-) -> Callable[[Describe], Describe]:
+def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None) -> Callable[[Describe], Describe]:
     """Describe a class of towers; the newest description of a class wins.
 
     Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one.

@@ -34,9 +34,7 @@ class Watch:
         """Visit a site during the run."""
         self._visits.append((site, visit))
 
-    def run(
-        self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager
-    ) -> Tensor:
+    def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager) -> Tensor:
         """One forward pass; the scores (B, K)."""
         with ExitStack() as stack:
             if self.transformer is not None:

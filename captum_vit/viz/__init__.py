@@ -2,6 +2,7 @@
 
 Pictures    overlay, panels, blend
 Text        text, TokenText
+Both        Explanation
 Colours     scale_of, Scale, SIGNED, POSITIVE
 
 Figures are made without pyplot: no window opens, and no global state changes.
@@ -9,7 +10,19 @@ Figures are made without pyplot: no window opens, and no global state changes.
 
 from captum_vit.viz.blending import blend
 from captum_vit.viz.colours import POSITIVE, SIGNED, Scale, scale_of
+from captum_vit.viz.explanation import Explanation
 from captum_vit.viz.pictures import overlay, panels
 from captum_vit.viz.words import TokenText, text
 
-__all__ = ["overlay", "panels", "blend", "text", "TokenText", "scale_of", "Scale", "SIGNED", "POSITIVE"]
+__all__ = [
+    "overlay",
+    "panels",
+    "blend",
+    "text",
+    "TokenText",
+    "Explanation",
+    "scale_of",
+    "Scale",
+    "SIGNED",
+    "POSITIVE",
+]

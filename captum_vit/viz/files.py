@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from captum_vit.errors import InputError
 
@@ -39,3 +45,25 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
         write(draft)
         os.replace(draft, path)
     return path
+
+
+def write_array(array: Tensor, path: Path) -> None:
+    """The numbers, for ``numpy.load``."""
+    with path.open("wb") as file:
+        np.save(file, array.cpu().numpy())
+
+
+def write_page(html: str, path: Path) -> None:
+    """A piece of HTML as a page of its own."""
+    head = f'<meta charset="utf-8"><title>{escape(path.stem)}</title>'
+    path.write_text(f'<!doctype html><html lang="en">{head}{html}</html>\n', encoding="utf-8")
+
+
+def write_figure(figure: Figure, kind: str, file: Path | IO[bytes]) -> None:
+    """A figure as ``"png"``, ``"pdf"`` or ``"svg"``; the same figure gives the same bytes, undated."""
+    silent = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Producer": None},
+        "svg": {"Date": None},
+    }
+    figure.savefig(file, format=kind, bbox_inches="tight", pad_inches=0.05, metadata=silent[kind])
