@@ -1,0 +1,44 @@
+import importlib
+
+import quantus
+
+import quantus_metrics as qm
+
+
+def names():
+    return {category: list(metrics) for category, metrics in quantus.available_metrics().items()}
+
+
+def test_importing_registers_and_it_can_be_undone():
+    assert "Fidelity" in names()["Faithfulness"]
+    assert quantus.AVAILABLE_METRICS["Faithfulness"]["Fidelity"] is qm.Fidelity
+    try:
+        qm.unregister()
+        bare = names()
+        assert "Fidelity" not in bare["Faithfulness"]
+        qm.unregister()
+        assert names() == bare
+    finally:
+        qm.register()
+    full = names()
+    qm.register()
+    importlib.reload(qm)
+    assert names() == full
+    assert full["Faithfulness"] == [*bare["Faithfulness"], "Fidelity"]
+
+
+def test_a_name_that_is_taken_is_left_alone(monkeypatch):
+    shelf = dict(quantus.AVAILABLE_METRICS["Faithfulness"], Fidelity=quantus.IROF)
+    monkeypatch.setitem(quantus.AVAILABLE_METRICS, "Faithfulness", shelf)
+    qm.register()
+    qm.unregister()
+    assert shelf["Fidelity"] is quantus.IROF
+
+
+def test_unregistered_metrics_work_all_the_same(timm_vit, data):
+    try:
+        qm.unregister()
+        maps = data["x_batch"].sum(1, keepdims=True)
+        assert len(qm.Fidelity(patch_size=8)(timm_vit, **data, a_batch=maps)) == 6
+    finally:
+        qm.register()
