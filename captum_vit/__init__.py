@@ -44,3 +44,44 @@ from captum_vit.targets import (
 from captum_vit.tokens import TokenLayout
 
 __version__ = "0.1.0"
+
+__all__ = [
+    # methods of the four papers
+    "LayerCDAM",
+    "PredictionMap",
+    "PredicAtt",
+    "VTranM",
+    "DecompX",
+    "PLUS",
+    "SkipPLUS",
+    "CAT",
+    "GenAtt",
+    "RawAttention",
+    "AttentionRollout",
+    "RandomAttribution",
+    "METHODS",
+    "TokenAttribution",
+    # targets: what is explained
+    "ConceptSimilarity",
+    "TextSimilarity",
+    "Margin",
+    "Direction",
+    "Scalar",
+    "logits_of",
+    "from_layer",
+    # models
+    "Spec",
+    "register_spec",
+    "spec_of",
+    "TokenLayout",
+    # errors
+    "CaptumVitError",
+    "InputError",
+    "LayerError",
+    "ModelStateError",
+    "OptionError",
+    "TargetError",
+    "TraceError",
+    "UnsupportedModelError",
+    "ZeroMapWarning",
+]

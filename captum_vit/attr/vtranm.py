@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution, positive_evidence
 from captum_vit.errors import OptionError, UnsupportedModelError
