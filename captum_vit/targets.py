@@ -32,13 +32,12 @@ class TargetModule(nn.Module):
         super().__init__()
         self.model = model
         self.training = model.training
-        object.__setattr__(self, "_tower", tower)  # a name for a part of the model, not a part of this module
+        self._towers = (model if tower is None else tower,)  # in a tuple: it names a part, it does not own it
 
     @property
     def tower(self) -> nn.Module:
         """Where the transformer to explain is looked for."""
-        tower: nn.Module | None = self._tower
-        return self.model if tower is None else tower
+        return self._towers[0]
 
 
 class Logits(TargetModule):
@@ -137,6 +136,8 @@ class ConceptSimilarity(TargetModule):
     Source: the CDAM paper, equations 3 and 4.
     """
 
+    embeddings: Tensor
+
     def __init__(self, model: nn.Module, embeddings: Tensor, similarity: str = "dot") -> None:
         super().__init__(model)
         if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
@@ -188,6 +189,8 @@ class TextSimilarity(TargetModule):
         text_embeddings: (K, D), the texts in the joint space.
     """
 
+    text_embeddings: Tensor
+
     def __init__(self, model: nn.Module, text_embeddings: Tensor) -> None:
         super().__init__(model, _image_tower(model))
         if not isinstance(text_embeddings, Tensor) or text_embeddings.dim() != 2:
@@ -200,7 +203,7 @@ class TextSimilarity(TargetModule):
         self.register_buffer("text_embeddings", F.normalize(text_embeddings.detach(), dim=-1))
 
     @classmethod
-    def from_texts(cls, model: nn.Module, tokenizer: Callable[..., Any], texts: list[str]) -> TextSimilarity:
+    def from_texts(cls, model: Any, tokenizer: Callable[..., Any], texts: list[str]) -> TextSimilarity:
         """Encode the texts with the model's own tokenizer (or processor)."""
         with torch.no_grad():
             if hasattr(model, "get_text_features"):
@@ -212,7 +215,8 @@ class TextSimilarity(TargetModule):
         return made
 
     def forward(self, pixel_values: Tensor) -> Tensor:  # shape: (B, K)
-        encode = getattr(self.model, "get_image_features", None) or self.model.encode_image
+        model: Any = self.model
+        encode = getattr(model, "get_image_features", None) or model.encode_image
         image = F.normalize(scores_of(encode(pixel_values)), dim=-1)
         return image @ self.text_embeddings.to(image).T
 
@@ -243,6 +247,8 @@ class Margin(TargetModule):
 
 class Direction(TargetModule):
     """The outputs along one direction g (K,): (B, 1), the sum of g_k times output k."""
+
+    direction: Tensor
 
     def __init__(self, model: nn.Module, direction: Tensor) -> None:
         super().__init__(model)

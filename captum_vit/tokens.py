@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -94,11 +93,11 @@ def check_output(output: str, allowed: tuple[str, ...] = OUTPUTS) -> str:
     return output
 
 
-def check_grid(n_tokens: int, grid: tuple[int, int], input_size: torch.Size) -> None:
+def check_grid(n_tokens: int, grid: tuple[int, int], image_size: tuple[int, int]) -> None:
     """Refuse a grid that does not fit into the sequence (merged or windowed tokens)."""
     if n_tokens < grid[0] * grid[1]:
         raise InputError(
             f"A sequence that holds one token for each of {grid[0]} x {grid[1]} patches.",
-            f"{n_tokens} tokens in the blocks for an input of shape {tuple(input_size)}",
+            f"{n_tokens} tokens in the blocks for an image of {image_size[0]} x {image_size[1]} pixels",
             "a model whose blocks keep all patches; merged, windowed or dropped tokens are not supported.",
         )

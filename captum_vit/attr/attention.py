@@ -33,11 +33,11 @@ class RawAttention(TokenAttribution):
 
     def _relevance(self, found: Record) -> Tensor:
         layer = layer_index(found.transformer, -1 if self.layer is None else self.layer)
-        row = found.pool.unsqueeze(1)  # shape: (B, 1, N)
+        row = found.row  # shape: (B, 1, N)
         return (row @ found.seen["probs"][layer].mean(1)).squeeze(1)
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
-        row = found.pool.unsqueeze(1)
+        row = found.row
         return [(row @ found.seen["probs"][layer].mean(1)).squeeze(1) for layer in found.layers]
 
 
@@ -67,7 +67,7 @@ class AttentionRollout(TokenAttribution):
         return layer_index(transformer, self.layer)
 
     def _relevance(self, found: Record) -> Tensor:
-        row = found.pool.unsqueeze(1)  # shape: (B, 1, N)
+        row = found.row  # shape: (B, 1, N)
         for layer in reversed(found.layers):
             row = (row + row @ found.seen["probs"][layer].mean(1)) / 2
         return row.squeeze(1)

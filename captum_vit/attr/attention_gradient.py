@@ -27,12 +27,12 @@ class GenAtt(TokenAttribution):
         return Want(seen=["probs"], grads=["probs"], pool=True)
 
     def _relevance(self, found: Record) -> Tensor:
-        row = found.pool.unsqueeze(1)  # shape: (B, 1, N)
+        row = found.row  # shape: (B, 1, N)
         for layer in reversed(found.layers):
             row = row + row @ positive_evidence(found, layer)
         return row.squeeze(1)
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
-        row = found.pool.unsqueeze(1)
+        row = found.row
         return [(row @ positive_evidence(found, layer)).squeeze(1) for layer in found.layers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Any, ClassVar
+from typing import Any
 
 from captum._utils.common import _format_additional_forward_args
 from captum._utils.typing import TargetType
@@ -40,7 +40,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             ``"channels"`` (B, N, D), unreduced, where the method is a product over channels.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = MAPS
+    outputs: tuple[str, ...] = MAPS
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution, gradient_x_input
@@ -46,7 +47,7 @@ class CAT(TokenAttribution):
         return layer_index(transformer, self.layer)
 
     def _relevance(self, found: Record) -> Tensor:
-        return sum(gradient_x_input(found))
+        return torch.stack(gradient_x_input(found)).sum(0)
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
         return gradient_x_input(found)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterable
 
+import torch
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
@@ -73,9 +74,9 @@ class PLUS(TokenAttribution):
     def _relevance(self, found: Record) -> Tensor:
         chosen = self._chosen(found.transformer)
         if not self._offered:
-            return sum(self._on_subnetwork(found, layer) for layer in chosen)
+            return torch.stack([self._on_subnetwork(found, layer) for layer in chosen]).sum(0)
         maps = dict(zip(found.layers, self.method._layer_maps(found), strict=True))
-        return sum(maps[layer] for layer in chosen)
+        return torch.stack([maps[layer] for layer in chosen]).sum(0)
 
     def _on_subnetwork(self, found: Record, layer: int) -> Tensor:  # shape: (B, N, D)
         """The general route: the method itself, explaining f_l at x_l."""

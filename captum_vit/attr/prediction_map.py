@@ -133,8 +133,8 @@ class PredicAtt(PredictionMap):
     def _relevance(self, found: Record) -> Tensor:
         layout = found.layout
         psi = layout.silence_padding(super()._relevance(found))  # shape: (B, N)
-        rows = [torch.einsum("bi,bhij->bhj", found.pool, A) for A in found.seen["probs"]]
-        A = torch.cat(rows, 1)  # shape: (B, L*H, N)
+        row = found.row.unsqueeze(1)  # shape: (B, 1, 1, N)
+        A = torch.cat([(row @ found.seen["probs"][layer]).squeeze(2) for layer in found.layers], 1)  # (B, L*H, N)
         patches = A[..., layout.prefix :]
         alpha = self._agreement(patches, layout.patches(psi).unsqueeze(1))
         attended = (alpha.softmax(-1).unsqueeze(-1) * A).sum(1)

@@ -73,7 +73,7 @@ class VTranM(TokenAttribution):
         return Want(seen=kinds, grads=["probs"], score=self.score, pool=True)
 
     def _relevance(self, found: Record) -> Tensor:
-        row = found.pool.unsqueeze(1)  # shape: (B, 1, N)
+        row = found.row  # shape: (B, 1, N)
         if not self.aggregate:
             return (row + row @ positive_evidence(found, 0)).squeeze(1)
         for layer in reversed(found.layers):
@@ -136,6 +136,6 @@ def linear_map(module: nn.Module) -> Tensor:  # shape: (in, out)
     """The matrix of a linear layer; of one that is not plain (adapted, quantised) by feeding it the identity."""
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return module.weight.detach().T
-    width, like = module.in_features, next(module.parameters())
+    width, like = int(module.in_features), next(module.parameters())  # type: ignore[arg-type]
     eye = torch.eye(width, dtype=like.dtype, device=like.device)
     return (module(eye) - module(torch.zeros_like(eye[:1]))).detach()

@@ -120,15 +120,19 @@ class AttentionTap(TorchFunctionMode):
         return self._report(Attention(probs, values, probs @ values)).context
 
 
+_MARK = "_attention_probs"
+
+
 def _carry(tensor: Tensor, probs: Tensor) -> None:
     """Mark a tensor as holding these probabilities; itself is written as None, to make no reference cycle."""
-    tensor._attention_probs = None if probs is tensor else probs
+    setattr(tensor, _MARK, None if probs is tensor else probs)
 
 
 def _carried(tensor: Any) -> Tensor | None:
-    if not isinstance(tensor, Tensor) or not hasattr(tensor, "_attention_probs"):
+    if not isinstance(tensor, Tensor) or not hasattr(tensor, _MARK):
         return None
-    return tensor if tensor._attention_probs is None else tensor._attention_probs
+    probs: Tensor | None = getattr(tensor, _MARK)
+    return tensor if probs is None else probs
 
 
 def unpacked_multi_head(
@@ -151,10 +155,10 @@ def unpacked_multi_head(
             "one with bias_kv, static keys, add_zero_attn, or an unbatched input",
             "a model without them; they add tokens that belong to no place in the input.",
         )
-    weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    if not use_separate_proj_weight:
+    weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
+    if in_proj_weight is not None and not use_separate_proj_weight:
         weights = in_proj_weight.chunk(3)
-    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    biases: Any = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
 
     def heads(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # (N, B, D) -> (B, H, N, d)
         return F.linear(x, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
 from captum_vit.models.spec import Transformer
@@ -27,7 +28,7 @@ ATTENTION = {"probs", "values", "context"}
 
 @dataclass
 class Record:
-    """One pass over a batch. Lists run over all blocks; blocks before ``start`` hold None.
+    """One pass over a batch: by kind and block, what was seen and the gradients there.
 
     Shapes: tokens (B, N, D), probabilities (B, H, N, N), values and contexts (B, H, N, d).
     """
@@ -35,14 +36,21 @@ class Record:
     transformer: Transformer
     layout: TokenLayout
     output: Tensor  # shape: (B, K), as the model returned it
-    seen: dict[str, list[Tensor]]
-    grads: dict[str, list[Tensor]] = field(default_factory=dict)
+    seen: dict[str, dict[int, Tensor]]
+    grads: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     pool: Tensor | None = None  # shape: (B, N), the weights with which the head reads the last rows
     at_site: Tensor | None = None  # the tensor at the site that was asked for
     start: int = 0
     inputs: tuple[Tensor, ...] = ()
     args: tuple[Any, ...] = ()
     target: TargetType = None
+
+    @property
+    def row(self) -> Tensor:  # shape: (B, 1, N)
+        """The CLS row's place: one-hot for CLS pooling, else the weights of the rows that the pooling reads."""
+        if self.pool is None:
+            raise TraceError("A record with pooling weights.", "one made without", "Want(pool=True).")
+        return self.pool.unsqueeze(1)
 
     @property
     def layers(self) -> range:
@@ -97,43 +105,44 @@ def record(
     watch = Watch(model, transformer)
     probe = _Probe(transformer, want, start)
     probe.attach(watch)
-    modes = [Frozen()] if want.frozen else []
+    modes: list[TorchFunctionMode] = [Frozen()] if want.frozen else []
     if want.pool or want.kinds & ATTENTION:
         modes.append(AttentionTap(probe.see_attention))  # on top: what it writes out, the rule below sees
     output = watch.run(inputs, args, *modes)
     probe.refuse_silence()
 
-    layers = range(start, len(transformer.blocks))
-    seen = {kind: [probe.seen[kind].get(layer) for layer in range(layers.stop)] for kind in want.kinds}
-    found = Record(transformer, watch.layout(probe.n_tokens), output.detach(), seen, start=start)
+    seen = probe.seen
+    found = Record(transformer, watch.layout(probe.n_tokens), output.detach(), {}, start=start)
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.pool:
         found.pool = pooling_weights(transformer, found.layout, output, probe.last_rows, probe.pool_attention)
     if want.grads:
         score = select(transform(output, want.score, model), target)
-        found.grads = _gradients(score, seen, want.grads, layers)
-    found.seen = {kind: [t if t is None else t.detach() for t in row] for kind, row in seen.items()}
+        found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
+    found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
     return found
 
 
 def _gradients(
     score: Tensor,  # shape: (B,)
-    seen: dict[str, list[Tensor]],
-    kinds: Collection[str],
-    layers: range,
-) -> dict[str, list[Tensor]]:
-    wanted = [seen[kind][layer] for kind in kinds for layer in layers]
+    seen: dict[str, dict[int, Tensor]],
+) -> dict[str, dict[int, Tensor]]:
+    """Gradients of the score at all these tensors, from one backward pass."""
     if not score.requires_grad:
         raise TraceError(
             "A score that depends on the tokens with a gradient.",
             "an output without a graph",
             "a model whose forward does not detach, or run under no_grad or inference_mode by itself.",
         )
+    places = [(kind, layer) for kind, row in seen.items() for layer in row]
+    wanted = [seen[kind][layer] for kind, layer in places]
     grads = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
     if all(g is None for g in grads):
         raise TraceError("Gradients at the blocks.", "none arrived", "a target that depends on these blocks.")
-    full = iter([torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads, strict=True)])
-    return {kind: [None] * layers.start + [next(full) for _ in layers] for kind in kinds}
+    found: dict[str, dict[int, Tensor]] = {kind: {} for kind in seen}
+    for (kind, layer), x, g in zip(places, wanted, grads, strict=True):
+        found[kind][layer] = torch.zeros_like(x) if g is None else g
+    return found
 
 
 class _Probe:

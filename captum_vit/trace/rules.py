@@ -45,7 +45,7 @@ class FrozenLayerNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, inverse_deviation = ctx.saved_tensors
         g = grad if weight is None else grad * weight
         g = (g * inverse_deviation).to(grad.dtype)
@@ -65,7 +65,7 @@ class FrozenRMSNorm(torch.autograd.Function):
         return F.rms_norm(x, shape, weight, eps)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, inverse_rms = ctx.saved_tensors
         g = grad if weight is None else grad * weight
         return g * inverse_rms, None, None, None
@@ -80,7 +80,7 @@ class FrozenActivation(torch.autograd.Function):
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return grad * slope, None
 

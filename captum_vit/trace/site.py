@@ -34,14 +34,14 @@ class Site:
             def after(module: nn.Module, args: Any, output: Any) -> Any:
                 old = first_tensor(output)
                 new = None if old is None else visit(old)
-                return None if new is None else swap(output, old, new)
+                return None if old is None or new is None else swap(output, old, new)
 
             return self.module.register_forward_hook(after, prepend=first)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
             old = first_tensor((args, kwargs))
             new = None if old is None else visit(old)
-            return None if new is None else (swap(args, old, new), swap(kwargs, old, new))
+            return None if old is None or new is None else (swap(args, old, new), swap(kwargs, old, new))
 
         return self.module.register_forward_pre_hook(before, with_kwargs=True, prepend=first)
 

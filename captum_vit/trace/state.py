@@ -29,7 +29,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             # timm recomputes activations in eval mode too; hooks and modes must see one pass only
             if getattr(module, "grad_checkpointing", False) is True:
-                module.grad_checkpointing = False
+                setattr(module, "grad_checkpointing", False)  # noqa: B010  (a Module types every attribute)
                 stack.callback(setattr, module, "grad_checkpointing", True)
         yield
 

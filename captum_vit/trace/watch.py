@@ -80,7 +80,7 @@ class Watch:
 
     def _see_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if not self._reached_blocks:
-            self._grid = tuple(output.shape[-2:])
+            self._grid = _size(output)
 
     def _see_blocks(self, module: nn.Module, args: Any) -> None:
         self._reached_blocks = True
@@ -88,10 +88,15 @@ class Watch:
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         image = next((x for x in tensors if x.dim() == 4 and x.is_floating_point()), None)
-        self._image_size = None if image is None else tuple(image.shape[-2:])
+        self._image_size = None if image is None else _size(image)
         mask = _bound(module, args, kwargs).get("attention_mask")
         if isinstance(mask, Tensor) and mask.dim() == 2 and image is None:
             self._keep = mask.bool()
+
+
+def _size(picture: Tensor) -> tuple[int, int]:
+    height, width = picture.shape[-2:]
+    return height, width
 
 
 def _bound(module: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
