@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError
+from captum_vit.models.output import scores_of
+from captum_vit.targets import TargetModule
 
 ExplainFunc = Callable[..., np.ndarray]
 
@@ -68,7 +70,11 @@ def wrap(model: nn.Module) -> nn.Module:
     Quantus feeds float32 arrays and wants an array back; Hugging Face models return an object, and
     half-precision models take no float32. The returned module casts floating inputs to the model's dtype,
     takes the logits out, and gives them as float32 (float64 for float64 models). It holds the model itself,
-    as ``.model``, in the mode it is in; wrapping twice wraps once. Costs nothing beyond the model's forward.
+    as ``.model``, in the mode it is in, so our methods find the transformer inside; wrapping twice wraps once.
+    Costs nothing beyond the model's forward.
+
+    Raises:
+        TraceError: in the forward, if there is no tensor of scores in what the model returns.
 
     Example:
         >>> quantus.PixelFlipping()(model=wrap(hf_model), x_batch=x, y_batch=y, a_batch=maps)
@@ -77,17 +83,11 @@ def wrap(model: nn.Module) -> nn.Module:
 
 
 def logits(
-    output: Any,  # shape: (B, n_classes), or an object that has such `.logits`
+    output: Any,  # shape: (B, n_classes), or an object that holds such scores
 ) -> Tensor:  # shape: (B, n_classes)
-    """The logits in what a classifier returns; half precision is widened to float32."""
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(found, Tensor):
-        raise InputError(
-            "A model that returns a tensor of logits, or an object that has `.logits`.",
-            type(output).__name__,
-            "a small nn.Module around the model that returns the logits.",
-        )
-    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+    """The scores in what a model returns; half precision is widened to float32."""
+    scores = scores_of(output)
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 
 def placement(model: nn.Module) -> tuple[torch.device, torch.dtype | None]:
@@ -132,13 +132,13 @@ def to_pixels(
     return maps if maps.shape[-2:] == size[-2:] else F.interpolate(maps, size=size[-2:], mode="nearest-exact")
 
 
-class _Wrapped(nn.Module):
-    """See `wrap`."""
+class _Wrapped(TargetModule):
+    """See `wrap`. What the model is, it stays: its scores as raw as they were, its tower the one it named."""
+
+    raw_scores = False
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.training = model.training  # a new module starts in training mode, which Quantus refuses
+        super().__init__(model, getattr(model, "tower", None))
 
     def forward(self, inputs: Tensor, **kwargs: Any) -> Tensor:
         _, dtype = placement(self.model)

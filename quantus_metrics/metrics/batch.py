@@ -59,9 +59,7 @@ class Samples:
             raise InputError("One class per sample: y_batch.", "None")
         for name, column in self._columns().items():
             if column is not None and len(column) != len(self):
-                raise InputError(
-                    f"One entry of {name} per sample.", f"{len(column)} entries for {len(self)} samples"
-                )
+                raise InputError(f"One entry of {name} per sample.", f"{len(column)} entries for {len(self)} samples")
         if self.a_batch is not None:
             _check_maps(self.maps())
 
@@ -112,9 +110,7 @@ def _check_maps(
     ):
         if not good.all():
             bad = np.flatnonzero(~good)[:10].tolist()
-            raise InputError(
-                wanted, f"otherwise in sample(s) {bad} of {len(maps)}", "another method or target."
-            )
+            raise InputError(wanted, f"otherwise in sample(s) {bad} of {len(maps)}", "another method or target.")
 
 
 def answers(

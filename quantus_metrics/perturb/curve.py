@@ -71,7 +71,7 @@ def curves(
 
     At fraction p of P patches the nearest whole number of them is gone.
 
-    Reads     the model, which gives logits or an object that has them, without gradients.
+    Reads     the model, which gives scores or an object that holds them, without gradients.
     Costs     one image pass per image and *different* number of patches, for each order; the intact and the
               empty image are shared between orders. With K different numbers, 0 and P among them, and O
               orders: O (K − 2) + 2 image passes per image, so 40 for the defaults.
@@ -104,9 +104,7 @@ def curves(
 
     answer = (remover or Blur()).bind(model, inputs)
     found = []
-    for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(
-        internal_batch_size or len(inputs)
-    ):
+    for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(internal_batch_size or len(inputs)):
         step, row = views // len(inputs), views % len(inputs)
         gone = ranks[order_of[step], row] < n_gone[step, None, None]
         found.append(readout(logits(answer(row, gone)), target[row]))
@@ -118,9 +116,7 @@ def curves(
     return {order: Curve(x, scores[place].T) for order, place in zip(orders, places, strict=True)}
 
 
-def _plan(
-    fractions: Sequence[float], n_patches: int, n_orders: int
-) -> tuple[list[tuple[int, int]], list[list[int]]]:
+def _plan(fractions: Sequence[float], n_patches: int, n_orders: int) -> tuple[list[tuple[int, int]], list[list[int]]]:
     """What to ask: the different (order, patches gone); and where in that list each order's fractions are.
 
     Nothing gone and everything gone look the same under every order, and are asked once.

@@ -99,9 +99,7 @@ class Fill(PixelRemover):
         value, mean, std = (torch.as_tensor(v).to(inputs) for v in (self.value, self.mean, self.std))
         colour = torch.atleast_1d((value - mean) / std)
         if len(colour) not in (1, inputs.shape[1]):
-            raise InputError(
-                f"One fill value, or one for each of {inputs.shape[1]} channels.", f"{len(colour)} values"
-            )
+            raise InputError(f"One fill value, or one for each of {inputs.shape[1]} channels.", f"{len(colour)} values")
         return colour[:, None, None].expand_as(inputs)
 
     def __repr__(self) -> str:

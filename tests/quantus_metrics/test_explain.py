@@ -9,8 +9,9 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, NoiseTunnel, Saliency
 from torch import nn
 
+import captum_vit as cv
 import quantus_metrics as qm
-from captum_vit.errors import InputError
+from captum_vit.errors import InputError, TraceError
 
 
 class Constant(Saliency):
@@ -36,9 +37,7 @@ def told(timm_vit, data):
 
 def test_channels_are_summed_and_signs_kept(timm_vit, data):
     x = torch.tensor(data["x_batch"], requires_grad=True)
-    expected = (
-        InputXGradient(timm_vit).attribute(x, target=torch.tensor(data["y_batch"])).sum(1, keepdim=True)
-    )
+    expected = InputXGradient(timm_vit).attribute(x, target=torch.tensor(data["y_batch"])).sum(1, keepdim=True)
     got = qm.explain_func(InputXGradient)(model=timm_vit, inputs=data["x_batch"], targets=data["y_batch"])
     assert type(got) is np.ndarray
     np.testing.assert_allclose(got, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
@@ -125,13 +124,41 @@ def test_wrap_bridges_half_precision(hf_vit, data):
     assert qm.wrap(hf_vit.double())(x).dtype == torch.float64
 
 
+def test_our_methods_find_the_model_inside(hf_vit, data):
+    x, y = torch.tensor(data["x_batch"]), torch.tensor(data["y_batch"])
+    wrapped = qm.wrap(hf_vit)
+    assert cv.spec_of(wrapped).tower is cv.spec_of(hf_vit).tower
+    for method in (cv.LayerCDAM, cv.PredictionMap):  # a gradient, and probabilities of class logits
+        torch.testing.assert_close(method(wrapped).attribute(x, y), method(hf_vit).attribute(x, y))
+
+
+def test_a_wrapped_target_is_still_no_classifier(hf_vit, data):
+    concept, x = cv.ConceptSimilarity(hf_vit, torch.randn(2, 24)), torch.tensor(data["x_batch"])
+    assert torch.equal(qm.wrap(concept)(x), concept(x))
+    maps = [cv.PredictionMap(f).attribute(x, target=1) for f in (concept, qm.wrap(concept))]
+    torch.testing.assert_close(*maps)
+
+
+@pytest.mark.parametrize("name", cv.METHODS)
+def test_each_of_our_methods_goes_through_the_door(hf_vit, data, name):
+    maps = qm.explain_func(cv.METHODS[name])(qm.wrap(hf_vit), data["x_batch"], data["y_batch"], method=name)
+    assert maps.shape == (6, 1, 32, 32)
+    assert len(np.unique(maps[0])) <= 16  # patches, repeated over their pixels
+    assert np.isfinite(qm.Fidelity(patch_size=8)(hf_vit, **data, a_batch=maps)).all()
+
+
 def test_wrap_says_what_it_cannot_read():
-    with pytest.raises(InputError, match="logits"):
-        qm.wrap(nn.LSTM(2, 2))(torch.zeros(1, 3, 2))
+    class Words(nn.Module):
+        def forward(self, inputs):
+            return "a cat"
+
+    with pytest.raises(TraceError, match="logits"):
+        qm.wrap(Words())(torch.zeros(1, 3, 2))
 
 
+@pytest.mark.parametrize("method", [InputXGradient, cv.LayerCDAM])
 @pytest.mark.parametrize("which", ["timm_vit", "hf_vit"])
-def test_beside_quantus_own_metrics(request, data, which):
+def test_beside_quantus_own_metrics(request, data, which, method):
     model = qm.wrap(request.getfixturevalue(which))
     metrics = {
         "fidelity": qm.Fidelity(patch_size=8),
@@ -139,17 +166,17 @@ def test_beside_quantus_own_metrics(request, data, which):
         "regions": quantus.RegionPerturbation(patch_size=8, regions_evaluation=3, disable_warnings=True),
         "stability": quantus.MaxSensitivity(nr_samples=2, disable_warnings=True),
     }
-    explain, call = qm.explain_func(InputXGradient), {**data, "explain_func_kwargs": {}}
-    scores = quantus.evaluate(metrics, {"ixg": explain}, model, **call)["ixg"]
+    explain, call = qm.explain_func(method), {**data, "explain_func_kwargs": {}}
+    scores = quantus.evaluate(metrics, {"m": explain}, model, **call)["m"]
     assert all(len(found) == 6 for found in scores.values())
 
-    made = {"ixg": explain(model, data["x_batch"], data["y_batch"])}
-    again = quantus.evaluate({"fidelity": metrics["fidelity"]}, made, model, **call)["ixg"]
+    made = {"m": explain(model, data["x_batch"], data["y_batch"])}
+    again = quantus.evaluate({"fidelity": metrics["fidelity"]}, made, model, **call)["m"]
     assert again["fidelity"] == pytest.approx(scores["fidelity"], abs=1e-4)
 
     softly = quantus.evaluate(
-        metrics, {"ixg": explain}, model, **call, call_kwargs={"p": {"softmax": True, "batch_size": 4}}
-    )["ixg"]
+        metrics, {"m": explain}, model, **call, call_kwargs={"p": {"softmax": True, "batch_size": 4}}
+    )["m"]
     assert np.abs(softly["fidelity"]).max() <= 100
 
 

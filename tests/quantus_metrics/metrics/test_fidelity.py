@@ -58,9 +58,7 @@ def test_the_true_weights_are_the_best_map_of_all(additive):
 def test_oracle_beats_random_beats_inverted(large):
     model, weights = large
     random = np.random.default_rng(0).standard_normal((1, 6, 6))
-    inverted, chance, oracle = call(
-        qm.Fidelity(remover=Fill()), model, np.stack([-weights[0], random[0], weights[0]])
-    )
+    inverted, chance, oracle = call(qm.Fidelity(remover=Fill()), model, np.stack([-weights[0], random[0], weights[0]]))
     assert inverted < chance < oracle
     assert inverted == pytest.approx(-oracle, rel=1e-5)
 

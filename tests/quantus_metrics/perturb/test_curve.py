@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from captum_vit.errors import InputError, OptionError, TargetError
+from captum_vit.errors import InputError, OptionError, TargetError, TraceError
 from quantus_metrics.perturb import FRACTIONS, Blur, Curve, Fill, curves, rank
 
 W = torch.tensor([[[4.0, 1.0], [2.0, 3.0]]])  # (classes, h, w)
@@ -115,7 +115,7 @@ def test_inputs_and_gradients_are_left_alone(additive):
         ({"fractions": (0, 0.5, 0.5)}, OptionError, "increase"),
         ({"fractions": (0, 50, 100)}, OptionError, "0 to 1"),
         ({"internal_batch_size": 0}, OptionError, "internal_batch_size"),
-        ({"model": lambda x: x.tolist()}, InputError, "list"),
+        ({"model": lambda x: "a cat"}, TraceError, "captum_vit.Scalar"),
         ({"model": lambda x: x}, InputError, "n_classes"),
     ],
 )
