@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ _SIGNS = {"timm": "pretrained_cfg", "transformers": "config", "torchvision": "he
 """A library's models are the modules of its classes that have this attribute."""
 
 
-def host_of(model: nn.Module) -> tuple[str, nn.Module] | None:
+def host_of(model: nn.Module) -> tuple[str, Any] | None:
     """The name of a library, and its own model inside whatever wraps it; None for other models."""
     for module in model.modules():
         roots = {cls.__module__.partition(".")[0] for cls in type(module).__mro__}
@@ -83,13 +84,13 @@ def _unknown(name: str, wanted: str, names: dict[int, str] | None, model: str) -
     return TargetError(f"One of the {len(names)} class names.", repr(name), ", ".join(map(repr, some)))
 
 
-def _hugging_face(model: nn.Module) -> dict[int, str] | None:
+def _hugging_face(model: Any) -> dict[int, str] | None:
     labels = {int(index): str(label) for index, label in model.config.id2label.items()}
     generic = all(label == f"LABEL_{index}" for index, label in labels.items())
     return None if generic or not hasattr(model, "num_labels") else labels
 
 
-def _timm(model: nn.Module) -> dict[int, str] | None:
+def _timm(model: Any) -> dict[int, str] | None:
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     own = model.pretrained_cfg.get("label_names")
@@ -102,7 +103,7 @@ def _timm(model: nn.Module) -> dict[int, str] | None:
     return {index: info.index_to_description(index) for index in range(info.num_classes())}
 
 
-def _torchvision(model: nn.Module) -> dict[int, str] | None:
+def _torchvision(model: Any) -> dict[int, str] | None:
     from torchvision.models import ViT_B_16_Weights
 
     names = ViT_B_16_Weights.DEFAULT.meta["categories"]

@@ -56,7 +56,7 @@ def is_text_model(model: nn.Module) -> bool:
     return getattr(host[1], "main_input_name", "") == "input_ids" and not hasattr(config, "vision_config")
 
 
-def _timm(model: nn.Module) -> Reader:
+def _timm(model: Any) -> Reader:
     from timm.data import create_transform, resolve_model_data_config
 
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)  # what it was built for, if it says
@@ -64,7 +64,7 @@ def _timm(model: nn.Module) -> Reader:
     return _transform(create_transform(**config, is_training=False))
 
 
-def _torchvision(model: nn.Module) -> Reader:
+def _torchvision(model: Any) -> Reader:
     """The weights are not remembered by the model: ImageNet's usual transform at the model's size."""
     from torchvision.models import ViT_B_16_Weights
 
@@ -73,14 +73,14 @@ def _torchvision(model: nn.Module) -> Reader:
     return _transform(preset(crop_size=size, resize_size=round(size * 256 / 224)))
 
 
-def _open_clip(model: nn.Module) -> Reader:
+def _open_clip(model: Any) -> Reader:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     config = getattr(model.visual, "preprocess_cfg", None)
     return _transform(image_transform_v2(PreprocessCfg(**(config or {})), is_train=False))
 
 
-def _hugging_face(model: nn.Module) -> Reader:
+def _hugging_face(model: Any) -> Reader:
     """The processor stored beside the model, or else what its family takes by default."""
     return _processor(stored("AutoImageProcessor", model) or _family_processor(model))
 
@@ -101,7 +101,7 @@ def stored(auto: str, model: nn.Module) -> Any:
         return None
 
 
-def _family_processor(model: nn.Module) -> Any:
+def _family_processor(model: Any) -> Any:
     """The family's processor at the model's size.
 
     DeiT and DINO checkpoints were trained with ImageNet's mean, which their processors do not default to.
@@ -154,7 +154,7 @@ def _floats(values: Any) -> Channels:
     return tuple(float(value) for value in values)
 
 
-_READERS: dict[str, Callable[[nn.Module], Reader]] = {
+_READERS: dict[str, Callable[[Any], Reader]] = {
     "timm": _timm,
     "transformers": _hugging_face,
     "torchvision": _torchvision,

@@ -16,7 +16,7 @@ from torch import Tensor
 from captum_vit.errors import InputError
 
 
-def check_target(path: str | Path, suffixes: Collection[str], overwrite: bool = False) -> Path:
+def check_target(path: str | os.PathLike[str], suffixes: Collection[str], overwrite: bool = False) -> Path:
     """What can be known before the work: the kind of file, its folder, and whether one is there already.
 
     Raises:
@@ -60,7 +60,7 @@ def write_page(html: str, path: Path) -> None:
 
 
 def write_figure(figure: Figure, kind: str, file: Path | IO[bytes]) -> None:
-    """A figure as ``"png"``, ``"pdf"`` or ``"svg"``; the same figure gives the same bytes, undated."""
+    """A figure as ``"png"``, ``"pdf"`` or ``"svg"``; undated, so the same PNG and PDF twice."""
     silent = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Producer": None},

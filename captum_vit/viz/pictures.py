@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL.Image import Image
 from torch import Tensor
 
@@ -89,15 +90,12 @@ def panels(
     """
     maps = {name: [plane(relevance) for relevance in column] for name, column in columns.items()}
     n_rows = _agree(maps, rows, masks)
-    pictures = [images] * n_rows if isinstance(images, Image) or _is_one(images) else list(images)
-    if len(pictures) != n_rows:
-        raise InputError(f"One image, or one for each of {n_rows} rows.", f"{len(pictures)} images")
+    pictures = [large(picture) for picture in _one_for_each(images, n_rows)]
 
     leading = ["input"] if masks is None else ["input", "mask"]
     width, height = 1.75 + 0.35 * colour_bar, 1.75 * _tallness(pictures[0])
     figure = _figure(width * (len(leading) + len(maps)), height * n_rows)
     grid = figure.subplots(n_rows, len(leading) + len(maps), squeeze=False)
-    pictures = [large(picture) for picture in pictures]
     for row, picture in enumerate(pictures):
         _draw(grid[row, 0], picture.permute(1, 2, 0).numpy())
         if masks is not None:
@@ -127,9 +125,13 @@ def _agree(maps: Mapping[str, list[Tensor]], rows: Any, masks: Any) -> int:
     return next(iter(counts.values()))
 
 
-def _is_one(images: Any) -> bool:
-    """Whether this is one picture rather than one for each row."""
-    return isinstance(images, Tensor) and (images.dim() == 3 or len(images) == 1)
+def _one_for_each(images: Picture | Sequence[Picture], n_rows: int) -> list[Picture]:
+    """A picture for each row: the same for all, or their own."""
+    if isinstance(images, Image) or (isinstance(images, Tensor) and (images.dim() == 3 or len(images) == 1)):
+        return [images] * n_rows
+    if len(images) != n_rows:
+        raise InputError(f"One image, or one for each of {n_rows} rows.", f"{len(images)} images")
+    return list(images)
 
 
 def _tallness(picture: Picture) -> float:
@@ -140,9 +142,9 @@ def _tallness(picture: Picture) -> float:
 
 def _figure(width: float, height: float) -> Figure:
     """A figure with its own canvas, so that pyplot's list of figures stays as it was."""
-    figure = Figure(figsize=(width, height + 0.25), dpi=_DPI, layout="compressed", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0, compress=True)
+    figure = Figure(figsize=(width, height + 0.25), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     return figure
 
 

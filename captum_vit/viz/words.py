@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextToPath
-from matplotlib.transforms import Affine2D
+from matplotlib.transforms import Affine2D, Transform
 from torch import Tensor
 
 from captum_vit.errors import InputError
@@ -204,6 +204,6 @@ def _write(figure: Figure, across: float, depth: float, word: str, colour: str =
     )
 
 
-def _from_top(figure: Figure, depth: float) -> Affine2D:
+def _from_top(figure: Figure, depth: float) -> Transform:
     """Points to the right and (negative) downward of the top left corner, to pixels."""
     return Affine2D().translate(0, depth).scale(1 / 72) + figure.dpi_scale_trans

@@ -1,0 +1,145 @@
+"""The command line: ``captum-vit explain | doctor | methods``, and what other packages add to it.
+
+A package offers a command ``NAME`` by an entry point of that name in the group ``captum_vit.commands``: a function of
+argparse's subparsers that adds a parser ``NAME`` and sets its default ``run``, a function of the parsed arguments.
+It is loaded only when the command is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from inspect import getdoc, isclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import captum_vit as cv
+from captum_vit.errors import CaptumVitError, OptionError
+from captum_vit.explain import explain, method_named, open_picture
+from captum_vit.models.loading import load_model
+from captum_vit.models.reading import example_inputs
+from captum_vit.viz.explanation import SUFFIXES
+from captum_vit.viz.files import check_target
+
+GROUP = "captum_vit.commands"
+REFUSED = 2  # argparse's exit status for what was asked in vain
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status.
+
+    What this package refuses is told in a few lines on stderr, with status 2. Any other error is a bug or another
+    package's, and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = parser(arguments).parse_args(arguments)
+    try:
+        return args.run(args) or 0
+    except CaptumVitError as error:
+        print(f"captum-vit: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands; those of other packages are filled in only where ``arguments`` call them."""
+    top = argparse.ArgumentParser(prog="captum-vit", description="Explain transformers.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"captum-vit {cv.__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_explain(commands)
+    _add_doctor(commands)
+    _add_methods(commands)
+    called = next((word for word in arguments if not word.startswith("-")), None)
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        _add_foreign(commands, entry, called)
+    return top
+
+
+def _add_foreign(commands: Any, entry: EntryPoint, called: str | None) -> None:
+    if entry.name == called:
+        entry.load()(commands)
+    elif entry.name not in commands.choices:
+        commands.add_parser(entry.name, help=f"offered by {entry.module}")
+
+
+def _add_explain(commands: Any) -> None:
+    about = "draw what speaks for a class in a picture (or a text)"
+    command = commands.add_parser("explain", help=about, description=about)
+    command.add_argument("image", metavar="IMAGE", help="a picture file; for text models, a text")
+    _add_model(command)
+    command.add_argument("--method", default="LayerCDAM", metavar="NAME", help="default: %(default)s")
+    command.add_argument(
+        "--target",
+        nargs="+",
+        metavar="K|NAME",
+        help="classes, by number or name; default: what the model predicts",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"{', '.join(SUFFIXES)}; default: named after IMAGE and method, here",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    command.set_defaults(run=_explain)
+
+
+def _add_doctor(commands: Any) -> None:
+    about = "tell what was found in a model and which methods work on it"
+    command = commands.add_parser("doctor", help=about, description=about)
+    _add_model(command)
+    command.set_defaults(run=_doctor)
+
+
+def _add_methods(commands: Any) -> None:
+    about = "list the methods"
+    commands.add_parser("methods", help=about, description=about).set_defaults(run=_methods)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, metavar="timm:NAME|hf:PATH", help="which model")
+    command.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="weights for a timm model: safetensors or .pth"
+    )
+    command.add_argument("--device", default="cpu", help="where it runs; default: %(default)s")
+
+
+def _explain(args: argparse.Namespace) -> None:
+    """Everything that can be refused is refused before the model is loaded."""
+    method_named(args.method)
+    given = open_picture(args.image) if args.model.startswith("timm:") else args.image
+    text = args.model.startswith("hf:") and not Path(args.image).is_file()
+    name = re.sub(r"\W+", "-", f"{'text' if text else Path(args.image).stem}-{args.method}").strip("-")
+    path = check_target(args.out or f"{name}{'.html' if text else '.png'}", SUFFIXES, args.overwrite)
+    explanation = explain(_model(args), given, args.target, args.method)
+    print(explanation)
+    print(f"saved {explanation.save(path, overwrite=args.overwrite)}")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    model = _model(args)
+    print(cv.doctor(model, example_inputs(model)))
+
+
+def _methods(args: argparse.Namespace) -> None:
+    width = max(map(len, cv.METHODS))
+    for name, factory in cv.METHODS.items():
+        print(f"{name:{width}}  {_summary(factory)}".rstrip())
+
+
+def _summary(factory: Callable[[nn.Module], Any]) -> str:
+    """The first line of a class's documentation; compositions speak for themselves."""
+    return (getdoc(factory) or "").partition("\n")[0] if isclass(factory) else ""
+
+
+def _model(args: argparse.Namespace) -> nn.Module:
+    try:
+        device = torch.device(args.device)
+    except RuntimeError as error:
+        raise OptionError("A device, as torch names it.", repr(args.device), "cpu or cuda") from error
+    return load_model(args.model, checkpoint=args.checkpoint).to(device)

@@ -1,0 +1,212 @@
+"""One call for a person at a prompt: a model, a picture or a text, a class, a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import Attribution
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from captum_vit.attr import METHODS
+from captum_vit.errors import InputError, OptionError, TargetError
+from captum_vit.models.reading import (
+    class_names,
+    display_image,
+    image_tensor,
+    is_text_model,
+    target_index,
+    text_inputs,
+)
+from captum_vit.models.spec import spec_of
+from captum_vit.trace.score import select, transform
+from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.watch import Watch
+from captum_vit.viz import Explanation
+
+__all__ = ["Explanation", "explain", "method_named", "open_picture"]
+
+
+def explain(
+    model: nn.Module,
+    image_or_text: Any,
+    target: Any = None,
+    method: str | Callable[[nn.Module], Attribution] | Attribution = "LayerCDAM",
+    *,
+    processor: Any = None,
+    tokenizer: Any = None,
+    tokens: Sequence[str] | None = None,
+    **options: Any,
+) -> Explanation:
+    """Explain one picture or one text.
+
+    Args:
+        model: as it was loaded, in eval mode; or a target module around it.
+        image_or_text: a path, PIL image or uint8 array or tensor, which is preprocessed as the model's own
+            configuration says; a **float tensor, which is taken as already preprocessed**; for text models a
+            string, or token ids (T,) or (1, T).
+        target: the number or name of an output; a list of them gives a map for each; a tuple for outputs of
+            more than two dimensions, as in Captum; None explains what the model predicts.
+        method: a name in ``captum_vit.METHODS``, a class or another function of the model, or an instance for
+            this very model.
+        processor: an image processor or transform, in place of the model's own.
+        tokenizer: in place of the one stored beside the model.
+        tokens: what token ids stand for, where ids are handed in.
+        options: passed on to the method's ``attribute``, ``n_samples=20`` for instance.
+
+    Returns:
+        an :class:`Explanation`; notebooks show it, ``.map`` is the tensor, ``.save(path)`` writes it.
+
+    Raises:
+        InputError: a picture that cannot be read, or more than one.
+        OptionError: an unknown method, or an instance for another model.
+        TargetError: a class that the model does not have.
+
+    Example:
+        >>> explain(model, "cat.jpg", target=["tabby", "dog"]).save("cat.png")  # doctest: +SKIP
+    """
+    attribution, name = _attribution(model, method)
+    inputs, image, tokens = _read(model, image_or_text, processor, tokenizer, tokens)
+    with undisturbed(model):
+        output = Watch(model, spec_of(model)).run(checked_inputs(inputs, model), ()).detach()
+    targets = _targets(model, target, output)
+    scores = transform(output, "auto", model)
+    values = [select(scores, one).item() for one in targets]  # refuses what is out of range before the work
+    maps = [
+        _plain(attribution.attribute(inputs, target=one, **options), text=image is None) for one in targets
+    ]
+    return Explanation(
+        maps=torch.stack(maps),
+        targets=targets,
+        labels=[_label(model, one, output) for one in targets],
+        scores=values,
+        method=name,
+        image=image,
+        tokens=tokens,
+        many=isinstance(target, list),
+        probabilities=scores is not output,
+    )
+
+
+def open_picture(path: str | PathLike[str]) -> Image.Image:
+    """A picture file as RGB, turned upright as its camera says.
+
+    Raises:
+        InputError: no such file, or not a picture that can be read.
+    """
+    if not Path(path).is_file():
+        raise InputError("A picture file, or a text for a text model.", f"{str(path)!r}, which is no file")
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            "A picture that PIL can read.",
+            f"{str(path)!r} ({error})",
+            "opening it in a viewer: it may be cut short.",
+        ) from error
+
+
+def method_named(name: str) -> Callable[[nn.Module], Attribution]:
+    """What makes the method from a model.
+
+    Raises:
+        OptionError: an unknown name; the nearest known ones are listed.
+    """
+    if name not in METHODS:
+        folded = {known.casefold(): known for known in METHODS}
+        near = [folded[known] for known in get_close_matches(name.casefold(), folded, n=4, cutoff=0.5)]
+        raise OptionError("A name in captum_vit.METHODS.", repr(name), ", ".join(near or METHODS))
+    return METHODS[name]
+
+
+def _attribution(model: nn.Module, method: Any) -> tuple[Attribution, str]:
+    """The method for this model, and its name."""
+    if isinstance(method, str):
+        return method_named(method)(model), method
+    if isinstance(method, Attribution):
+        if getattr(method, "forward_func", model) is not model:
+            raise OptionError(
+                "An instance for the model that is explained.",
+                f"{type(method).__name__} for another one",
+                f"method={type(method).__name__}, or that model.",
+            )
+        return method, type(method).__name__
+    if callable(method):
+        attribution = method(model)
+        return attribution, method.__name__ if isinstance(method, type) else type(attribution).__name__
+    raise OptionError("A name in captum_vit.METHODS, a class or an instance.", repr(method))
+
+
+def _read(
+    model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: Sequence[str] | None
+) -> tuple[Tensor, Tensor | None, Sequence[str] | None]:
+    """Inputs for the model, with the picture (3, H, W) or the tokens to show."""
+    if isinstance(given, str) and (tokenizer is not None or is_text_model(model)):
+        encoded, words = text_inputs(model, given, tokenizer)
+        return encoded["input_ids"], None, words
+    if isinstance(given, str | PathLike):
+        given = open_picture(given)
+    elif isinstance(given, np.ndarray) and given.dtype == np.uint8:
+        given = Image.fromarray(given)
+    if isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64):
+        ids = _one(given if given.dim() == 2 else given[None]).to(next(model.parameters()).device)
+        return ids, None, tokens or [str(number) for number in ids[0].tolist()]
+    inputs = _one(image_tensor(model, given, processor))
+    return inputs, display_image(model, inputs, processor)[0], None
+
+
+def _one(inputs: Tensor) -> Tensor:
+    if len(inputs) != 1:
+        raise InputError(
+            "One picture or one text.",
+            f"a batch of {len(inputs)}",
+            "captum_vit.LayerCDAM(model).attribute(batch, target), or one at a time.",
+        )
+    return inputs
+
+
+def _targets(model: nn.Module, target: Any, output: Tensor) -> list[Any]:
+    """Targets as Captum takes them; names become numbers."""
+    if target is None:
+        if output.dim() > 2:
+            raise TargetError(
+                "A tuple as target, since the model gives scores in more than one dimension.",
+                f"None, for an output of shape {tuple(output.shape)}",
+                "target=(position, class).",
+            )
+        return [int(output[0].argmax())] if output.dim() == 2 else [None]
+    targets = target.tolist() if isinstance(target, Tensor | np.ndarray | np.generic) else target
+    targets = targets if isinstance(targets, list) else [targets]
+    if not targets:
+        raise TargetError("At least one target.", "an empty list")
+    return [target_index(model, one) if isinstance(one, str) else one for one in targets]
+
+
+def _label(model: nn.Module, target: Any, output: Tensor) -> str:
+    if target is None or output[0].numel() == 1:
+        return "output"
+    number = target[-1] if isinstance(target, tuple) else target
+    name = (class_names(model) or {}).get(number, f"class {number}")
+    return f"{name} at {target[:-1]}" if isinstance(target, tuple) else name
+
+
+def _plain(found: Any, text: bool) -> Tensor:  # shape: (h, w), or (T,) for a text
+    """One map without batch and channels; products over channels are summed."""
+    relevance = found[0] if isinstance(found, tuple) else found
+    wanted = 2 if text else 4
+    if relevance.dim() == 3 and text:
+        relevance = relevance.sum(-1)
+    if relevance.dim() != wanted:
+        raise OptionError(
+            "A method that gives one map: (1, h, w) or (1, T).",
+            f"shape {tuple(relevance.shape)}",
+            'output="grid"',
+        )
+    return relevance[0].detach() if text else relevance[0].detach().sum(0)

@@ -1,0 +1,109 @@
+"""An explanation of one input: its maps, what they explain, and how it is shown and saved."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_vit.viz.files import check_target, write_array, write_figure, write_page, write_whole
+from captum_vit.viz.pictures import panels
+from captum_vit.viz.words import TokenText, text
+
+PICTURES = (".png", ".pdf", ".svg")
+SUFFIXES = (*PICTURES, ".html", ".npy")
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation:
+    """Maps of one input, one for each target, and what is needed to show them.
+
+    Args:
+        maps: (K, h, w) for a picture, (K, T) for a text, on the model's device.
+        targets: the K outputs that were explained.
+        labels: their names.
+        scores: the model's score for each: a probability for classifiers, else the raw output.
+        method: its name.
+        image: (3, H, W) in [0, 1], what the model saw; None for a text.
+        tokens: T tokens; None for a picture.
+        many: whether a list of targets was asked for.
+        probabilities: whether the scores are probabilities.
+    """
+
+    maps: Tensor
+    targets: list[Any]
+    labels: list[str]
+    scores: list[float]
+    method: str
+    image: Tensor | None = None
+    tokens: Sequence[str] | None = None
+    many: bool = False
+    probabilities: bool = False
+
+    @property
+    def map(self) -> Tensor:
+        """(h, w) or (T,); with a leading K if a list of targets was asked for."""
+        return self.maps if self.many else self.maps[0]
+
+    def show(self, **style: Any) -> Figure:
+        """A matplotlib figure that pyplot does not know; notebooks display it.
+
+        Args:
+            style: for pictures, keywords of :func:`captum_vit.viz.panels`: ``colour_bar=True`` for instance.
+        """
+        if self.image is None:
+            return self._words().figure(**style)
+        rows = [_caption(label, score) for label, score in zip(self.labels, self._said(), strict=True)]
+        return panels(self.image, {self.method: self.maps}, rows=rows, **style)
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False, **style: Any) -> Path:
+        """Write a picture (PNG, PDF, SVG), a page (HTML, texts only) or the numbers (NPY, ``.map``).
+
+        The file appears whole or not at all.
+
+        Raises:
+            InputError: another kind of file, a missing folder, or an existing file without ``overwrite``.
+        """
+        kinds = SUFFIXES if self.image is None else (*PICTURES, ".npy")
+        checked = check_target(path, kinds, overwrite)
+        kind = checked.suffix.lower()
+        if kind == ".npy":
+            return write_whole(checked, partial(write_array, self.map))
+        if kind == ".html":
+            return write_whole(checked, partial(write_page, self._words().html))
+        return write_whole(checked, partial(write_figure, self.show(**style), kind[1:]))
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{label} ({said})" for label, said in zip(self.labels, self._said(), strict=True))
+        return f"Explanation by {self.method}, {tuple(self.map.shape)}: {listed}"
+
+    def _repr_html_(self) -> str | None:
+        return self._words().html if self.image is None else None
+
+    def _repr_png_(self) -> bytes | None:
+        if self.image is None:
+            return None
+        buffer = BytesIO()
+        write_figure(self.show(), "png", buffer)
+        return buffer.getvalue()
+
+    def _words(self) -> TokenText:
+        rows = [f"{label}  {said}" for label, said in zip(self.labels, self._said(), strict=True)]
+        return text(self.tokens or (), self.maps, rows=rows)
+
+    def _said(self) -> list[str]:
+        """The scores in words."""
+        return [f"p = {score:.2g}" if self.probabilities else f"{score:.3g}" for score in self.scores]
+
+
+def _caption(label: str, said: str) -> str:
+    """The first of several synonyms, on short lines, above the score."""
+    return "\n".join([*textwrap.wrap(label.split(", ")[0], 16), said])

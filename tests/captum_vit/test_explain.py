@@ -1,0 +1,246 @@
+"""`explain`: names in, maps out, and what was asked in vain is said before the work."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from captum.attr import InputXGradient, LayerGradCam
+from PIL import Image
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+import captum_vit as cv
+from captum_vit.explain import Explanation, explain, open_picture
+from captum_vit.models.reading import image_tensor
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+ANIMALS = {0: "cat", 1: "dog", 2: "house cat"}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "##ness", "film"]
+
+
+@pytest.fixture
+def vit() -> nn.Module:
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=16, num_heads=2, num_classes=3
+    )
+    nn.init.normal_(model.head.weight)
+    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": tuple(ANIMALS.values())}
+    return model.eval()
+
+
+@pytest.fixture
+def bert() -> BertForSequenceClassification:
+    return BertForSequenceClassification(
+        BertConfig(**SMALL, vocab_size=len(WORDS), id2label={0: "bad", 1: "good"})
+    ).eval()
+
+
+@pytest.fixture
+def tokenizer() -> BertTokenizerFast:
+    return BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)})
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_the_prediction_is_explained_by_default(vit: nn.Module, photo: Path):
+    found = explain(vit, photo)
+    probabilities = vit(image_tensor(vit, open_picture(photo))).softmax(-1)[0]
+    assert found.targets == [int(probabilities.argmax())]
+    assert found.scores == pytest.approx([probabilities.max().item()])
+    assert found.labels == [ANIMALS[found.targets[0]]]
+    assert found.map.shape == (4, 4)
+
+
+def test_the_map_is_the_methods_own(vit: nn.Module, photo: Path):
+    inputs = image_tensor(vit, open_picture(photo))
+    expected = cv.LayerCDAM(vit).attribute(inputs, target=1)[0, 0]
+    for target in ("dog", 1, torch.tensor(1), np.int64(1)):
+        assert torch.equal(explain(vit, photo, target).map, expected)
+
+
+def test_several_targets_are_stacked(vit: nn.Module, photo: Path):
+    found = explain(vit, photo, ["cat", 1])
+    assert found.map.shape == found.maps.shape == (2, 4, 4)
+    assert torch.equal(found.maps[1], explain(vit, photo, 1).map)
+    assert (found.targets, found.labels) == ([0, 1], ["cat", "dog"])
+    assert explain(vit, photo, ["cat"]).map.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("form", [str, Path, Image.open, lambda path: np.asarray(Image.open(path))])
+def test_a_picture_comes_in_many_forms(vit: nn.Module, photo: Path, form):
+    assert torch.equal(explain(vit, form(photo), 0).map, explain(vit, photo, 0).map)
+
+
+def test_a_float_tensor_is_taken_as_preprocessed(vit: nn.Module, photo: Path):
+    inputs = image_tensor(vit, open_picture(photo))
+    for ready in (inputs, inputs[0]):
+        found = explain(vit, ready, 0)
+        assert torch.equal(found.map, explain(vit, photo, 0).map)
+        assert found.image.amin() >= 0 and found.image.amax() <= 1
+
+
+@pytest.mark.parametrize("method", ["PredictionMap", cv.PredictionMap, lambda model: cv.PredictionMap(model)])
+def test_a_method_is_a_name_or_makes_one(vit: nn.Module, photo: Path, method):
+    inputs = image_tensor(vit, open_picture(photo))
+    expected = cv.PredictionMap(vit).attribute(inputs, target=0)[0, 0]
+    assert torch.equal(explain(vit, photo, 0, method).map, expected)
+
+
+def test_an_instance_is_taken_for_its_own_model_only(vit: nn.Module, photo: Path):
+    assert explain(vit, photo, 0, cv.LayerCDAM(vit, 0)).method == "LayerCDAM"
+    with pytest.raises(cv.OptionError, match="another"):
+        explain(vit, photo, 0, cv.LayerCDAM(timm.create_model("test_vit").eval()))
+
+
+def test_captums_own_methods_are_welcome(vit: nn.Module, photo: Path):
+    assert explain(vit, photo, 0, InputXGradient).map.shape == (64, 64)
+    grad_cam = LayerGradCam(vit, vit.patch_embed.proj)
+    assert explain(vit, photo, 0, grad_cam).map.shape == (4, 4)
+
+
+def test_options_reach_the_method(vit: nn.Module, photo: Path):
+    class Asked(InputXGradient):
+        def attribute(self, inputs, target=None, *, loudness):
+            return loudness * super().attribute(inputs, target)
+
+    quiet, loud = (explain(vit, photo, 0, Asked, loudness=loudness).map for loudness in (1, 2))
+    assert torch.equal(2 * quiet, loud)
+
+
+def test_a_target_module_gives_names_and_raw_scores(vit: nn.Module, photo: Path):
+    inputs = image_tensor(vit, open_picture(photo))
+    concepts = cv.ConceptSimilarity.from_images(vit, {"stripes": inputs, "dots": -inputs})
+    found = explain(concepts, photo, "dots")
+    assert found.labels == ["dots"] and not found.probabilities
+    assert found.scores == pytest.approx([concepts(inputs)[0, 1].item()])
+
+
+def test_a_hugging_face_model_is_explained_as_loaded(photo: Path):
+    model = ViTForImageClassification(
+        ViTConfig(**SMALL, image_size=32, patch_size=8, id2label=ANIMALS)
+    ).eval()
+    assert explain(model, photo, "dog").map.shape == (4, 4)
+
+
+def test_a_text_is_explained_word_by_word(bert, tokenizer):
+    found = explain(bert, "a goodness film", ["good", 0], tokenizer=tokenizer)
+    assert found.tokens == ["[CLS]", "a", "good", "##ness", "film", "[SEP]"]
+    assert found.map.shape == (2, 6)
+    assert "goodness" not in found._repr_html_() and "film" in found._repr_html_()
+    assert found._repr_png_() is None
+
+
+def test_token_ids_need_no_tokenizer(bert, tokenizer):
+    ids = tokenizer("a good film", return_tensors="pt")["input_ids"]
+    found = explain(bert, ids[0], 1, tokens=["c", "a", "g", "f", "s"])
+    assert torch.equal(found.map, explain(bert, "a good film", 1, tokenizer=tokenizer).map)
+    assert explain(bert, ids, 1).tokens == ["2", "5", "6", "8", "3"]
+
+
+def test_pictures_are_saved_and_shown(vit: nn.Module, photo: Path, tmp_path: Path):
+    found = explain(vit, photo, ["cat", "dog"])
+    for suffix in (".png", ".pdf", ".svg"):
+        first, second = (found.save(tmp_path / f"{name}{suffix}") for name in ("one", "two"))
+        assert first.stat().st_size > 1000
+        if suffix != ".svg":  # its ids are random
+            assert first.read_bytes() == second.read_bytes()
+    assert Image.open(tmp_path / "one.png").size[0] > 200
+    assert found._repr_png_().startswith(b"\x89PNG") and found._repr_html_() is None
+    assert len(found.show(colour_bar=True).axes) == 6
+    assert "dog" in repr(found)
+
+
+def test_numbers_and_pages_are_saved(bert, tokenizer, tmp_path: Path):
+    found = explain(bert, "good", 1, tokenizer=tokenizer)
+    assert torch.equal(torch.from_numpy(np.load(found.save(tmp_path / "map.npy"))), found.map)
+    assert "<title>map</title>" in found.save(tmp_path / "map.html").read_text(encoding="utf-8")
+    found.save(tmp_path / "map.png")
+
+
+def test_an_existing_file_stays_unless_asked(vit: nn.Module, photo: Path, tmp_path: Path):
+    found, path = explain(vit, photo, 0), tmp_path / "map.npy"
+    path.write_text("mine")
+    with pytest.raises(cv.InputError, match="exists"):
+        found.save(path)
+    assert path.read_text() == "mine"
+    found.save(path, overwrite=True)
+    assert np.load(path).shape == (4, 4)
+
+
+def test_a_page_of_a_picture_is_refused(vit: nn.Module, photo: Path, tmp_path: Path):
+    with pytest.raises(cv.InputError, match="png"):
+        explain(vit, photo, 0).save(tmp_path / "map.html")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a picture", b"\x89PNG\r\n\x1a\n broken"])
+def test_a_file_that_is_no_picture_is_refused(vit: nn.Module, tmp_path: Path, content: bytes | None):
+    path = tmp_path / "bad.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(cv.InputError, match=r"bad\.png"):
+        explain(vit, path)
+
+
+def test_a_picture_cut_short_is_refused(vit: nn.Module, photo: Path):
+    photo.write_bytes(photo.read_bytes()[:-2000])
+    with pytest.raises(cv.InputError, match="cut short"):
+        explain(vit, photo)
+
+
+def test_a_picture_is_turned_upright(tmp_path: Path):
+    image, exif = Image.new("RGB", (20, 10)), Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_picture(tmp_path / "turned.jpg").size == (10, 20)
+
+
+def test_an_unknown_method_brings_near_ones(vit: nn.Module, photo: Path):
+    with pytest.raises(cv.OptionError, match="LayerCDAM"):
+        explain(vit, photo, 0, "layercdm")
+    with pytest.raises(cv.OptionError):
+        explain(vit, photo, 0, 7)
+
+
+@pytest.mark.parametrize("target", ["mouse", 3, -4, [], [0, 3], (0, 1), 0.5])
+def test_targets_that_the_model_does_not_have_are_refused(vit: nn.Module, photo: Path, target):
+    with pytest.raises(cv.TargetError):
+        explain(vit, photo, target)
+
+
+def test_one_at_a_time(vit: nn.Module):
+    with pytest.raises(cv.InputError, match="batch of 2"):
+        explain(vit, torch.randn(2, 3, 64, 64), 0)
+
+
+def test_a_wrong_size_and_training_mode_are_refused(vit: nn.Module):
+    with pytest.raises(cv.InputError):
+        explain(vit, torch.randn(3, 50, 50), 0)
+    with pytest.raises(cv.ModelStateError):
+        explain(vit.train(), torch.randn(3, 64, 64), 0)
+
+
+def test_nothing_warns_and_the_model_stays(vit: nn.Module, photo: Path):
+    before = {name: value.clone() for name, value in vit.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(vit, photo).show().canvas.draw()
+    assert all(torch.equal(before[name], value) for name, value in vit.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in vit.parameters())
+
+
+def test_the_class_is_exported():
+    assert Explanation.__doc__
