@@ -24,7 +24,7 @@ from captum_vit.errors import CaptumVitError, OptionError
 from captum_vit.explain import explain, method_named, open_picture
 from captum_vit.models.loading import load_model
 from captum_vit.models.reading import example_inputs
-from captum_vit.viz.explanation import SUFFIXES
+from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
 
 GROUP = "captum_vit.commands"
@@ -115,7 +115,8 @@ def _explain(args: argparse.Namespace) -> None:
     given = open_picture(args.image) if args.model.startswith("timm:") else args.image
     text = args.model.startswith("hf:") and not Path(args.image).is_file()
     name = re.sub(r"\W+", "-", f"{'text' if text else Path(args.image).stem}-{args.method}").strip("-")
-    path = check_target(args.out or f"{name}{'.html' if text else '.png'}", SUFFIXES, args.overwrite)
+    kinds = SUFFIXES if text else (*PICTURES, ".npy")
+    path = check_target(args.out or f"{name}{'.html' if text else '.png'}", kinds, args.overwrite)
     explanation = explain(_model(args), given, args.target, args.method)
     print(explanation)
     print(f"saved {explanation.save(path, overwrite=args.overwrite)}")

@@ -70,6 +70,7 @@ def test_overwrite_replaces(here: Path):
         (["photo.png", *MODEL, "--target", "5000"], "5000"),
         (["photo.png", *MODEL, "--out", "none/map.png"], "folder"),
         (["photo.png", *MODEL, "--out", "map.gif"], ".png"),
+        (["photo.png", *MODEL, "--out", "map.html"], ".png"),
         (["photo.png", *MODEL, "--device", "toaster"], "device"),
         (["photo.png", "--model", "timm:test_vit", "--checkpoint", "none.pth"], "none.pth"),
         (["photo.png", "--model", "timm:test_vit", "--checkpoint", "photo.png"], "weights"),
