@@ -180,6 +180,22 @@ def test_beside_quantus_own_metrics(request, data, which, method):
     assert np.abs(softly["fidelity"]).max() <= 100
 
 
+@pytest.mark.parametrize("method", [InputXGradient, cv.LayerCDAM])
+def test_half_precision_from_end_to_end(hf_vit, data, method):
+    call = {**data, "explain_func": qm.explain_func(method)}
+    full = qm.Fidelity(patch_size=8)(qm.wrap(hf_vit), **call)
+    half = qm.Fidelity(patch_size=8)(qm.wrap(hf_vit.bfloat16()), **call)
+    assert np.corrcoef(full, half)[0, 1] > 0.8
+
+
+@pytest.mark.gpu
+def test_the_work_is_done_where_the_model_is(timm_vit, data):
+    call = {**data, "explain_func": qm.explain_func(InputXGradient)}
+    here = qm.Fidelity(patch_size=8)(timm_vit, **call)
+    there = qm.Fidelity(patch_size=8)(timm_vit.cuda(), **call, device="cuda")
+    assert there == pytest.approx(here, abs=0.5)  # scores are of tens; TF32 may break near ties
+
+
 def test_our_metrics_take_a_hugging_face_model_unwrapped(hf_vit, data):
     maps = data["x_batch"].sum(1)
     scores = qm.Fidelity(patch_size=8)(hf_vit, **data, a_batch=maps)

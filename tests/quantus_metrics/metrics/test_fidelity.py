@@ -70,6 +70,15 @@ def test_a_class_explained_by_another_is_worse(large):
     assert call(qm.Fidelity(remover=Fill()), model, weights[[0, 1]], np.array([1, 1]))[1] > 0
 
 
+def test_a_map_that_knows_no_class_cannot_serve_two_opposite_ones(additive):
+    weights = torch.randn(1, 6, 6)
+    model, y = additive(torch.cat([weights, -weights])), np.array([0, 1])
+    agnostic = call(qm.Fidelity(remover=Fill()), model, weights.abs().repeat(2, 1, 1), y)
+    own = call(qm.Fidelity(remover=Fill()), model, torch.cat([weights, -weights]), y)
+    assert sum(agnostic) == pytest.approx(0, abs=1e-3)
+    assert min(own) > max(agnostic)
+
+
 def test_a_map_knows_no_scale_only_an_order(large):
     model, weights = large
     maps = np.stack([weights[0], 1e-3 * weights[0], np.exp(weights[0]), np.arctan(weights[0]) - 10])
