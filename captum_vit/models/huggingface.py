@@ -8,12 +8,8 @@ from torch import Tensor, nn
 from captum_vit.models.spec import Spec, register_spec
 
 
-def _half_cls_half_patches(n_tokens: int, prefix: int) -> Tensor:
-    """DINOv2's classifier reads the CLS token and the mean of the patches side by side."""
-    weights = torch.zeros(n_tokens)
-    weights[0] = 0.5
-    weights[prefix:] = 0.5 / (n_tokens - prefix)
-    return weights
+def _family(model: nn.Module) -> str:
+    return f"Hugging Face {type(model).__name__}"
 
 
 @register_spec("transformers.ViTModel", "transformers.DeiTModel", "transformers.BeitModel")
@@ -25,7 +21,7 @@ def vit(model: nn.Module) -> Spec:
         out_proj="attention.o_proj",
         mid="layernorm_after",
         attn_scale=lambda block: getattr(block, "lambda_1", None),
-        family=f"Hugging Face {type(model).__name__}",
+        family=_family(model),
     )
 
 
@@ -38,13 +34,31 @@ def dinov2(model: nn.Module) -> Spec:
         out_proj="attention.o_proj",
         attn_scale="layer_scale1.lambda1",
         pool=_half_cls_half_patches,
-        family=f"Hugging Face {type(model).__name__}",
+        family=_family(model),
     )
 
 
-@register_spec(
-    "transformers.CLIPVisionTransformer", "transformers.CLIPVisionModel", "transformers.SiglipVisionModel"
-)
+def _half_cls_half_patches(n_tokens: int, prefix: int) -> Tensor:
+    """DINOv2's classifier reads the CLS token and the mean of the patches side by side."""
+    weights = torch.zeros(n_tokens)
+    weights[0] = 0.5
+    weights[prefix:] = 0.5 / (n_tokens - prefix)
+    return weights
+
+
+@register_spec("transformers.DINOv3ViTModel")
+def dinov3(model: nn.Module) -> Spec:
+    """DINOv3; its output is the CLS token, so explain a target module around it."""
+    return Spec(
+        blocks="model.layer",
+        attn="attention",
+        out_proj="attention.o_proj",
+        attn_scale="layer_scale1.lambda1",
+        family=_family(model),
+    )
+
+
+@register_spec("transformers.CLIPVisionTransformer", "transformers.CLIPVisionModel", "transformers.SiglipVisionModel")
 def image_tower(model: nn.Module) -> Spec:
     """The image towers of CLIP and SigLIP."""
     return Spec(
@@ -52,18 +66,37 @@ def image_tower(model: nn.Module) -> Spec:
         attn="self_attn",
         out_proj="self_attn.out_proj",
         mid="layer_norm2",
-        family=f"Hugging Face {type(model).__name__}",
+        family=_family(model),
     )
 
 
-@register_spec("transformers.BertModel")
+@register_spec(
+    "transformers.BertModel",
+    "transformers.RobertaModel",
+    "transformers.XLMRobertaModel",
+    "transformers.CamembertModel",
+    "transformers.ElectraModel",
+)
 def bert(model: nn.Module) -> Spec:
-    """BERT: post-norm, so a block ends with its second norm."""
+    """BERT and its kin: post-norm, so a block ends with its second norm."""
     return Spec(
         blocks="encoder.layer",
         attn="attention.self",
         out_proj="attention.output.dense",
         mid="intermediate",
         last_norm="output.LayerNorm",
-        family=f"Hugging Face {type(model).__name__}",
+        family=_family(model),
+    )
+
+
+@register_spec("transformers.DistilBertModel")
+def distilbert(model: nn.Module) -> Spec:
+    """DistilBERT: BERT's block under other names."""
+    return Spec(
+        blocks="transformer.layer",
+        attn="attention",
+        out_proj="attention.out_lin",
+        mid="ffn",
+        last_norm="output_layer_norm",
+        family=_family(model),
     )

@@ -33,8 +33,8 @@ class Spec:
             plus the feed-forward branch. None means pre-norm.
         attn_extra: names of attributes of the attention module that, where present, stand between the
             merged heads and ``out_proj`` (methods that read per-head vectors refuse such a model).
-        pool: row weights of the pooling, a function of ``(n_tokens, prefix)`` giving (N,), for heads that
-            mix several poolings; None means found by running the model.
+        pool: row weights, a function of ``(n_tokens, prefix)`` giving (N,), for heads that mix several
+            poolings; rows that turn out not to be read get none. None means found by running the model.
         family: a name for people.
     """
 
@@ -158,8 +158,9 @@ def spec_of(model: nn.Module) -> Transformer:
             "pass the module, or wrap your function in a small `nn.Module` that holds the model.",
         )
     named = getattr(model, "tower", None)
-    found = list(_towers(named if isinstance(named, nn.Module) else model))
-    if len(found) == 1:
+    towers = list(_towers(named if isinstance(named, nn.Module) else model))
+    found = list({id(module): (name, module, spec) for name, module, spec in reversed(towers)}.values())[::-1]
+    if len(found) == 1:  # one tower under several names is one
         name, tower, spec = found[0]
         return Transformer(tower, spec, name)
     raise _several(model, found) if found else _none(model)

@@ -7,24 +7,33 @@ from torch import Tensor, nn
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.spec import Spec, register_spec
 
-_PRE_NORM = ("Block", "LayerScaleBlock", "EvaBlock")
+_PRE_NORM = {"Block", "EvaBlock", "RelPosBlock"}
+_BRANCH_NORM = {"ResPostBlock", "EvaBlockPostNorm", "ResPostRelPosBlock"}  # x + norm(attn(x))
+
+
+@register_spec("timm.VisionTransformer", "timm.VisionTransformerRelPos", "timm.Eva", "timm.Beit")
+def timm_vit(model: nn.Module) -> Spec:
+    """ViT, DeiT, DeiT-3, DINOv2, SigLIP and CLIP towers; EVA, EVA-02, PE and DINOv3; BEiT; relative positions.
+
+    Per-head vectors cannot be read where a norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).
+    """
+    family = f"timm {type(model).__name__}"
+    for block in model.blocks:
+        kinds = {cls.__name__ for cls in type(block).__mro__}
+        attention = type(getattr(block, "attn", None)).__name__
+        if not kinds & (_PRE_NORM | _BRANCH_NORM) or attention == "DiffAttention":
+            raise UnsupportedModelError(
+                f"Blocks in timm's {type(model).__name__} with one plain attention and then one feed-forward: "
+                f"{', '.join(sorted(_PRE_NORM | _BRANCH_NORM))}.",
+                f"{type(block).__name__} with {'no `attn`' if attention == 'NoneType' else f'attention {attention}'}",
+                "a model with such blocks; parallel, differential and hybrid blocks form several attention maps, "
+                "or none between two points of the stream.",
+            )
+        if kinds & _BRANCH_NORM:
+            return Spec(out_proj=None, mid="mlp", family=f"{family} ({type(block).__name__})")
+    return Spec(attn_scale=_layer_scale, attn_extra=("attn.norm", "attn.gate"), family=family)
 
 
 def _layer_scale(block: nn.Module) -> Tensor | None:
     """LayerScale is a module ``ls1`` in ViTs and a parameter ``gamma_1`` in EVA and BEiT."""
     return getattr(getattr(block, "ls1", None), "gamma", getattr(block, "gamma_1", None))
-
-
-@register_spec("timm.VisionTransformer", "timm.Eva", "timm.Beit")
-def timm_vit(model: nn.Module) -> Spec:
-    """ViT, DeiT, DINOv2, SigLIP and CLIP towers; EVA, EVA-02 and DINOv3; BEiT."""
-    block = type(model.blocks[0]).__name__
-    if block not in _PRE_NORM:
-        raise UnsupportedModelError(
-            f"Pre-norm blocks ({', '.join(_PRE_NORM)}) in timm's {type(model).__name__}.",
-            f"blocks of class {block}",
-            "captum_vit.register_spec with the attribute names of that block.",
-        )
-    return Spec(
-        attn_scale=_layer_scale, attn_extra=("attn.norm", "attn.gate"), family=f"timm {type(model).__name__}"
-    )

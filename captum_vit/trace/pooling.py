@@ -23,9 +23,6 @@ def pooling_weights(
     A row is read if a gradient arrives there from a fixed mixture of all outputs (no single output need
     depend on it, nor does a target have to be known).
     """
-    if transformer.spec.pool is not None:
-        weights = transformer.spec.pool(layout.n_tokens, layout.prefix)
-        return weights.to(output).expand(len(output), -1)
     mixture = torch.cos(torch.arange(1, output[0].numel() + 1, device=output.device, dtype=output.dtype))
     score = (output.reshape(len(output), -1) * mixture).sum()
     probs = [a.probs for a in attentions if a.probs.requires_grad]
@@ -43,4 +40,6 @@ def pooling_weights(
             attended = p.detach().mean((1, 2))
             return torch.nn.functional.pad(attended, (layout.n_tokens - attended.shape[1], 0))
     read = by_rows.ne(0).any(-1).to(output.dtype)
+    if transformer.spec.pool is not None:
+        read = read * transformer.spec.pool(layout.n_tokens, layout.prefix).to(output)
     return read / read.sum(-1, keepdim=True)

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from captum_vit.trace.attention import SOFTMAX, Attention, explicit
+from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
 
 ACTIVATIONS = {
     F.gelu, F.silu, F.relu, F.tanh, torch.relu, torch.tanh, torch.Tensor.relu, torch.Tensor.tanh,
 }  # fmt: skip
 GATES = {torch.sigmoid, F.sigmoid, torch.Tensor.sigmoid}
+DEVIATIONS = {torch.rsqrt, torch.Tensor.rsqrt}  # of norms that are written out
 PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__}
 
 
@@ -29,6 +30,11 @@ def frozen_attention(*args: Any, **kwargs: Any) -> Tensor:
     query, key, *rest = args
     attention: Attention = explicit(query.detach(), key.detach(), *rest, **kwargs)
     return attention.context
+
+
+def frozen_length(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
+    """x / |x|, with the length a constant: a cosine similarity then is linear in the embedding."""
+    return x / x.detach().norm(p, dim, keepdim=True).clamp_min(eps)
 
 
 class FrozenLayerNorm(torch.autograd.Function):
@@ -89,13 +95,19 @@ class Frozen(TorchFunctionMode):
     """Inside this context every forward pass builds its graph under the frozen rule.
 
     A product of an activation and another stream (SwiGLU, GeGLU) counts the activation as the gate;
-    a sigmoid is a gate wherever it occurs (QuickGELU, gated attention).
+    a sigmoid is a gate wherever it occurs (QuickGELU, gated attention). An inverse square root is taken
+    for the deviation of a norm that is written out.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return frozen_attention(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unpacked_multi_head(*args, **kwargs)
+        if func is F.normalize:
+            return frozen_length(*args, **kwargs)
         if func is F.layer_norm:
             return FrozenLayerNorm.apply(*_positional(_NORM, args, kwargs))
         if func is F.rms_norm:
@@ -103,7 +115,7 @@ class Frozen(TorchFunctionMode):
         if func in PRODUCTS:
             return func(*_gated(args), **kwargs)
         result = func(*args, **kwargs)
-        if func in SOFTMAX or func in GATES:
+        if func in SOFTMAX or func in GATES or func in DEVIATIONS:
             return result.detach()
         if func in ACTIVATIONS:
             result = FrozenActivation.apply(args[0], result.detach())
