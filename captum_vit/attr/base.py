@@ -106,7 +106,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     @classmethod
     def get_name(cls) -> str:
         """The class name with a space before each new word; abbreviations stay whole."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", cls.__name__)
+        return re.sub(r"(?<=[a-z])(?=[A-Z]{2}|[A-Z][a-z])|(?<=[A-Z]{2})(?=[A-Z][a-z])", " ", cls.__name__)
 
     @property
     def model(self) -> nn.Module:

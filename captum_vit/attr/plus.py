@@ -15,6 +15,7 @@ from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.score import plain_target, select
 from captum_vit.trace.tail import SubNetwork
 
 ON_SUBNETWORKS = (InputXGradient, Saliency, IntegratedGradients)
@@ -74,6 +75,7 @@ class PLUS(TokenAttribution):
     def _relevance(self, found: Record) -> Tensor:
         chosen = self._chosen(found.transformer)
         if not self._offered:
+            select(found.output, found.target)  # refuses a wrong target before Captum meets it
             return torch.stack([self._on_subnetwork(found, layer) for layer in chosen]).sum(0)
         maps = dict(zip(found.layers, self.method._layer_maps(found), strict=True))
         return torch.stack([maps[layer] for layer in chosen]).sum(0)
@@ -82,8 +84,8 @@ class PLUS(TokenAttribution):
         """The general route: the method itself, explaining f_l at x_l."""
         part = SubNetwork(self.model, found.transformer, layer)
         return _explaining(self.method, part).attribute(
-            found.seen["tokens"][layer],
-            target=found.target,
+            found.seen["tokens"][layer].requires_grad_(),
+            target=plain_target(found.target),
             additional_forward_args=(*found.inputs, *found.args),
         )
 

@@ -42,7 +42,7 @@ def select(
     target: TargetType,
 ) -> Tensor:  # shape: (B,)
     """The target's score for each sample, by Captum's own rules for targets."""
-    target = _plain(target)
+    target = plain_target(target)
     if target is None and output.dim() > 1 and output[0].numel() > 1:
         raise TargetError(
             "A target, since the model gives several scores for each sample.",
@@ -62,11 +62,11 @@ def select(
 
 def repeat_target(target: TargetType, times: int) -> TargetType:
     """Targets for a batch in which every sample stands ``times`` times in a row."""
-    from_captum: Any = _expand_target(_plain(target), times, expansion_type=ExpansionTypes.repeat_interleave)
+    from_captum: Any = _expand_target(plain_target(target), times, expansion_type=ExpansionTypes.repeat_interleave)
     return from_captum
 
 
-def _plain(target: Any) -> Any:
+def plain_target(target: Any) -> Any:
     """NumPy integers and arrays as Captum knows them."""
     if hasattr(target, "tolist") and not isinstance(target, Tensor):
         target = target.tolist()
