@@ -1,0 +1,75 @@
+"""Who sits the exam: methods x models, pairwise by default and all of them with ``--full``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import torch
+from captum.attr import Attribution
+from torch import Tensor, nn
+
+import captum_vit as cv
+from tests.models import CASES, SLICE, Case
+
+IMAGES = tuple(name for name in CASES if name != "HF BERT")
+SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
+
+# What a method refuses by name, and says so: see test_bad_input.
+REFUSED = {("VTranM", "timm EVA-02 CLIP")}
+
+
+class Pair(NamedTuple):
+    """A method and a model, by name."""
+
+    method: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.model}"
+
+    @property
+    def case(self) -> Case:
+        return CASES[self.model]()
+
+    def on(self, forward_func: nn.Module | None = None) -> Attribution:
+        """The method on this model, or on another in its place."""
+        return cv.METHODS[self.method](self.case.forward_func if forward_func is None else forward_func)
+
+
+def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:
+    """Every pair; or a covering that differs from test to test: each method on some models and vice versa."""
+    methods = list(cv.METHODS)
+    if full:
+        chosen = [Pair(method, model) for method in methods for model in models]
+    else:
+        first = crc32(test.encode())
+        steps = range(first, first + max(len(methods), len(models)))
+        diagonal = [Pair(methods[i % len(methods)], models[i % len(models)]) for i in steps]
+        chosen = [*diagonal, *(Pair(method, model) for method in SLICE_METHODS for model in SLICE)]
+    return [pair for pair in dict.fromkeys(chosen) if pair not in REFUSED]
+
+
+def explain(method: Attribution, case: Case, **changes: Any) -> Any:
+    """The map of a case; sampling methods start from the same random numbers."""
+    torch.manual_seed(0)
+    case = case._replace(**changes)
+    return method.attribute(
+        case.inputs, target=case.target, additional_forward_args=case.additional_forward_args or None
+    )
+
+
+def rows(case: Case, index: Any) -> Case:
+    """Some samples of a batch."""
+    args = tuple(arg[index] if isinstance(arg, Tensor) else arg for arg in case.additional_forward_args)
+    return case._replace(
+        inputs=case.inputs[index],
+        additional_forward_args=args,
+        target=torch.as_tensor(case.target)[index].tolist(),
+    )
+
+
+def draws(method: Attribution) -> bool:
+    """Whether a method samples: it has a generator to draw from, and a row depends on its place in the batch."""
+    return hasattr(method, "generator") or "generator" in inspect.signature(method.attribute).parameters
