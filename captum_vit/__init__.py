@@ -31,6 +31,7 @@ from captum_vit.errors import (
     UnsupportedModelError,
     ZeroMapWarning,
 )
+from captum_vit.explain import Explanation, explain
 from captum_vit.models import Spec, register_spec, spec_of
 from captum_vit.targets import (
     ConceptSimilarity,
@@ -61,6 +62,9 @@ __all__ = [
     "RandomAttribution",
     "METHODS",
     "TokenAttribution",
+    # for a person at a prompt
+    "explain",
+    "Explanation",
     # targets: what is explained
     "ConceptSimilarity",
     "TextSimilarity",
