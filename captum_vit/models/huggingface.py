@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.spec import Spec, register_spec
 
 
@@ -67,6 +68,16 @@ def image_tower(model: nn.Module) -> Spec:
         out_proj="self_attn.out_proj",
         mid="layer_norm2",
         family=_family(model),
+    )
+
+
+@register_spec("transformers.CLIPModel", "transformers.SiglipModel")
+def image_and_text(model: nn.Module) -> Spec:
+    """Refused as they are: a target says which tower is explained, and against which texts."""
+    raise UnsupportedModelError(
+        "A model with one transformer, or a target module that names the tower to explain.",
+        f"{type(model).__name__}, with one for images and one for texts",
+        "captum_vit.TextSimilarity(model, text_embeddings), or a module of yours whose `tower` is the part to explain.",
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.spec import Spec, register_spec
 
 
 @register_spec("open_clip.VisionTransformer")
-def visual(model: nn.Module) -> Spec:
+def visual(model: Any) -> Spec:
     """The ``visual`` of a CLIP; towers that open_clip takes from timm are timm's."""
     block = type(model.transformer.resblocks[0]).__name__
     if block != "ResidualAttentionBlock":

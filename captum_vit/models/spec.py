@@ -94,9 +94,10 @@ _REGISTRY: dict[str, Describe] = {}
 
 
 def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None) -> Callable[[Describe], Describe]:
-    """Describe a class of towers; the newest description of a class wins.
+    """Describe a class of towers, and thereby its subclasses that have no description of their own.
 
-    Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one.
+    Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one. A later
+    description takes the place of an earlier one; a name with its package goes before the name alone.
 
     Args:
         classes: the class, or its name, alone (``"MyViT"``) or after its package (``"timm.Eva"``).
@@ -131,15 +132,16 @@ def described(module: nn.Module) -> Spec | None:
     return None
 
 
-def _towers(model: nn.Module) -> Iterator[tuple[str, nn.Module, Spec]]:
-    """Described modules that lie in no other described module, as (name, module, spec)."""
-    spec = described(model)
+def _towers(model: nn.Module) -> Iterator[tuple[nn.Module, Spec]]:
+    """Described modules that lie in no other described module; ``tower`` says where to look, if it is there."""
+    spec, named = described(model), getattr(model, "tower", None)
     if spec is not None:
-        yield "", model, spec
-        return
-    for name, child in model.named_children():
-        for inner, module, spec in _towers(child):
-            yield f"{name}.{inner}".rstrip("."), module, spec
+        yield model, spec
+    elif isinstance(named, nn.Module):
+        yield from _towers(named)
+    else:
+        for child in model.children():
+            yield from _towers(child)
 
 
 def spec_of(model: nn.Module) -> Transformer:
@@ -157,21 +159,23 @@ def spec_of(model: nn.Module) -> Transformer:
             f"{type(model).__name__}",
             "pass the module, or wrap your function in a small `nn.Module` that holds the model.",
         )
-    named = getattr(model, "tower", None)
-    towers = list(_towers(named if isinstance(named, nn.Module) else model))
-    found = list({id(module): (name, module, spec) for name, module, spec in reversed(towers)}.values())[::-1]
-    if len(found) == 1:  # one tower under several names is one
-        name, tower, spec = found[0]
-        return Transformer(tower, spec, name)
-    raise _several(model, found) if found else _none(model)
+    found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
+    names = {id(module): name for name, module in model.named_modules()}
+    if len(found) == 1:
+        ((tower, spec),) = found.values()
+        return Transformer(tower, spec, names.get(id(tower), "tower"))
+    if found:
+        listed = [f"{names.get(key, 'tower')} ({type(tower).__name__})" for key, (tower, _) in found.items()]
+        raise _several(model, listed)
+    raise _none(model)
 
 
-def _several(model: nn.Module, found: list[tuple[str, nn.Module, Spec]]) -> UnsupportedModelError:
-    names = ", ".join(f"{name} ({type(module).__name__})" for name, module, _ in found)
+def _several(model: nn.Module, towers: list[str]) -> UnsupportedModelError:
     return UnsupportedModelError(
         "A model with one transformer, or a target module that names the tower to explain.",
-        f"{type(model).__name__} with {len(found)} transformers: {names}",
-        "captum_vit.TextSimilarity(model, ...) for an image-text model, or pass a module holding one tower.",
+        f"{type(model).__name__} with {len(towers)} transformers: {', '.join(towers)}",
+        "captum_vit.TextSimilarity(model, ...) for an image-text model, or a module of yours whose attribute "
+        "`tower` is the part to explain.",
     )
 
 

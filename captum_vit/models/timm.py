@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
@@ -12,7 +14,7 @@ _BRANCH_NORM = {"ResPostBlock", "EvaBlockPostNorm", "ResPostRelPosBlock"}  # x +
 
 
 @register_spec("timm.VisionTransformer", "timm.VisionTransformerRelPos", "timm.Eva", "timm.Beit")
-def timm_vit(model: nn.Module) -> Spec:
+def timm_vit(model: Any) -> Spec:
     """ViT, DeiT, DeiT-3, DINOv2, SigLIP and CLIP towers; EVA, EVA-02, PE and DINOv3; BEiT; relative positions.
 
     Per-head vectors cannot be read where a norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).

@@ -1,0 +1,131 @@
+"""Further relatives of the models in ``tests.models``, and what is known of each: prefix and pooling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import open_clip.model
+import timm
+import torch
+import transformers
+from timm.models import vision_transformer
+from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
+
+import captum_vit as cv
+from tests.models import CLASSES, PICTURE, SIZES, TIMM, Case, image, redrawn, timm_vit
+
+MORE: dict[str, Callable[[], Case]] = {}
+
+
+def _timm(name: str, of: Callable[..., torch.nn.Module] = timm_vit, **kwargs: Any) -> None:
+    MORE[name] = lambda: Case(redrawn(of(**TIMM | kwargs)), image())
+
+
+_timm("timm ViT average and maximum", global_pool="avgmax")
+_timm("timm ViT registers, mean", global_pool="avg", reg_tokens=3, class_token=False)
+_timm("timm ViT attention pooling with CLS", global_pool="map")
+_timm("timm CLIP QuickGELU", pre_norm=True, act_layer="quick_gelu")
+_timm("timm ViT SwiGLU", mlp_layer=timm.layers.SwiGLUPacked, act_layer=torch.nn.SiLU)
+_timm("timm ViT RMSNorm", norm_layer="rmsnorm")
+_timm("timm ViT written-out norm", norm_layer="simplenorm")
+_timm("timm ViT norm after heads", scale_attn_norm=True, scale_mlp_norm=True)
+_timm("timm ViT branch norm", block_fn=vision_transformer.ResPostBlock)
+_timm("timm EVA branch norm", timm.models.eva.Eva, use_post_norm=True)
+_timm("timm PE", timm.models.eva.Eva, global_pool="map", use_rot_pos_emb=True, use_pre_transformer_norm=True)
+_timm("timm BEiT CLS", timm.models.beit.Beit, use_shared_rel_pos_bias=True, global_pool="token")
+_timm("timm relative positions", VisionTransformerRelPos)
+_timm("timm relative positions, branch norm", VisionTransformerRelPos, block_fn=ResPostRelPosBlock)
+
+
+def _bare(name: str, family: str, **kwargs: Any) -> None:
+    """A Hugging Face tower without a head: its output is the CLS token."""
+
+    def build() -> Case:
+        config = getattr(transformers, f"{family}Config")(**SIZES, **PICTURE, **kwargs)
+        return Case(redrawn(getattr(transformers, f"{family}Model")(config)), image())
+
+    MORE[name] = build
+
+
+_bare("HF DINOv3", "DINOv3ViT", num_register_tokens=2)
+_bare("HF DINOv3 gated", "DINOv3ViT", use_gated_mlp=True, hidden_act="silu")
+_bare("HF DINOv2 tower", "Dinov2", use_swiglu_ffn=True)
+
+
+def _text(family: str, **kwargs: Any) -> None:
+    def build() -> Case:
+        sizes = {"vocab_size": 50, "max_position_embeddings": 24, "num_labels": CLASSES}
+        config = getattr(transformers, f"{family}Config")(**SIZES | sizes | kwargs)
+        model = redrawn(getattr(transformers, f"{family}ForSequenceClassification")(config))
+        mask = (torch.arange(9) < torch.tensor([[9], [6], [4]])).long()
+        return Case(model, torch.randint(3, 50, (3, 9)), (mask,))
+
+    MORE[f"HF {family}"] = build
+
+
+for family in ("Roberta", "XLMRoberta", "Camembert"):
+    _text(family)
+_text("Electra", embedding_size=16)
+_text("DistilBert", dim=24, n_layers=3, n_heads=3, hidden_dim=48)
+
+
+def _siglip_text() -> Case:
+    text = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3}
+    config = transformers.SiglipConfig(vision_config=SIZES | PICTURE, text_config=text)
+    return Case(cv.TextSimilarity(redrawn(transformers.SiglipModel(config)), torch.randn(CLASSES, 24)), image())
+
+
+def _clip_projection() -> Case:
+    config = transformers.CLIPVisionConfig(**SIZES, **PICTURE, projection_dim=CLASSES)
+    return Case(redrawn(transformers.CLIPVisionModelWithProjection(config)), image())
+
+
+def _open_clip() -> Case:
+    visual = open_clip.model.CLIPVisionCfg(
+        layers=3, width=24, head_width=8, patch_size=8, image_size=32, ls_init_value=0.1
+    )
+    text = open_clip.model.CLIPTextCfg(context_length=8, vocab_size=50, width=24, heads=3, layers=1)
+    model = redrawn(open_clip.model.CLIP(16, visual, text, quick_gelu=True))
+    return Case(cv.TextSimilarity(model, torch.randn(CLASSES, 16)), image())
+
+
+MORE |= {"HF SigLIP texts": _siglip_text, "HF CLIP projection": _clip_projection, "open_clip": _open_clip}
+
+# Prefix tokens, and what the head reads. The others have one prefix token, CLS, and read it.
+KNOWN: dict[str, tuple[int, str]] = {
+    "timm SigLIP": (0, "attention"),
+    "timm ViT mean": (1, "patches"),
+    "timm ViT mean, no CLS": (0, "patches"),
+    "timm ViT registers": (5, "CLS"),
+    "timm ViT distilled": (2, "pair"),
+    "timm DINOv2 registers": (5, "CLS"),
+    "timm EVA": (1, "patches"),
+    "timm EVA-02": (1, "patches"),
+    "timm DINOv3": (5, "CLS"),
+    "timm BEiT": (1, "patches"),
+    "timm ViT average and maximum": (1, "patches"),
+    "timm ViT registers, mean": (3, "patches"),
+    "timm ViT attention pooling with CLS": (1, "attention"),
+    "timm EVA branch norm": (1, "patches"),
+    "timm PE": (1, "attention"),
+    "timm relative positions": (0, "patches"),
+    "timm relative positions, branch norm": (0, "patches"),
+    "HF DeiT": (2, "CLS"),
+    "HF DeiT teacher": (2, "pair"),
+    "HF BEiT": (1, "patches"),
+    "HF DINOv2": (1, "half"),
+    "HF DINOv2 registers": (5, "half"),
+    "HF DINOv3": (3, "CLS"),
+    "HF SigLIP": (0, "patches"),
+    "HF CLIP classifier": (1, "patches"),
+    "HF SigLIP texts": (0, "attention"),
+    "HF BERT": (0, "CLS"),
+    **{f"HF {family}": (0, "CLS") for family in ("Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert")},
+}
+GRIDS = {"timm ViT non-square": (4, 6), "timm ViT dynamic size": (6, 3)}
+NO_HEAD_VECTORS = {
+    "timm EVA-02 CLIP",
+    "timm ViT norm after heads",
+    "timm ViT branch norm",
+    "timm EVA branch norm",
+    "timm relative positions, branch norm",
+}
