@@ -29,16 +29,14 @@ class RawAttention(TokenAttribution):
         super().__init__(forward_func, layer, output=output)
 
     def _want(self) -> Want:
-        return Want(seen=["probs"], pool=True)
+        return Want(seen=["probs"], pool=True, first_row=True)
 
     def _relevance(self, found: Record) -> Tensor:
         layer = layer_index(found.transformer, -1 if self.layer is None else self.layer)
-        row = found.row  # shape: (B, 1, N)
-        return (row @ found.seen["probs"][layer].mean(1)).squeeze(1)
+        return found.attended(layer).mean(1)
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
-        row = found.row
-        return [(row @ found.seen["probs"][layer].mean(1)).squeeze(1) for layer in found.layers]
+        return [found.attended(layer).mean(1) for layer in found.layers]
 
 
 class AttentionRollout(TokenAttribution):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from captum_vit.attr.base import TokenAttribution, positive_evidence
+from captum_vit.attr.base import TokenAttribution, carried_back
 from captum_vit.trace.record import Record, Want
 
 
@@ -29,10 +29,9 @@ class GenAtt(TokenAttribution):
     def _relevance(self, found: Record) -> Tensor:
         row = found.row  # shape: (B, 1, N)
         for layer in reversed(found.layers):
-            row = row + row @ positive_evidence(found, layer)
+            row = row + carried_back(row, found, layer)
         return row.squeeze(1)
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
-        row = found.row
-        return [(row @ positive_evidence(found, layer)).squeeze(1) for layer in found.layers]
+        return [carried_back(found.row, found, layer).squeeze(1) for layer in found.layers]

@@ -17,7 +17,7 @@ from captum_vit.errors import OptionError, UnsupportedModelError, ZeroMapWarning
 from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.tokens import TokenLayout, check_output
 from captum_vit.trace.record import Record, Want, record
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
 
 MAPS = ("grid", "tokens", "pixels")
 PRODUCTS = (*MAPS, "channels")
@@ -156,20 +156,21 @@ def gradient_x_input(found: Record) -> list[Tensor]:
     return [found.seen["tokens"][layer] * found.grads["tokens"][layer] for layer in found.layers]
 
 
-def positive_evidence(
+def carried_back(
+    row: Tensor,  # shape: (B, 1, N)
     found: Record,
     layer: int,
     W: Tensor | None = None,  # shape: (B, H, N), weights of the columns
-) -> Tensor:  # shape: (B, N, N)
-    r"""Mean over heads of the positive part of gradient x attention, :math:`E_h[(\nabla A \odot A W)^+]`."""
+) -> Tensor:  # shape: (B, 1, N)
+    r"""A row times the positive evidence of a block, :math:`r\,E_h[(\nabla A_h \odot A_h)^+ W_h]`."""
     A, G = found.seen["probs"][layer], found.grads["probs"][layer]  # shape: (B, H, N, N)
-    evidence = (G * A).clamp(min=0)
-    return evidence.mean(1) if W is None else (evidence * W.unsqueeze(2)).mean(1)
+    by_head = row.unsqueeze(1) @ (G * A).clamp_(min=0)  # shape: (B, H, 1, N)
+    return (by_head if W is None else by_head * W.unsqueeze(2)).mean(1)
 
 
 def forward_args(args: Any) -> tuple[Any, ...]:
     """Captum's ``additional_forward_args`` as a tuple."""
-    return _format_additional_forward_args(args) or ()
+    return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
 
 
 def widened(x: Tensor) -> Tensor:

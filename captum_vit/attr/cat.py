@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ class CAT(TokenAttribution):
         return layer_index(transformer, self.layer)
 
     def _relevance(self, found: Record) -> Tensor:
-        return torch.stack(gradient_x_input(found)).sum(0)
+        return reduce(torch.add, gradient_x_input(found))
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
         return gradient_x_input(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from functools import reduce
 
 import torch
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
@@ -78,7 +79,7 @@ class PLUS(TokenAttribution):
             select(found.output, found.target)  # refuses a wrong target before Captum meets it
             return torch.stack([self._on_subnetwork(found, layer) for layer in chosen]).sum(0)
         maps = dict(zip(found.layers, self.method._layer_maps(found), strict=True))
-        return torch.stack([maps[layer] for layer in chosen]).sum(0)
+        return reduce(torch.add, [maps[layer] for layer in chosen])
 
     def _on_subnetwork(self, found: Record, layer: int) -> Tensor:  # shape: (B, N, D)
         """The general route: the method itself, explaining f_l at x_l."""

@@ -100,8 +100,9 @@ class PredicAtt(PredictionMap):
         S = \tilde A \odot \Psi(c)
 
     One softmax runs over all heads of all layers together. Products are over patches. Not negative with
-    probabilities. Costs one forward pass with written-out attention; no gradient, but for a backward pass
-    through the head alone that finds the rows it reads.
+    probabilities. Costs one forward pass and one row of attention for each head; no gradient, but for a backward pass
+    through the head alone that finds the rows it reads. Where those are not the CLS row alone (mean or
+    attention pooling) it costs a second pass, with attention written out.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -128,13 +129,12 @@ class PredicAtt(PredictionMap):
         self.similarity = similarity
 
     def _want(self) -> Want:
-        return Want(seen=["probs"], pool=True, site=self._site())
+        return Want(seen=["probs"], pool=True, first_row=True, site=self._site())
 
     def _relevance(self, found: Record) -> Tensor:
         layout = found.layout
         psi = layout.silence_padding(super()._relevance(found))  # shape: (B, N)
-        row = found.row.unsqueeze(1)  # shape: (B, 1, 1, N)
-        A = torch.cat([(row @ found.seen["probs"][layer]).squeeze(2) for layer in found.layers], 1)  # (B, L*H, N)
+        A = torch.cat([found.attended(layer) for layer in found.layers], 1)  # shape: (B, L*H, N)
         patches = A[..., layout.prefix :]
         alpha = self._agreement(patches, layout.patches(psi).unsqueeze(1))
         attended = (alpha.softmax(-1).unsqueeze(-1) * A).sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, positive_evidence
+from captum_vit.attr.base import TokenAttribution, carried_back
 from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.record import Record, Want
@@ -75,12 +75,12 @@ class VTranM(TokenAttribution):
     def _relevance(self, found: Record) -> Tensor:
         row = found.row  # shape: (B, 1, N)
         if not self.aggregate:
-            return (row + row @ positive_evidence(found, 0)).squeeze(1)
+            return (row + carried_back(row, found, 0)).squeeze(1)
         for layer in reversed(found.layers):
             if self.feed_forward:
                 row = row + row * self._feed_forward_weights(found, layer).unsqueeze(1)
             W = self._head_weights(found, layer)  # shape: (B, H, N)
-            row = row + row @ positive_evidence(found, layer, W)
+            row = row + carried_back(row, found, layer, W)
         return row.squeeze(1) * (found.seen["tokens"][0].norm(dim=-1) if self.length else 1)
 
     def _feed_forward_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, N)

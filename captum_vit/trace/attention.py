@@ -79,21 +79,35 @@ def explicit(
     return Attention(probs, value, probs @ value)
 
 
+@torch.no_grad()
+def of_first_query(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Attention:
+    """What the first token attends to, under the mask it has."""
+    mask = attn_mask if attn_mask is None or attn_mask.shape[-2] == 1 else attn_mask[..., :1, :]
+    return explicit(query[..., :1, :], key, value, mask, *args, **kwargs)
+
+
 class AttentionTap(TorchFunctionMode):
     """Reports every attention that Python code runs inside the context, fused or not.
 
     Args:
         see: called with each :class:`Attention`.
+        first_row: report the first query's probabilities alone, (B, H, 1, Nk). The model's own kernel then
+            runs, and the row is computed beside it: a share of 1 / N of the work, and no gradient.
     """
 
-    def __init__(self, see: Callable[[Attention], None]) -> None:
+    def __init__(self, see: Callable[[Attention], None], first_row: bool = False) -> None:
         super().__init__()
-        self.see = see
+        self.see, self.first_row = see, first_row
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            return self._report(explicit(*args, **kwargs)).context
+            if not self.first_row:
+                return self._report(explicit(*args, **kwargs)).context
+            self.see(of_first_query(*args, **kwargs))
+            return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return unpacked_multi_head(*args, **kwargs)

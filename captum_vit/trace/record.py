@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -57,6 +57,11 @@ class Record:
         """The blocks that were recorded."""
         return range(self.start, len(self.transformer.blocks))
 
+    def attended(self, layer: int) -> Tensor:  # shape: (B, H, N)
+        """What the head's row attends to in one block, head by head."""
+        A = self.seen["probs"][layer]
+        return (A if A.shape[2] == 1 else self.row.unsqueeze(1) @ A).squeeze(2)
+
 
 @dataclass(frozen=True)
 class Want:
@@ -70,6 +75,8 @@ class Want:
         score: what is differentiated, ``"logit"``, ``"prob"`` or ``"auto"``.
         frozen: build the graph under the frozen rule.
         pool: find the rows that the head reads.
+        first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
+            much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
         site: one more place whose tensor is kept.
     """
 
@@ -78,6 +85,7 @@ class Want:
     score: str = "logit"
     frozen: bool = False
     pool: bool = False
+    first_row: bool = False
     site: Site | None = None
 
     @property
@@ -107,7 +115,9 @@ def record(
     probe.attach(watch)
     modes: list[TorchFunctionMode] = [Frozen()] if want.frozen else []
     if want.pool or want.kinds & ATTENTION:
-        modes.append(AttentionTap(probe.see_attention))  # on top: what it writes out, the rule below sees
+        modes.append(
+            AttentionTap(probe.see_attention, want.first_row)
+        )  # on top: what it writes out, the rule below sees
     output = watch.run(inputs, args, *modes)
     probe.refuse_silence()
 
@@ -116,6 +126,8 @@ def record(
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.pool:
         found.pool = pooling_weights(transformer, found.layout, output, probe.last_rows, probe.pool_attention)
+        if want.first_row and found.pool[:, 1:].any():
+            return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
     if want.grads:
         score = select(transform(output, want.score, model), target)
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})

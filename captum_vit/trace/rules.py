@@ -82,7 +82,7 @@ class FrozenActivation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(torch.where(x == 0, torch.zeros_like(x), y / x))
+        ctx.save_for_backward((y / x).nan_to_num_(nan=0.0))  # 0 / 0 where x is 0
         return y.view_as(y)
 
     @staticmethod

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError, TargetError
 from captum_vit.models.output import gives_raw_scores
+from captum_vit.trace.state import ordinary
 
 SCORES = ("auto", "prob", "logit")
 
@@ -72,4 +73,4 @@ def plain_target(target: Any) -> Any:
         target = target.tolist()
     if isinstance(target, torch.Tensor) and target.is_floating_point():
         raise TargetError("Whole numbers as targets.", f"a tensor of {target.dtype}")
-    return target
+    return ordinary(target)

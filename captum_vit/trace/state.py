@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +66,19 @@ def _checked(x: Tensor, dtype: torch.dtype | None) -> Tensor:
     if x.dim() == 0 or x.shape[0] == 0:
         raise InputError("A batch of at least one sample.", f"shape {tuple(x.shape)}")
     if not x.is_floating_point():
-        return x.clone() if x.is_inference() else x
+        return ordinary(x)
     if not torch.isfinite(x).all():
         count = int((~torch.isfinite(x)).sum())
         raise InputError("Finite inputs.", f"{count} NaN or infinite values of {x.numel()}")
     x = x.detach()
     x = x if dtype is None else x.to(dtype)  # NoiseTunnel adds float32 noise to the inputs of bf16 models
-    return x.clone() if x.is_inference() else x
+    return ordinary(x)
 
 
 def _dtype(model: nn.Module) -> torch.dtype | None:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+
+def ordinary(x: Any) -> Any:
+    """Tensors made in inference mode cannot take part in a backward pass; their copies can. All else as it is."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
