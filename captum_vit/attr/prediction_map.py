@@ -99,7 +99,8 @@ class PredicAtt(PredictionMap):
         \tilde A = \sum_{lh} \mathrm{softmax}(\alpha)_{lh}\, A^{lh}_{\mathrm{CLS}},\quad
         S = \tilde A \odot \Psi(c)
 
-    One softmax runs over all heads of all layers together. Products are over patches. Not negative with
+    One softmax runs over all heads of all layers together. Products are over patches (of a text, over all
+    tokens but CLS). Not negative with
     probabilities. Costs one forward pass and one row of attention for each head; no gradient, but for a backward pass
     through the head alone that finds the rows it reads. Where those are not the CLS row alone (mean or
     attention pooling) it costs a second pass, with attention written out.
@@ -135,8 +136,9 @@ class PredicAtt(PredictionMap):
         layout = found.layout
         psi = layout.silence_padding(super()._relevance(found))  # shape: (B, N)
         A = torch.cat([found.attended(layer) for layer in found.layers], 1)  # shape: (B, L*H, N)
-        patches = A[..., layout.prefix :]
-        alpha = self._agreement(patches, layout.patches(psi).unsqueeze(1))
+        others = (found.pool != 1).to(psi)  # shape: (B, N), 0 at a CLS token, whose attention to itself is left out
+        patches = layout.patches(others).unsqueeze(1)
+        alpha = self._agreement(A[..., layout.prefix :] * patches, layout.patches(psi).unsqueeze(1) * patches)
         attended = (alpha.softmax(-1).unsqueeze(-1) * A).sum(1)
         return attended * psi
 

@@ -1,0 +1,152 @@
+"""Every method against its slow twin: float64 to 1e-9 of the largest value, float32 to 1e-5.
+
+The twins follow the papers in loops, by hand, on one sample at a time; the package explains padded batches.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import Attribution, InputXGradient
+from torch import Tensor, nn
+
+import captum_vit as cv
+from tests.references import attention, attention_gradient, cdam, decompx, plus, prediction_map, vtranm
+from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
+
+FLOAT64, FLOAT32 = 1e-9, 1e-5
+TARGETS = [1, 4]
+
+Make = Callable[[nn.Module], Attribution]
+Twin = Callable[[nn.Module, Any, int], Tensor]
+
+TOKENS = {"output": "tokens"}
+METHODS: dict[str, tuple[Make, Twin]] = {
+    "LayerCDAM": (lambda m: cv.LayerCDAM(m, **TOKENS), cdam.cdam),
+    "LayerCDAM at block 1": (lambda m: cv.LayerCDAM(m, 1, **TOKENS), lambda m, x, c: cdam.cdam(m, x, c, layer=1)),
+    "PredictionMap": (lambda m: cv.PredictionMap(m, **TOKENS), prediction_map.prediction_map),
+    "PredictionMap of logits at block 0": (
+        lambda m: cv.PredictionMap(m, 0, score="logit", **TOKENS),
+        lambda m, x, c: prediction_map.prediction_map(m, x, c, layer=0, score="logit"),
+    ),
+    "PredicAtt": (lambda m: cv.PredicAtt(m, **TOKENS), prediction_map.predic_att),
+    "PredicAtt by cosine at block 1": (
+        lambda m: cv.PredicAtt(m, 1, similarity="cosine", **TOKENS),
+        lambda m, x, c: prediction_map.predic_att(m, x, c, layer=1, similarity="cosine"),
+    ),
+    "VTranM": (lambda m: cv.VTranM(m, **TOKENS), vtranm.vtranm),
+    "VTranM of logits": (
+        lambda m: cv.VTranM(m, score="logit", **TOKENS),
+        lambda m, x, c: vtranm.vtranm(m, x, c, score="logit"),
+    ),
+    **{
+        f"VTranM without {switch}": (
+            lambda m, switch=switch: cv.VTranM(m, **{switch: False}, **TOKENS),
+            lambda m, x, c, switch=switch: vtranm.vtranm(m, x, c, **{switch: False}),
+        )
+        for switch in ("aggregate", "length", "direction", "feed_forward")
+    },
+    "DecompX": (lambda m: cv.DecompX(m, **TOKENS), decompx.decompx),
+    "DecompX from block 2": (lambda m: cv.DecompX(m, 2, **TOKENS), lambda m, x, c: decompx.decompx(m, x, c, start=2)),
+    "PLUS(DecompX)": (
+        lambda m: cv.PLUS(cv.DecompX(m, **TOKENS)),
+        lambda m, x, c: plus.plus(m, x, c, plus.decompx_base),
+    ),
+    "SkipPLUS(DecompX)": (
+        lambda m: cv.SkipPLUS(cv.DecompX(m, **TOKENS)),
+        lambda m, x, c: plus.skip_plus(m, x, c, plus.decompx_base),
+    ),
+    "PLUS(GenAtt) on layers 0 and 2": (
+        lambda m: cv.PLUS(cv.GenAtt(m, **TOKENS), layers=[0, 2]),
+        lambda m, x, c: plus.plus(m, x, c, plus.gen_att_base, [0, 2]),
+    ),
+    "CAT": (lambda m: cv.CAT(m, **TOKENS), attention_gradient.cat),
+    "GenAtt": (lambda m: cv.GenAtt(m, **TOKENS), attention_gradient.gen_att),
+    "RawAttention": (lambda m: cv.RawAttention(m, **TOKENS), lambda m, x, c: attention.raw_attention(m, x)),
+    "AttentionRollout": (
+        lambda m: cv.AttentionRollout(m, **TOKENS),
+        lambda m, x, c: attention.attention_rollout(m, x),
+    ),
+}
+GRIDS: dict[str, tuple[Make, Twin]] = {
+    "PLUS(InputXGradient)": (
+        lambda m: cv.PLUS(InputXGradient(m)),
+        lambda m, x, c: plus.plus(m, x, c, plus.input_x_gradient),
+    ),
+    # From the last block alone the patches' map would be nothing but rounding: LayerNorm is free of scale.
+    "SkipPLUS(InputXGradient) from block 1": (
+        lambda m: cv.SkipPLUS(InputXGradient(m), start_layer=1),
+        lambda m, x, c: plus.skip_plus(m, x, c, plus.input_x_gradient, start_layer=1),
+    ),
+}
+
+
+def vit_samples() -> tuple[nn.Module, Tensor, tuple, list[Any]]:
+    images = reference_images()
+    return reference_vit(layer_scale=True), images, (), list(images)
+
+
+def bert_samples() -> tuple[nn.Module, Tensor, tuple, list[Any]]:
+    ids, mask = reference_sentences()
+    return reference_bert(), ids, (mask,), list(zip(ids, mask, strict=True))
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference by the largest value, over each sample."""
+    difference = (found.double() - wanted).flatten(1).abs().amax(1) / wanted.flatten(1).abs().amax(1)
+    return difference.max().item()
+
+
+@pytest.mark.parametrize("samples", [vit_samples, bert_samples])
+@pytest.mark.parametrize("name", METHODS)
+def test_token_maps_equal_their_twins(name: str, samples: Callable) -> None:
+    make, twin = METHODS[name]
+    model, inputs, args, singles = samples()
+    wanted = torch.stack([twin(model, x, c) for x, c in zip(singles, TARGETS, strict=True)])
+    _compare(make, model, inputs, args, wanted)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_grids_equal_their_twins(name: str) -> None:
+    make, twin = GRIDS[name]
+    model, inputs, args, singles = vit_samples()
+    wanted = torch.stack([twin(model, x, c) for x, c in zip(singles, TARGETS, strict=True)])
+    _compare(make, model, inputs, args, wanted[:, 1:].unflatten(1, (1, 4, 4)))
+
+
+def _compare(make: Make, model: nn.Module, inputs: Tensor, args: tuple, wanted: Tensor) -> None:
+    found = make(model).attribute(inputs, target=TARGETS, additional_forward_args=args or None)
+    assert found.dtype == torch.float64
+    assert error(found, wanted) < FLOAT64
+    single = copy.deepcopy(model).float()
+    found = make(single).attribute(inputs, target=TARGETS, additional_forward_args=args or None)
+    assert found.dtype == torch.float32
+    assert error(found, wanted) < FLOAT32
+
+
+def test_every_method_has_a_twin() -> None:
+    exempt = {"RandomAttribution"}  # it is what torch.rand gives
+    known = {name.partition(" ")[0] for name in (*METHODS, *GRIDS)}
+    assert set(cv.METHODS) - exempt <= known | {"PLUS(GenAtt)"}
+
+
+def test_concept_cdam_is_class_cdam_where_the_concept_is_the_class_weight() -> None:
+    model, inputs, _, _ = vit_samples()
+    concept = cv.ConceptSimilarity(model, model.head.weight.detach())
+    ours = cv.LayerCDAM(concept).attribute(inputs, target=TARGETS)
+    torch.testing.assert_close(ours, cv.LayerCDAM(model).attribute(inputs, target=TARGETS), rtol=1e-12, atol=1e-12)
+
+
+def test_skip_plus_starts_in_the_middle() -> None:
+    model, inputs, _, _ = vit_samples()
+    depth = len(model.blocks)
+    late = cv.PLUS(cv.DecompX(model), layers=range(math.ceil(depth / 2), depth)).attribute(inputs, target=1)
+    early = cv.PLUS(cv.DecompX(model), layers=range(math.ceil(depth / 2))).attribute(inputs, target=1)
+    torch.testing.assert_close(cv.SkipPLUS(cv.DecompX(model)).attribute(inputs, target=1), late)
+    torch.testing.assert_close(cv.PLUS(cv.DecompX(model)).attribute(inputs, target=1), late + early)
+    torch.testing.assert_close(cv.SkipPLUS(cv.DecompX(model), start_layer=0).attribute(inputs, target=1), late + early)
