@@ -20,6 +20,7 @@ from captum_vit.attr import (
     TokenAttribution,
     VTranM,
 )
+from captum_vit.doctor import Report, doctor
 from captum_vit.errors import (
     CaptumVitError,
     InputError,
@@ -65,6 +66,8 @@ __all__ = [
     # for a person at a prompt
     "explain",
     "Explanation",
+    "doctor",
+    "Report",
     # targets: what is explained
     "ConceptSimilarity",
     "TextSimilarity",

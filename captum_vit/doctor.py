@@ -1,0 +1,251 @@
+"""What was found in a model, and which methods work on it: run before anything is believed."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from textwrap import fill
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.attr import METHODS
+from captum_vit.attr.base import forward_args
+from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
+from captum_vit.models.output import scores_of
+from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.record import Record, Want, record
+from captum_vit.trace.state import checked_inputs, undisturbed
+
+DEFECT = "DEFECT"
+
+
+@dataclass
+class Report:
+    """A model as this package sees it. What could not be found out is None, and ``problems`` says why.
+
+    ``methods`` tells for each name in ``METHODS`` why it refuses the model, or None where it works. A reason
+    that begins with ``DEFECT`` is no refusal but an error nobody foresaw: worth an issue.
+    """
+
+    model: str
+    family: str | None = None
+    tower: str | None = None
+    blocks: str | None = None
+    depth: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    layout: TokenLayout | None = None
+    pooling: str | None = None
+    weights: str | None = None
+    problems: list[str] = field(default_factory=list)
+    methods: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int | None:
+        """Length of the sequence, prefix included."""
+        return None if self.layout is None else self.layout.n_tokens
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of patches; None for text."""
+        return None if self.layout is None else self.layout.grid
+
+    @property
+    def prefix(self) -> int | None:
+        """Number of tokens in front of the patches."""
+        return None if self.layout is None else self.layout.prefix
+
+    def __str__(self) -> str:
+        """A table for people."""
+        facts = {
+            "family": self.family,
+            "tower": self.tower,
+            "blocks": f"{self.depth} x {self.blocks}, width {self.width or '?'}, {self.heads or '?'} heads",
+            "tokens": _tokens(self.layout),
+            "pooling": self.pooling,
+            "weights": self.weights,
+        }
+        lines = [self.model, *(_line(name, fact) for name, fact in facts.items() if fact and self.family)]
+        lines += [_line("problem", problem) for problem in self.problems]
+        working = sum(reason is None for reason in self.methods.values())
+        lines += ["", f"{working} of {len(self.methods)} methods work"]
+        return "\n".join([*lines, *(_line(name, self._verdict(reason), 22) for name, reason in self.methods.items())])
+
+    def _verdict(self, reason: str | None) -> str:
+        if reason is None:
+            return "works"
+        if reason in self.problems:
+            return "refused: see the problem above"
+        return reason if reason.startswith(DEFECT) else f"refused: {reason}"
+
+
+def doctor(
+    model: nn.Module, inputs: Tensor | tuple[Tensor, ...] | None = None, additional_forward_args: Any = None
+) -> Report:
+    """Look at a model and try every method on it.
+
+    Args:
+        model: as it was loaded, or a target module around it; it is left as it was found.
+        inputs: a batch, of which the first sample is used; None makes an image of noise of the model's own
+            size, or a short row of token ids.
+        additional_forward_args: further positional arguments of the model, as in Captum.
+
+    Returns:
+        A :class:`Report`; ``print`` it. Methods explain the output that is largest for that sample.
+    """
+    report = Report(type(model).__name__)
+    try:
+        transformer = spec_of(model)
+    except CaptumVitError as error:
+        return _refused(report, _reason(error))
+    _describe(report, model, transformer)
+    try:
+        given = example(transformer) if inputs is None else inputs
+        sample = tuple(x[:1] for x in checked_inputs(given, model))
+    except CaptumVitError as error:
+        return _refused(report, _reason(error))
+    batch = len(given if isinstance(given, Tensor) else given[0])
+    args = tuple(
+        a[:1] if isinstance(a, Tensor) and len(a) == batch else a for a in forward_args(additional_forward_args)
+    )
+
+    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
+        bare = model.module if isinstance(model, nn.DataParallel) else model
+        _examine(report, bare, transformer, sample, args)
+        scores = _scores(bare, sample, args)
+        if scores is not None and not torch.isfinite(scores).all():
+            return _refused(report, "The model's own output is NaN or infinite.")
+        target = None if scores is None else _largest(scores)
+        report.methods = {name: _trial(name, model, sample, args, target) for name in METHODS}
+    return report
+
+
+def example(transformer: Transformer) -> Tensor:  # shape: (1, C, H, W), or (1, T)
+    """Something that a tower accepts and that means nothing."""
+    tower = transformer.tower
+    like = next(p for p in tower.parameters() if p.is_floating_point())
+    convolution = next((m for m in tower.modules() if isinstance(m, nn.Conv2d)), None)
+    vocabulary = next((m for m in tower.modules() if isinstance(m, nn.Embedding)), None)
+    if convolution is None:
+        if vocabulary is None:
+            wanted = "An example to run, since the model embeds neither patches by a convolution nor words."
+            raise InputError(wanted, hint="doctor(model, inputs)")
+        return torch.arange(2, 10, device=like.device)[None] % vocabulary.num_embeddings
+    places = (getattr(tower, "patch_embed", None), tower, getattr(tower, "config", None))
+    sizes = [getattr(place, name, None) for place in places for name in ("img_size", "image_size")]
+    size = next((s for s in sizes if s), 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    noise = torch.randn(1, convolution.in_channels, height, width, generator=torch.Generator().manual_seed(0))
+    return noise.to(like)
+
+
+def _describe(report: Report, model: nn.Module, transformer: Transformer) -> None:
+    """What can be told without running the model."""
+    blocks = transformer.blocks
+    report.family, report.depth = transformer.spec.family, len(blocks)
+    report.tower = f"{transformer.name or 'the model itself'} ({type(transformer.tower).__name__})"
+    report.blocks = ", ".join(dict.fromkeys(type(block).__name__ for block in blocks))
+    tensors = list(model.named_parameters())
+    kinds = dict.fromkeys(str(p.dtype).removeprefix("torch.") for _, p in tensors)
+    devices = dict.fromkeys(str(p.device) for _, p in tensors)
+    report.weights = f"{', '.join(kinds)} on {', '.join(devices)}"
+    if len(devices) > 1:
+        report.problems.append("The weights lie on several devices; explain the model on one.")
+    spoilt = [name for name, p in tensors if p.is_floating_point() and not torch.isfinite(p).all()]
+    if spoilt:
+        report.problems.append(f"NaN or infinite weights in {', '.join(spoilt[:3])}.")
+
+
+def _examine(
+    report: Report, model: nn.Module, transformer: Transformer, sample: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> None:
+    """What one pass shows, and a second one with attention written out."""
+
+    def look(want: Want) -> Record | None:
+        try:
+            with undisturbed(model):
+                return record(model, transformer, sample, args, None, want)
+        except Exception as error:
+            reason = _reason(error)
+            if reason not in report.problems:
+                report.problems.append(reason)
+            return None
+
+    found = look(Want(seen=["tokens"]))
+    if found is not None:
+        report.layout, report.width = found.layout, found.seen["tokens"][0].shape[-1]
+        attended = look(Want(seen=["probs"]))
+        report.heads = None if attended is None else attended.seen["probs"][0].shape[1]
+        pooled = look(Want(pool=True))
+        report.pooling = None if pooled is None or pooled.pool is None else _pooling(pooled.pool[0], report.layout)
+
+
+def _scores(model: nn.Module, sample: tuple[Tensor, ...], args: tuple[Any, ...]) -> Tensor | None:  # shape: (K,)
+    """What the model says; None where it fails, which every method then tells."""
+    try:
+        with undisturbed(model):
+            return scores_of(model(*sample, *args))[0]
+    except Exception:
+        return None
+
+
+def _largest(scores: Tensor) -> Any:
+    """The largest output as a target: an int, a tuple for outputs of more dimensions, None for a single number."""
+    index = tuple(int(i) for i in torch.unravel_index(scores.argmax(), scores.shape))
+    return index[0] if len(index) == 1 else index or None
+
+
+def _trial(name: str, model: nn.Module, sample: tuple[Tensor, ...], args: tuple[Any, ...], target: Any) -> str | None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            (found,) = METHODS[name](model).attribute(sample, target=target, additional_forward_args=args or None)
+        except Exception as error:
+            return _reason(error)
+    if not torch.isfinite(found).all():
+        return f"{DEFECT} NaN or infinite relevances of a finite output"
+    return next((str(w.message) for w in heard if issubclass(w.category, ZeroMapWarning)), None)
+
+
+def _refused(report: Report, reason: str) -> Report:
+    report.problems.append(reason)
+    report.methods = dict.fromkeys(METHODS, reason)
+    return report
+
+
+def _reason(error: Exception) -> str:
+    """Our own errors say what to do; any other one is a defect."""
+    said = " ".join(line if line.endswith(".") else f"{line}." for line in str(error).splitlines())
+    return said if isinstance(error, CaptumVitError) else f"{DEFECT} {type(error).__name__}: {said}"
+
+
+def _pooling(pool: Tensor, layout: TokenLayout) -> str:
+    """Row weights (N,) in words."""
+    read = pool.nonzero().flatten().tolist()
+    patches = range(layout.prefix, layout.n_tokens)
+    names = {0: "CLS"} if layout.prefix or layout.grid is None else {}
+    listed = " and ".join(names.get(i, f"token {i}") for i in read[:3])
+    if len(read) <= 2:
+        return f"{listed}, equally" if len(read) == 2 else listed
+    even = bool(torch.allclose(pool[read], pool[read[0]], rtol=1e-2))
+    if even:
+        return f"mean of {'the patches' if read == list(patches) else f'{len(read)} tokens'}"
+    if 0 in names and torch.allclose(pool[patches.start :], pool[-1], rtol=1e-2):
+        return f"CLS ({float(pool[0]):.0%}) and the mean of the patches"
+    return f"attention over {len(read)} tokens"
+
+
+def _tokens(layout: TokenLayout | None) -> str | None:
+    if layout is None:
+        return None
+    if layout.grid is None or layout.image_size is None:
+        return f"{layout.n_tokens} of text"
+    (h, w), (height, width) = layout.grid, layout.image_size
+    return f"{layout.n_tokens}: {layout.prefix} prefix, {h} x {w} patches of {height} x {width} pixels"
+
+
+def _line(name: str, said: str, width: int = 9) -> str:
+    return fill(said, 118, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))

@@ -1,0 +1,112 @@
+"""The doctor tells what is there, tries every method, never dies, and leaves the patient as it was."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import captum_vit as cv
+from captum_vit.doctor import DEFECT, METHODS
+from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
+from tests.models import CASES, TIMM, redrawn, timm_vit
+
+READS = {
+    "CLS": "CLS",
+    "pair": "CLS and token 1, equally",
+    "patches": "mean of the patches",
+    "half": "CLS (50%) and the mean of the patches",
+}
+
+
+@pytest.mark.parametrize("name", [*CASES, *MORE])
+def test_every_family_without_inputs(name: str):
+    model = (CASES | MORE)[name]().forward_func
+    report = cv.doctor(model)
+    prefix, read = KNOWN.get(name, (1, "CLS"))
+    assert (report.depth, report.width, report.heads, report.prefix) == (3, 24, 3, prefix)
+    assert report.pooling == READS.get(read, f"attention over {report.tokens - prefix * (name != 'timm PE')} tokens")
+    assert report.family == cv.spec_of(model).spec.family
+    refused = {method for method, reason in report.methods.items() if reason is not None}
+    assert refused == ({"VTranM"} if name in NO_HEAD_VECTORS else set())
+    assert report.methods.keys() == METHODS.keys() and not report.problems
+    assert max(map(len, str(report).splitlines())) < 120
+
+
+def test_the_table_reads_well():
+    lines = str(cv.doctor(nn.DataParallel(redrawn(timm_vit(**TIMM | {"img_size": (32, 48)}))))).splitlines()
+    assert lines[:8] == [
+        "DataParallel",
+        "  family   timm VisionTransformer",
+        "  tower    module (VisionTransformer)",
+        "  blocks   3 x Block, width 24, 3 heads",
+        "  tokens   25: 1 prefix, 4 x 6 patches of 32 x 48 pixels",
+        "  pooling  CLS",
+        "  weights  float32 on cpu",
+        "",
+    ]
+    assert lines[8] == f"{len(METHODS)} of {len(METHODS)} methods work"
+    assert lines[9].split() == ["LayerCDAM", "works"]
+
+
+def test_inputs_and_further_arguments_are_used():
+    model, ids, (mask,), _ = CASES["HF BERT"]()
+    report = cv.doctor(model, ids, mask)
+    assert (report.tokens, report.grid) == (9, None) and "9 of text" in str(report)
+    assert cv.doctor(timm_vit(**TIMM, dynamic_img_size=True).eval(), torch.randn(2, 3, 16, 40)).grid == (2, 5)
+
+
+SICK = {
+    "training": (lambda: timm_vit(**TIMM), "model.eval()"),
+    "ConvNet": (lambda: torchvision.models.resnet18().eval(), "ResNet"),
+    "CaiT": (lambda: timm.create_model("cait_xxs24_224", depth=1).eval(), "talking-heads"),
+    "zero head": (lambda: torchvision.models.VisionTransformer(32, 8, 1, 3, 24, 48).eval(), "all zeros"),
+}
+
+
+@pytest.mark.parametrize(("build", "said"), SICK.values(), ids=SICK)
+def test_the_sick_are_told_why(build, said):
+    report = cv.doctor(build())
+    assert any(said in problem for problem in report.problems)
+    assert all(report.methods[name] for name in ("GenAtt", "LayerCDAM"))
+    assert "refused" in str(report) and DEFECT not in str(report)
+
+
+def test_nan_weights_are_named():
+    model = redrawn(timm_vit(**TIMM))
+    model.blocks[1].mlp.fc1.weight.data[0, 0] = torch.nan
+    report = cv.doctor(model)
+    assert report.problems == [
+        "NaN or infinite weights in blocks.1.mlp.fc1.weight.",
+        "The model's own output is NaN or infinite.",
+    ]
+
+
+def test_inputs_that_the_model_refuses():
+    report = cv.doctor(redrawn(timm_vit(**TIMM)), torch.randn(1, 3, 20, 20))
+    assert all("20" in reason for reason in report.methods.values())
+
+
+def test_an_error_that_nobody_foresaw_is_a_defect(monkeypatch: pytest.MonkeyPatch):
+    def broken(model):
+        raise KeyError("surprise")
+
+    monkeypatch.setitem(METHODS, "CAT", broken)
+    report = cv.doctor(redrawn(timm_vit(**TIMM)))
+    assert report.methods["CAT"].startswith(f"{DEFECT} KeyError: 'surprise'")
+    assert report.methods["GenAtt"] is None
+    assert DEFECT in str(report)
+
+
+def test_the_patient_is_left_as_it_was():
+    model = redrawn(timm_vit(**TIMM))
+    model.blocks[0].requires_grad_(False)
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    cv.doctor(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in model.blocks.parameters()].count(False) == len(list(model.blocks[0].parameters()))
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
