@@ -111,7 +111,8 @@ class SkipPLUS(PLUS):
 
     def _chosen(self, transformer: Transformer) -> list[int]:
         depth = len(transformer.blocks)
-        start = math.ceil(depth / 2) if self.start_layer is None else layer_index(transformer, self.start_layer)
+        middle = min(math.ceil(depth / 2), depth - 1)  # a single block is its own second half
+        start = middle if self.start_layer is None else layer_index(transformer, self.start_layer)
         return list(range(start, depth))
 
 
