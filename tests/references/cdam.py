@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.references.forward import PREFIX, Pass, Sample, Target, forward, run, value
 
-STEP = 1e-3
+STEP = 3e-4
 
 
 def cdam(model: nn.Module, sample: Sample, target: Target, layer: int = -1) -> Tensor:  # (N,)
