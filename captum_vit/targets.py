@@ -114,6 +114,12 @@ def similarity_to(
     return -(x.unsqueeze(1) - references).norm(dim=-1)
 
 
+def _constant(x: Tensor) -> Tensor:
+    """A copy without a graph that a later backward pass may use, also if it was computed in inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        return x.clone().detach()
+
+
 def _checked_similarity(kind: str) -> str:
     if kind not in ("dot", "cosine", "neg_l2"):
         raise OptionError("`similarity` must be 'dot', 'cosine' or 'neg_l2'.", repr(kind))
@@ -145,7 +151,7 @@ class ConceptSimilarity(TargetModule):
             raise InputError("Concept embeddings of shape (K, D).", str(got), "embeddings.unsqueeze(0) for one.")
         self.similarity = _checked_similarity(similarity)
         self.names: list[str] | None = None
-        self.register_buffer("embeddings", embeddings.detach())
+        self.register_buffer("embeddings", _constant(embeddings))
 
     @classmethod
     def from_images(cls, model: nn.Module, images: Mapping[str, Tensor], similarity: str = "dot") -> ConceptSimilarity:
@@ -200,7 +206,7 @@ class TextSimilarity(TargetModule):
                 "TextSimilarity.from_texts(model, tokenizer, ['a dog', ...]).",
             )
         self.names: list[str] | None = None
-        self.register_buffer("text_embeddings", F.normalize(text_embeddings.detach(), dim=-1))
+        self.register_buffer("text_embeddings", _constant(F.normalize(text_embeddings, dim=-1)))
 
     @classmethod
     def from_texts(cls, model: Any, tokenizer: Callable[..., Any], texts: list[str]) -> TextSimilarity:
@@ -252,7 +258,7 @@ class Direction(TargetModule):
 
     def __init__(self, model: nn.Module, direction: Tensor) -> None:
         super().__init__(model)
-        self.register_buffer("direction", direction.detach())
+        self.register_buffer("direction", _constant(direction))
 
     def forward(self, *inputs: Any) -> Tensor:
         scores = scores_of(self.model(*inputs))

@@ -47,7 +47,7 @@ class PLUS(TokenAttribution):
 
     def __init__(self, method: Attribution, layers: Iterable[int] | None = None) -> None:
         self.method = method
-        self._offered = hasattr(method, "_layer_maps")
+        self._offered = hasattr(method, "_layer_maps") and not isinstance(method, type)
         if not self._offered and not _runs_on_subnetworks(method):
             raise OptionError(
                 "An instance of a method with maps for start layers: DecompX, CAT, GenAtt, RawAttention, ..., or "

@@ -45,7 +45,7 @@ class Watch:
                 stack.enter_context(mode)
             try:
                 output = self.model(*inputs, *args)
-            except (AssertionError, ValueError, RuntimeError) as error:
+            except (AssertionError, IndexError, RuntimeError, ValueError) as error:
                 if self._reached_blocks or self.transformer is None:
                     raise
                 raise InputError(
