@@ -9,7 +9,7 @@ TOLERANCE = {
     "same computation": 0.0,
     "other batch": 1e-5,  # matrix products of another size round differently in float32
     "other order of sums": 1e-5,
-    "padding": 1e-6,
+    "float64": 1e-12,
     "float32 and float64": 1e-4,
 }
 BF16_CORRELATION = 0.9

@@ -27,6 +27,8 @@ def fingerprint(model: nn.Module, *inputs: Any, rng: bool = True) -> dict[str, A
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
         found |= {f"{name}: {key}": value for key, value in _module(module).items()}
+    configs = {id(m.config): m.config for m in model.modules() if "config" in vars(m)}
+    found |= {f"config {key}": (repr(c), getattr(c, "_attn_implementation", None)) for key, c in configs.items()}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors |= {f"input {i}": x for i, x in enumerate(inputs) if isinstance(x, Tensor)}
     found |= {name: _tensor(x) for name, x in tensors.items()}
@@ -34,15 +36,13 @@ def fingerprint(model: nn.Module, *inputs: Any, rng: bool = True) -> dict[str, A
 
 
 def _module(module: nn.Module) -> dict[str, Any]:
-    """Flags, hooks of every kind, names of attributes (a patched `forward` is one), the class, the config."""
+    """Flags, hooks of every kind, names of attributes (a patched `forward` is one), the class."""
     state = vars(module)
-    config = state.get("config")
     return {
         "attributes": sorted(state),
         "flags": {key: value for key, value in state.items() if isinstance(value, PLAIN)},
         "hooks": {key: list(value) for key, value in state.items() if "hooks" in key and hasattr(value, "keys")},
         "class": (id(type(module)), id(type(module).forward)),
-        "config": None if config is None else (repr(config), getattr(config, "_attn_implementation", None)),
     }
 
 

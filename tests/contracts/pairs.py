@@ -47,7 +47,7 @@ def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:
         first = crc32(test.encode())
         steps = range(first, first + max(len(methods), len(models)))
         diagonal = [Pair(methods[i % len(methods)], models[i % len(models)]) for i in steps]
-        chosen = [*diagonal, *(Pair(method, model) for method in SLICE_METHODS for model in SLICE)]
+        chosen = [*diagonal, *(Pair(method, model) for method in SLICE_METHODS for model in SLICE if model in models)]
     return [pair for pair in dict.fromkeys(chosen) if pair not in REFUSED]
 
 

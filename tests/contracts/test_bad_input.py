@@ -1,0 +1,185 @@
+"""What cannot be explained is refused in words that help, and the model is as before."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import captum_vit as cv
+from tests.contracts.fingerprint import fingerprint
+from tests.contracts.pairs import REFUSED, Pair, draws, explain
+from tests.models import CASES, STRANGERS, Case
+
+
+def refused(
+    make: Callable[[nn.Module], object], case: Case, error: type[Exception], captums: type[Exception] | None = None
+) -> cv.CaptumVitError:
+    """The error, which says what was wanted, what was got and what to try."""
+    model, inputs = case.forward_func, (case.inputs, *case.additional_forward_args)
+    before = fingerprint(model, *inputs, rng=False) if isinstance(model, nn.Module) else None
+    with pytest.raises(error) as caught:
+        explain(make(model), case)
+    assert isinstance(caught.value, cv.CaptumVitError)
+    assert captums is None or isinstance(caught.value, captums)
+    assert caught.value.wanted and caught.value.got
+    if before is not None:
+        assert fingerprint(model, *inputs, rng=False) == before
+    return caught.value
+
+
+def spoilt(case: Case, how: str) -> Case:
+    """The batch of a case with one thing wrong."""
+    x = case.inputs
+    picture = x.is_floating_point()
+    holes = x.clone()
+    if picture:
+        holes[1, 0, 0, 0] = torch.nan
+    changes = {
+        "no samples": x[:0],
+        "another size": torch.randn(3, 3, 40, 32) if picture else torch.randint(0, 50, (3, 40)),
+        "another number of channels": torch.randn(3, 1, 32, 32) if picture else torch.full((3, 9), 77),
+        "not a number": holes,
+        "infinite": holes.nan_to_num(torch.inf) if picture else holes,
+        "no batch": x[0],
+        "a list": [x],
+        "a dictionary": {"inputs": x},
+        "an empty tuple": (),
+        "an array": x.numpy(),
+    }
+    args = tuple(a[:0] if how == "no samples" else a for a in case.additional_forward_args)
+    if how in ("another size", "no batch"):
+        args = ()
+    return case._replace(inputs=changes[how], additional_forward_args=args)
+
+
+BATCHES = (
+    "no samples", "another size", "another number of channels", "not a number", "infinite", "no batch",
+    "a list", "a dictionary", "an empty tuple", "an array",
+)  # fmt: skip
+PICTURES_ONLY = {"not a number", "infinite"}
+
+
+@pytest.mark.parametrize("how", BATCHES)
+def test_a_spoilt_batch(slice_pair, how):
+    if slice_pair.model == "HF BERT" and how in PICTURES_ONLY:
+        return
+    refused(cv.METHODS[slice_pair.method], spoilt(slice_pair.case, how), cv.InputError, ValueError)
+
+
+@pytest.mark.parametrize("how", ["no samples", "another number of channels", "not a number"])
+def test_a_spoilt_batch_in_every_family(image_pair, how):
+    refused(cv.METHODS[image_pair.method], spoilt(image_pair.case, how), cv.InputError, AssertionError)
+
+
+@pytest.mark.parametrize("target", [99, None, [0, 1], -99], ids=str)
+def test_a_wrong_target(pair, target):
+    """A method that knows no target ignores it."""
+    one, other = (explain(pair.on(), pair.case, target=k) for k in (0, 3))
+    if draws(pair.on()) or torch.equal(one, other):
+        return
+    error = refused(cv.METHODS[pair.method], pair.case._replace(target=target), cv.TargetError, AssertionError)
+    assert error.hint
+
+
+def test_training_mode(pair):
+    model = copy.deepcopy(pair.case.forward_func).train()
+    error = refused(
+        cv.METHODS[pair.method], pair.case._replace(forward_func=model), cv.ModelStateError, RuntimeError
+    )
+    assert "eval" in error.hint
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_a_model_that_is_no_plain_transformer(method, stranger):
+    case = CASES["timm ViT"]()._replace(forward_func=STRANGERS[stranger]().eval(), inputs=torch.randn(1, 3, 32, 32))
+    error = refused(cv.METHODS[method], case._replace(target=0), cv.UnsupportedModelError, TypeError)
+    assert "register_spec" in error.hint
+
+
+def test_a_function_instead_of_a_model(method):
+    model = CASES["timm ViT"]().forward_func
+    case = CASES["timm ViT"]()._replace(forward_func=lambda x: model(x))
+    assert "nn.Module" in refused(cv.METHODS[method], case, cv.UnsupportedModelError, TypeError).hint
+
+
+@pytest.mark.parametrize("unfit", sorted(REFUSED), ids="-".join)
+def test_pairs_that_are_refused(unfit):
+    pair = Pair(*unfit)
+    assert refused(cv.METHODS[pair.method], pair.case, cv.UnsupportedModelError).hint
+
+
+WITH_LAYER = {"LayerCDAM": cv.LayerCDAM, "PredictionMap": cv.PredictionMap, "PredicAtt": cv.PredicAtt}
+WRONG_LAYERS: dict[str, Callable[[], object]] = {
+    "of another model": lambda: copy.deepcopy(CASES["timm ViT"]().forward_func).blocks[1],
+    "unknown name": lambda: "blocks.7",
+    "unknown block": lambda: 3,
+    "unknown block from the end": lambda: -4,
+    "no layer": lambda: 1.5,
+    "a truth value": lambda: True,
+    "not a sequence of tokens": lambda: "patch_embed.proj",
+    "after the tokens are pooled": lambda: "head",
+    "never run": lambda: "blocks.0.attn.attn_drop",
+}
+
+
+@pytest.mark.parametrize("layer", WRONG_LAYERS)
+@pytest.mark.parametrize("make", WITH_LAYER.values(), ids=WITH_LAYER)
+def test_a_wrong_layer(make, layer):
+    refused(lambda model: make(model, WRONG_LAYERS[layer]()), CASES["timm ViT"](), cv.LayerError, ValueError)
+
+
+@pytest.mark.parametrize("name", ["RawAttention", "AttentionRollout", "DecompX", "CAT"])
+def test_a_wrong_start(name):
+    refused(lambda model: getattr(cv, name)(model, 3), CASES["timm ViT"](), cv.LayerError)
+
+
+@pytest.mark.parametrize("layer", ["blocks.2", "norm"])
+def test_a_layer_whose_patches_get_no_gradient(layer):
+    """Behind it a CLS-pooled model reads the CLS token alone: the map would be a silent zero."""
+    error = refused(lambda model: cv.LayerCDAM(model, layer), CASES["timm ViT"](), cv.LayerError)
+    assert "layer=None" in error.hint
+
+
+def test_a_layer_whose_patches_get_no_gradient_in_text():
+    error = refused(lambda model: cv.LayerCDAM(model, "bert.encoder.layer.2"), CASES["HF BERT"](), cv.LayerError)
+    assert "layer=None" in error.hint
+
+
+@pytest.mark.parametrize("model", ["timm SigLIP", "timm ViT mean", "HF CLIP classifier"])
+def test_that_layer_carries_a_map_where_all_tokens_are_read(model):
+    case = CASES[model]()
+    last = cv.spec_of(case.forward_func).blocks[-1]
+    assert explain(cv.LayerCDAM(case.forward_func, last), case).any()
+
+
+OPTIONS: dict[str, Callable[[nn.Module], object]] = {
+    "score": lambda model: cv.PredictionMap(model, score="probability"),
+    "similarity": lambda model: cv.PredicAtt(model, similarity="euclid"),
+    "VTranM's score": lambda model: cv.VTranM(model, score="probs"),
+    "output": lambda model: cv.LayerCDAM(model, output="map"),
+    "PLUS over a class": lambda model: cv.PLUS(cv.DecompX),
+    "PLUS over a method without layers": lambda model: cv.PLUS(cv.PredictionMap(model)),
+    "no layers": lambda model: cv.PLUS(cv.DecompX(model), layers=[]),
+    "concept similarity": lambda model: cv.ConceptSimilarity(model, torch.randn(2, 24), similarity="l1"),
+    "softmax of what is no class logit": lambda model: cv.PredictionMap(cv.Margin(model, 0, 1), score="prob"),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_wrong_option(option):
+    refused(OPTIONS[option], CASES["timm ViT"](), cv.OptionError, ValueError)
+
+
+def test_pixels_of_a_text():
+    refused(lambda model: cv.LayerCDAM(model, output="pixels"), CASES["HF BERT"](), cv.OptionError)
+
+
+def test_errors_survive_pickling_and_say_all_three():
+
+    error = cv.TargetError("A target.", "nothing", "target=1")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "A target.\nGot: nothing\nTry: target=1"
