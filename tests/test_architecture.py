@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("quantus_metrics.perturb",),
     ("quantus_metrics.metrics",),
     ("quantus_metrics",),  # the table of contents
-    ("quantus_metrics.benchmark",),
+    ("quantus_metrics.benchmark", "quantus_metrics.demo"),
     ("quantus_metrics.commands",),
     ("examples",),
 )
