@@ -6,10 +6,13 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import captum_vit as cv
-from captum_vit.doctor import DEFECT, METHODS
+from captum_vit import METHODS
+from captum_vit.doctor import DEFECT
+from captum_vit.models import spec as registry
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, TIMM, redrawn, timm_vit
 
@@ -82,6 +85,21 @@ def test_nan_weights_are_named():
         "NaN or infinite weights in blocks.1.mlp.fc1.weight.",
         "The model's own output is NaN or infinite.",
     ]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"out_proj": "mlp.fc2", "attn_scale": "ls1.gamma"}, {"mid": "mlp"}])
+def test_a_wrong_description_shows(wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    class Mine(VisionTransformer):
+        pass
+
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    model = redrawn(Mine(**TIMM, init_values=0.1, mlp_ratio=1))
+    right = cv.Spec(attn_scale="ls1.gamma")
+    cv.register_spec(Mine, spec=right)
+    assert not cv.doctor(model).problems
+    cv.register_spec(Mine, spec=cv.Spec(**wrong))
+    (problem,) = cv.doctor(model).problems
+    assert "block 0" in problem and "is wrong" in problem
 
 
 def test_inputs_that_the_model_refuses():

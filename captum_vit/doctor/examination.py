@@ -1,10 +1,8 @@
-"""What was found in a model, and which methods work on it: run before anything is believed."""
+"""Looking at a model and trying every method on it, before anything is believed."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
-from textwrap import fill
 from typing import Any
 
 import torch
@@ -12,74 +10,14 @@ from torch import Tensor, nn
 
 from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
+from captum_vit.attr.vtranm import output_map
+from captum_vit.doctor.report import DEFECT, Report
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
-
-DEFECT = "DEFECT"
-
-
-@dataclass
-class Report:
-    """A model as this package sees it. What could not be found out is None, and ``problems`` says why.
-
-    ``methods`` tells for each name in ``METHODS`` why it refuses the model, or None where it works. A reason
-    that begins with ``DEFECT`` is no refusal but an error nobody foresaw: worth an issue.
-    """
-
-    model: str
-    family: str | None = None
-    tower: str | None = None
-    blocks: str | None = None
-    depth: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    layout: TokenLayout | None = None
-    pooling: str | None = None
-    weights: str | None = None
-    problems: list[str] = field(default_factory=list)
-    methods: dict[str, str | None] = field(default_factory=dict)
-
-    @property
-    def tokens(self) -> int | None:
-        """Length of the sequence, prefix included."""
-        return None if self.layout is None else self.layout.n_tokens
-
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of patches; None for text."""
-        return None if self.layout is None else self.layout.grid
-
-    @property
-    def prefix(self) -> int | None:
-        """Number of tokens in front of the patches."""
-        return None if self.layout is None else self.layout.prefix
-
-    def __str__(self) -> str:
-        """A table for people."""
-        facts = {
-            "family": self.family,
-            "tower": self.tower,
-            "blocks": f"{self.depth} x {self.blocks}, width {self.width or '?'}, {self.heads or '?'} heads",
-            "tokens": _tokens(self.layout),
-            "pooling": self.pooling,
-            "weights": self.weights,
-        }
-        lines = [self.model, *(_line(name, fact) for name, fact in facts.items() if fact and self.family)]
-        lines += [_line("problem", problem) for problem in self.problems]
-        working = sum(reason is None for reason in self.methods.values())
-        lines += ["", f"{working} of {len(self.methods)} methods work"]
-        return "\n".join([*lines, *(_line(name, self._verdict(reason), 22) for name, reason in self.methods.items())])
-
-    def _verdict(self, reason: str | None) -> str:
-        if reason is None:
-            return "works"
-        if reason in self.problems:
-            return "refused: see the problem above"
-        return reason if reason.startswith(DEFECT) else f"refused: {reason}"
 
 
 def doctor(
@@ -177,10 +115,38 @@ def _examine(
     found = look(Want(seen=["tokens"]))
     if found is not None:
         report.layout, report.width = found.layout, found.seen["tokens"][0].shape[-1]
-        attended = look(Want(seen=["probs"]))
-        report.heads = None if attended is None else attended.seen["probs"][0].shape[1]
+        attended = look(Want(seen=["tokens", "probs", "values", "mid"]))
+        if attended is not None:
+            report.heads = attended.seen["probs"][0].shape[1]
+            report.problems += _misdescribed(attended)
         pooled = look(Want(pool=True))
         report.pooling = None if pooled is None or pooled.pool is None else _pooling(pooled.pool[0], report.layout)
+
+
+def _misdescribed(found: Record) -> list[str]:
+    """A wrong description shows: what the heads write must be what the stream gains between its two readings."""
+    transformer, spec = found.transformer, found.transformer.spec
+    if transformer.post_norm or spec.out_proj is None:
+        return []
+    for layer, block in enumerate(transformer.blocks):
+        probs, values = found.seen["probs"][layer], found.seen["values"][layer]
+        try:
+            W = output_map(transformer, layer, heads=values.shape[1])
+        except CaptumVitError:
+            return []
+        bias = getattr(transformer.part(block, spec.out_proj), "bias", None)
+        scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
+        gained = found.seen["mid"][layer] - found.seen["tokens"][layer]
+        written = torch.einsum("bhij,bhjd,hdD->biD", probs, values, W)
+        if bias is not None:
+            written = written + (bias if scale is None else bias * scale)
+        error = float((written.detach() - gained).abs().max() / gained.abs().max().clamp_min(1e-12))
+        if error > (0.1 if gained.element_size() < 4 else 1e-3):
+            return [
+                f"In block {layer} the heads do not write what the stream gains (off by {error:.0%}): `out_proj`, "
+                f"`mid`, `attn_scale` or `attn_extra` in the spec of {spec.family} is wrong, and so is VTranM."
+            ]
+    return []
 
 
 def _scores(model: nn.Module, sample: tuple[Tensor, ...], args: tuple[Any, ...]) -> Tensor | None:  # shape: (K,)
@@ -236,16 +202,3 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
     if 0 in names and torch.allclose(pool[patches.start :], pool[-1], rtol=1e-2):
         return f"CLS ({float(pool[0]):.0%}) and the mean of the patches"
     return f"attention over {len(read)} tokens"
-
-
-def _tokens(layout: TokenLayout | None) -> str | None:
-    if layout is None:
-        return None
-    if layout.grid is None or layout.image_size is None:
-        return f"{layout.n_tokens} of text"
-    (h, w), (height, width) = layout.grid, layout.image_size
-    return f"{layout.n_tokens}: {layout.prefix} prefix, {h} x {w} patches of {height} x {width} pixels"
-
-
-def _line(name: str, said: str, width: int = 9) -> str:
-    return fill(said, 118, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
