@@ -173,6 +173,13 @@ def forward_args(args: Any) -> tuple[Any, ...]:
     return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
 
 
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The value, if it is allowed."""
+    if value not in allowed:
+        raise OptionError(f"`{name}` must be one of {', '.join(map(repr, allowed))}.", repr(value))
+    return value
+
+
 def widened(x: Tensor) -> Tensor:
     """Maps are float32 for half-precision models, else of the model's precision."""
     return x.float() if x.element_size() < 4 else x

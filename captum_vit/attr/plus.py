@@ -74,12 +74,16 @@ class PLUS(TokenAttribution):
         return self.method._want() if self._offered else Want(seen=["tokens"])
 
     def _relevance(self, found: Record) -> Tensor:
+        return reduce(torch.add, self._terms(found))
+
+    def _terms(self, found: Record) -> list[Tensor]:
+        """For each start layer the method's map of f_l."""
         chosen = self._chosen(found.transformer)
         if not self._offered:
             select(found.output, found.target)  # refuses a wrong target before Captum meets it
-            return torch.stack([self._on_subnetwork(found, layer) for layer in chosen]).sum(0)
+            return [self._on_subnetwork(found, layer) for layer in chosen]
         maps = dict(zip(found.layers, self.method._layer_maps(found), strict=True))
-        return reduce(torch.add, [maps[layer] for layer in chosen])
+        return [maps[layer] for layer in chosen]
 
     def _on_subnetwork(self, found: Record, layer: int) -> Tensor:  # shape: (B, N, D)
         """The general route: the method itself, explaining f_l at x_l."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, widened
+from captum_vit.attr.base import TokenAttribution, one_of, widened
 from captum_vit.errors import LayerError, OptionError
-from captum_vit.models.spec import spec_of
-from captum_vit.trace.gradient import Layer, block_of, literal_module
+from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.trace.gradient import Layer, block_of, layer_index, literal_module
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES, repeat_target, select, transform
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import undisturbed
 from captum_vit.trace.tail import readout
+
+ATTENTIONS = ("chosen", "mean", "none")
+SIMILARITIES = ("dot", "cosine")
 
 
 class PredictionMap(TokenAttribution):
@@ -48,9 +52,7 @@ class PredictionMap(TokenAttribution):
         self, forward_func: nn.Module, layer: Layer = -1, *, score: str = "auto", output: str = "grid"
     ) -> None:
         super().__init__(forward_func, layer, output=output)
-        if score not in SCORES:
-            raise OptionError(f"`score` must be one of {', '.join(map(repr, SCORES))}.", repr(score))
-        self.score = score
+        self.score = one_of("score", score, SCORES)
 
     def all_classes(
         self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
@@ -58,7 +60,7 @@ class PredictionMap(TokenAttribution):
         """The maps of all classes at the price of one; (B, N, C) with ``output="tokens"`` and for text."""
         with undisturbed(self.model):
             found = self._record(inputs, None, additional_forward_args)
-            scores = widened(found.layout.silence_padding(self._readings(found)))
+            scores = widened(found.layout.silence_padding(self._every(found)))
             if self.output == "tokens" or found.layout.grid is None:
                 return scores
             if self.output == "grid":
@@ -67,6 +69,10 @@ class PredictionMap(TokenAttribution):
 
     def _want(self) -> Want:
         return Want(site=self._site())
+
+    def _every(self, found: Record) -> Tensor:  # shape: (B, N, C)
+        """The maps of all classes."""
+        return self._readings(found)
 
     def _site(self) -> Site:
         layer = -1 if self.layer is None else self.layer
@@ -96,23 +102,39 @@ class PredicAtt(PredictionMap):
 
     .. math::
         \alpha_{lh} = \langle A^{lh}_{\mathrm{CLS}}, \Psi(c)\rangle,\quad
-        \tilde A = \sum_{lh} \mathrm{softmax}(\alpha)_{lh}\, A^{lh}_{\mathrm{CLS}},\quad
+        \tilde A = \sum_{lh} \mathrm{softmax}(\alpha / \tau)_{lh}\, A^{lh}_{\mathrm{CLS}},\quad
         S = \tilde A \odot \Psi(c)
 
     One softmax runs over all heads of all layers together. Products are over patches (of a text, over all
-    tokens but CLS). Not negative with
-    probabilities. Costs one forward pass and one row of attention for each head; no gradient, but for a backward pass
-    through the head alone that finds the rows it reads. Where those are not the CLS row alone (mean or
-    attention pooling) it costs a second pass, with attention written out.
+    tokens but CLS). Not negative with probabilities.
+
+    Costs one forward pass and one row of attention for each head, for one class or for all
+    (:meth:`all_classes`); no gradient, but for a backward pass through the head alone that finds the rows it
+    reads. Where those are not the CLS row alone (mean or attention pooling) it costs a second pass, with
+    attention written out.
+
+    The paper's Table 4 in options: its line (i), the mean of all attention maps, is
+    ``attention="mean", prediction=False`` (the same for every class); (ii), the chosen attention alone,
+    ``prediction=False``; (iii), the prediction map alone, ``attention="none"``, which is :class:`PredictionMap`.
+    ``attention="mean"`` by itself is the one that the table leaves out: the prediction map times the mean.
 
     Args:
         forward_func: the model, or a target module around it.
-        layer: where the prediction map is read; the attention of all layers is used.
+        layer: where the prediction map is read; its attention is another matter, see ``attention_layers``.
         score: see :class:`PredictionMap`.
         similarity: ``"dot"`` as in the paper, or ``"cosine"``, its alternative.
         output: see :class:`TokenAttribution`.
+        attention: ``"chosen"`` weighs attention maps by their agreement, ``"mean"`` takes all alike,
+            ``"none"`` leaves attention out.
+        prediction: whether the attention is multiplied by the prediction map.
+        attention_layers: indices of the blocks whose attention takes part; None means all.
+        temperature: tau of the softmax, above 0; towards infinity it gives ``"mean"``.
 
-    Source: Prediction Maps, equations 3 to 6.
+    Raises:
+        OptionError: an unknown option; neither attention nor prediction; no attention layer.
+
+    Source: Prediction Maps, equations 3 to 6. The paper has neither ``attention_layers`` nor a temperature; the
+    defaults are its.
     """
 
     def __init__(
@@ -123,24 +145,68 @@ class PredicAtt(PredictionMap):
         score: str = "auto",
         similarity: str = "dot",
         output: str = "grid",
+        attention: str = "chosen",
+        prediction: bool = True,
+        attention_layers: Iterable[int] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(forward_func, layer, score=score, output=output)
-        if similarity not in ("dot", "cosine"):
-            raise OptionError("`similarity` must be 'dot' or 'cosine'.", repr(similarity))
-        self.similarity = similarity
+        self.similarity = one_of("similarity", similarity, SIMILARITIES)
+        self.attention = one_of("attention", attention, ATTENTIONS)
+        if attention == "none" and not prediction:
+            raise OptionError("Attention, prediction, or both.", "neither", 'attention="mean" or "chosen".')
+        if not temperature > 0:
+            raise OptionError("A temperature above 0.", repr(temperature))
+        self.prediction, self.temperature = prediction, temperature
+        self.attention_layers = None if attention_layers is None else list(attention_layers)
+        if self.attention_layers == []:
+            raise OptionError("At least one attention layer, or None for all.", "none")
 
     def _want(self) -> Want:
+        if self.attention == "none":
+            return super()._want()
         return Want(seen=["probs"], pool=True, first_row=True, site=self._site())
 
-    def _relevance(self, found: Record) -> Tensor:
-        layout = found.layout
-        psi = layout.silence_padding(super()._relevance(found))  # shape: (B, N)
-        A = torch.cat([found.attended(layer) for layer in found.layers], 1)  # shape: (B, L*H, N)
-        others = (found.pool != 1).to(psi)  # shape: (B, N), 0 at a CLS token, whose attention to itself is left out
-        patches = layout.patches(others).unsqueeze(1)
-        alpha = self._agreement(A[..., layout.prefix :] * patches, layout.patches(psi).unsqueeze(1) * patches)
-        attended = (alpha.softmax(-1).unsqueeze(-1) * A).sum(1)
-        return attended * psi
+    def _start(self, transformer: Transformer) -> int:
+        return self._taking_part(transformer)[0]
 
-    def _agreement(self, A: Tensor, psi: Tensor) -> Tensor:  # (B, L*H, n), (B, 1, n) -> (B, L*H)
-        return F.cosine_similarity(A, psi, dim=-1) if self.similarity == "cosine" else (A * psi).sum(-1)
+    def _taking_part(self, transformer: Transformer) -> list[int]:
+        """The blocks whose attention takes part, as 0 ... L-1."""
+        if self.attention_layers is None:
+            return list(range(len(transformer.blocks)))
+        return sorted({layer_index(transformer, layer) for layer in self.attention_layers})
+
+    def _relevance(self, found: Record) -> Tensor:
+        return self._seen_through(found, super()._relevance(found))
+
+    def _every(self, found: Record) -> Tensor:
+        return self._seen_through(found, super()._every(found))
+
+    def _seen_through(self, found: Record, psi: Tensor) -> Tensor:  # (B, N, ...) -> the same
+        """Every prediction map times the attention that agrees with it."""
+        if self.attention == "none":
+            return psi
+        maps = widened(found.layout.silence_padding(psi)).reshape(*psi.shape[:2], -1)  # shape: (B, N, C)
+        A = self._attention(found)
+        if self.attention == "mean":
+            attended = A.mean(1).unsqueeze(-1).expand_as(maps)
+        else:
+            attended = A.mT @ self._weights(self._agreement(found, maps))
+        return (attended * maps if self.prediction else attended).reshape(psi.shape)
+
+    def _attention(self, found: Record) -> Tensor:  # shape: (B, L*H, N)
+        """What the head's row attends to, in every head that takes part."""
+        return widened(torch.cat([found.attended(layer) for layer in self._taking_part(found.transformer)], 1))
+
+    def _agreement(self, found: Record, psi: Tensor) -> Tensor:  # (B, N, C) -> (B, L*H, C)
+        """Alpha: the similarity of every attention map with the prediction map of every class."""
+        others = (found.row.squeeze(1) != 1).to(psi)  # shape: (B, N), 0 at CLS: its attention to itself is left out
+        others[:, : found.layout.prefix] = 0
+        A, psi = self._attention(found) * others.unsqueeze(1), psi * others.unsqueeze(2)
+        if self.similarity == "cosine":
+            A, psi = F.normalize(A, dim=2), F.normalize(psi, dim=1)
+        return A @ psi
+
+    def _weights(self, alpha: Tensor) -> Tensor:  # (B, L*H, C) -> the same
+        """One softmax over all heads of all layers."""
+        return (alpha / self.temperature).softmax(1)

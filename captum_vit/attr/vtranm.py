@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, carried_back
+from captum_vit.attr.base import TokenAttribution, carried_back, one_of
 from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES
 
 TINY = 1e-8
+VARIANTS = ("paper", "tokentm")
 
 
 class VTranM(TokenAttribution):
@@ -35,15 +36,30 @@ class VTranM(TokenAttribution):
     excluded; value biases belong to their tokens, the output bias to nobody; LayerScale counts. With
     ``length=False`` the start is the identity, as in the paper's Table 4.
 
+    ``variant="tokentm"`` is the third-party form of it that was published with the LibraGrad paper: heads are
+    averaged first and share one W, vectors are compared before and after each *residual sum*, and the logit is
+    differentiated,
+
+    .. math:: U_{\mathrm{att}} = I + E_h[(\nabla_A f_c)^+] \odot E_h[A]\,W(x_l, x_{\mathrm{mid}}),\quad
+        U_{\mathrm{ff}} = I + W(x_{\mathrm{mid}}, x_{l+1}).
+
+    It reads no values and no output projection, so it runs on models whose heads the paper's form cannot tell
+    apart. In a post-norm block the stream is compared after its norms, where the source has none.
+
     Args:
         forward_func: the model, or a target module around it.
-        score: what is differentiated: ``"prob"`` as in the paper, ``"logit"``, or ``"auto"``.
+        score: what is differentiated: ``"prob"`` as in the paper, ``"logit"``, or ``"auto"``, which is
+            ``"logit"`` for ``variant="tokentm"``.
         aggregate: False is the paper's baseline, its equation 8 applied to the input: the first block's
             attention alone, without weights.
         length: count the ratio of lengths, and start from the input's lengths.
         direction: count the normalised exponential cosine correlation.
         feed_forward: include the update maps of the feed-forward layers.
         output: see :class:`TokenAttribution`.
+        variant: ``"paper"``, or ``"tokentm"``, which has no switches: it goes with ``score`` "logit" or "auto" alone.
+
+    Raises:
+        OptionError: an unknown option, or one that contradicts the variant.
 
     Source: VTranM (later published as TokenTM), equations 8 to 20.
     """
@@ -58,14 +74,17 @@ class VTranM(TokenAttribution):
         direction: bool = True,
         feed_forward: bool = True,
         output: str = "grid",
+        variant: str = "paper",
     ) -> None:
         super().__init__(forward_func, output=output)
-        if score not in SCORES:
-            raise OptionError(f"`score` must be one of {', '.join(map(repr, SCORES))}.", repr(score))
-        self.score, self.aggregate = score, aggregate
-        self.length, self.direction, self.feed_forward = length, direction, feed_forward
+        self.score, self.variant = one_of("score", score, SCORES), one_of("variant", variant, VARIANTS)
+        self.aggregate, self.length, self.direction, self.feed_forward = aggregate, length, direction, feed_forward
+        if variant == "tokentm":
+            _refuse_contradiction(score, aggregate and length and direction and feed_forward)
 
     def _want(self) -> Want:
+        if self.variant == "tokentm":
+            return Want(seen=["probs", "tokens", "mid", "out"], grads=["probs"], score="logit", pool=True)
         weighted = self.aggregate and (self.length or self.direction)
         kinds = ["probs", "tokens", *(["values"] if weighted else [])]
         if self.aggregate and self.feed_forward:
@@ -74,6 +93,8 @@ class VTranM(TokenAttribution):
 
     def _relevance(self, found: Record) -> Tensor:
         row = found.row  # shape: (B, 1, N)
+        if self.variant == "tokentm":
+            return self._tokentm(found, row).squeeze(1) * found.seen["tokens"][0].norm(dim=-1)
         if not self.aggregate:
             return (row + carried_back(row, found, 0)).squeeze(1)
         for layer in reversed(found.layers):
@@ -86,8 +107,19 @@ class VTranM(TokenAttribution):
     def _feed_forward_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, N)
         E = found.seen["mid"][layer]
         after = found.seen["before_norm" if found.transformer.post_norm else "out"][layer]
-        added = after - E
-        return self._weights(found, E.norm(dim=-1), added.norm(dim=-1), (E * added).sum(-1))
+        return self._change(found, E, after - E)
+
+    def _tokentm(self, found: Record, row: Tensor) -> Tensor:  # (B, 1, N) -> the same
+        for layer in reversed(found.layers):
+            before, mid, after = (found.seen[kind][layer] for kind in ("tokens", "mid", "out"))
+            row = row + row * self._change(found, mid, after).unsqueeze(1)
+            G, A = found.grads["probs"][layer].clamp(min=0).mean(1), found.seen["probs"][layer].mean(1)
+            row = row + row @ (G * A) * self._change(found, before, mid).unsqueeze(1)
+        return row
+
+    def _change(self, found: Record, E: Tensor, changed: Tensor) -> Tensor:  # (B, N, D) twice -> (B, N)
+        """The weight of each token, from its vector and what it became."""
+        return self._weights(found, E.norm(dim=-1), changed.norm(dim=-1), (E * changed).sum(-1))
 
     def _head_weights(self, found: Record, layer: int) -> Tensor | None:  # shape: (B, H, N)
         if not (self.length or self.direction):
@@ -110,6 +142,16 @@ class VTranM(TokenAttribution):
                 cosine = cosine.masked_fill(~(keep if cosine.dim() == 2 else keep.unsqueeze(1)), -torch.inf)
             weights = weights * cosine.softmax(-1)
         return weights
+
+
+def _refuse_contradiction(score: str, whole: bool) -> None:
+    """TokenTM has no switches, and differentiates the logit."""
+    if score == "prob" or not whole:
+        raise OptionError(
+            'variant="tokentm" as its authors run it: the gradient of the logit, and every part.',
+            'score="prob"' if score == "prob" else "a part switched off",
+            'variant="paper", whose parts can be switched off.',
+        )
 
 
 def output_map(transformer: Transformer, layer: int, heads: int) -> Tensor:  # shape: (H, d, D)

@@ -102,3 +102,26 @@ def necc(e: Tensor, e_tilde: Tensor, real: Tensor) -> Tensor:  # (N,)
     for k in real.nonzero().flatten().tolist():
         exponentials[k] = ((e[k] @ e_tilde[k]) / (e[k].norm() * e_tilde[k].norm())).exp()
     return exponentials / exponentials.sum()
+
+
+def tokentm(model: nn.Module, sample: Sample, target: Target) -> Tensor:  # (N,)
+    """The third-party variant: heads are averaged before they meet, and streams are compared after residual sums.
+
+    One W for all heads, from the block's input and the stream after attention; for feed-forward from that stream and
+    the block's output. The gradient is the logit's. Of a post-norm block, streams are those behind its norms.
+    """
+    p = forward(model, sample)
+    n = len(p.tokens)
+    identity = torch.eye(n, dtype=torch.float64)
+    gradients = torch.autograd.grad(value(p, target), [b.a for b in p.blocks])
+    contribution = torch.diag(torch.stack([p.blocks[0].x[j].detach().norm() for j in range(n)]))
+    for block, gradient in zip(p.blocks, gradients, strict=True):
+        attention, evidence = torch.zeros(n, n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.float64)
+        for h in range(p.net.heads):
+            attention += block.a[h].detach() / p.net.heads
+            evidence += gradient[h].clamp(min=0) / p.net.heads
+        w_attention = torch.diag(weights_of(block.x, block.mid, p.real, True, True))
+        w_feed_forward = torch.diag(weights_of(block.mid, block.out, p.real, True, True))
+        contribution = (identity + (attention @ w_attention) * evidence) @ contribution
+        contribution = (identity + w_feed_forward) @ contribution
+    return contribution[0]

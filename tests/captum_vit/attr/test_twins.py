@@ -39,7 +39,21 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         lambda m: cv.PredicAtt(m, 1, similarity="cosine", **TOKENS),
         lambda m, x, c: prediction_map.predic_att(m, x, c, layer=1, similarity="cosine"),
     ),
+    **{
+        f"PredicAtt with {options}": (
+            lambda m, options=options: cv.PredicAtt(m, **options, **TOKENS),
+            lambda m, x, c, options=options: prediction_map.predic_att(m, x, c, **options),
+        )
+        for options in (
+            {"attention": "mean", "prediction": False},
+            {"prediction": False},
+            {"attention": "mean"},
+            {"attention_layers": [0, 2], "temperature": 0.1},
+            {"attention_layers": [1], "similarity": "cosine", "temperature": 3.0},
+        )
+    },
     "VTranM": (lambda m: cv.VTranM(m, **TOKENS), vtranm.vtranm),
+    "VTranM as TokenTM": (lambda m: cv.VTranM(m, variant="tokentm", **TOKENS), vtranm.tokentm),
     "VTranM of logits": (
         lambda m: cv.VTranM(m, score="logit", **TOKENS),
         lambda m, x, c: vtranm.vtranm(m, x, c, score="logit"),
