@@ -167,14 +167,35 @@ def clip() -> Case:
     return Case(cv.TextSimilarity(redrawn(transformers.CLIPModel(config)), torch.randn(CLASSES, 16)), image())
 
 
-@case("HF BERT")
-def bert() -> Case:
-    """A padded batch."""
-    config = transformers.BertConfig(**SIZES, vocab_size=50, max_position_embeddings=16, num_labels=CLASSES)
-    lengths = torch.tensor([9, 6, 4])
-    mask = (torch.arange(9) < lengths.unsqueeze(1)).long()
-    ids = torch.randint(1, 50, (3, 9)) * mask
-    return Case(redrawn(transformers.BertForSequenceClassification(config)), ids, (mask,))
+VOCABULARY = {"vocab_size": 50, "max_position_embeddings": 24}
+DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 4, "share_att_key": True}
+WINDOW = {
+    "layer_types": ["full_attention", "sliding_attention", "full_attention"], "local_attention": 4,
+    "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+def padded() -> tuple[Tensor, Tensor]:
+    """Ids and mask of a padded batch."""
+    mask = (torch.arange(9) < torch.tensor([[9], [6], [4]])).long()
+    return torch.randint(3, 50, (3, 9)) * mask, mask
+
+
+def text_case(name: str, family: str, **kwargs: Any) -> None:
+    @case(name)
+    def build() -> Case:
+        config = getattr(transformers, f"{family}Config")(**SIZES | VOCABULARY | kwargs, num_labels=CLASSES)
+        ids, mask = padded()
+        return Case(redrawn(getattr(transformers, f"{family}ForSequenceClassification")(config)), ids, (mask,))
+
+    TEXTS.append(name)
+
+
+TEXTS: list[str] = []
+text_case("HF BERT", "Bert")
+text_case("HF DistilBERT", "DistilBert", dim=24, n_layers=3, n_heads=3, hidden_dim=48)
+text_case("HF DeBERTa-v2", "DebertaV2", conv_kernel_size=3, **DEBERTA)
+text_case("HF ModernBERT", "ModernBert", **WINDOW)
 
 
 # -- torchvision -----------------------------------------------------------------------------------------------

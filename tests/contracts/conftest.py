@@ -4,11 +4,11 @@ import pytest
 
 import captum_vit as cv
 from tests.contracts.pairs import IMAGES, pairs
-from tests.models import CASES, SLICE
+from tests.models import CASES, SLICE, TEXTS
 
 pytest.register_assert_rewrite("tests.contracts.closeness")
 
-MODELS = {"pair": tuple(CASES), "image_pair": IMAGES, "slice_pair": SLICE}
+MODELS = {"pair": tuple(CASES), "image_pair": IMAGES, "text_pair": tuple(TEXTS), "slice_pair": SLICE}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

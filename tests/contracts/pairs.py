@@ -11,9 +11,9 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 import captum_vit as cv
-from tests.models import CASES, SLICE, Case
+from tests.models import CASES, SLICE, TEXTS, Case
 
-IMAGES = tuple(name for name in CASES if name != "HF BERT")
+IMAGES = tuple(name for name in CASES if name not in TEXTS)
 SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 
 # What a method refuses by name, and says so: see test_bad_input.

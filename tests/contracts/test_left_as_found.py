@@ -30,9 +30,10 @@ def call(pair: Pair):
 def sites(pair: Pair) -> list[nn.Module]:
     """The blocks, every norm, and every linear layer outside the blocks: pooling, projections, heads."""
     model = pair.case.forward_func
-    blocks = cv.spec_of(model).blocks
+    transformer = cv.spec_of(model)
+    blocks = transformer.blocks
     inside = {module for block in blocks for module in block.modules()}
-    norms = [m for m in model.modules() if type(m).__name__.endswith("Norm")]
+    norms = [m for m in transformer.tower.modules() if type(m).__name__.endswith("Norm")]
     heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
     return [*blocks, *norms, *heads]
 

@@ -12,7 +12,7 @@ from torch import nn
 import captum_vit as cv
 from tests.contracts.closeness import TOLERANCE, assert_close
 from tests.contracts.pairs import Pair, explain
-from tests.models import CASES
+from tests.models import CASES, TEXTS
 
 
 def on_vit(method: str) -> Attribution:
@@ -81,11 +81,11 @@ def test_shapes(pair):
     """Grid, tokens and pixels are three views of one relevance."""
     method, case = pair.on(), pair.case
     maps = {}
-    for method.output in ("tokens", "grid") if pair.model == "HF BERT" else ("tokens", "grid", "pixels"):
+    for method.output in ("tokens", "grid") if pair.model in TEXTS else ("tokens", "grid", "pixels"):
         maps[method.output] = explain(method, case)
     tokens, grid = maps["tokens"], maps["grid"]
     assert tokens.shape[0] == grid.shape[0] == 3
-    if pair.model == "HF BERT":
+    if pair.model in TEXTS:
         assert tokens.shape == case.inputs.shape
         assert torch.equal(tokens, grid)
         return
