@@ -88,7 +88,7 @@ class PredictionMap(TokenAttribution):
                 "nothing" if tokens is None else f"shape {tuple(tokens.shape)}",
                 "an int for a block, or the block itself.",
             )
-        said = readout(self.model, found.transformer, tokens, found.layout.prefix, found.inputs, found.args)
+        said = readout(self.model, found.transformer, tokens, found.layout, found.inputs, found.args)
         return transform(said, self.score, self.model)
 
     def _relevance(self, found: Record) -> Tensor:

@@ -71,6 +71,12 @@ def image_tower(model: nn.Module) -> Spec:
     )
 
 
+@register_spec("transformers.CLIPTextModel", "transformers.SiglipTextModel")
+def text_tower(model: nn.Module) -> Spec:
+    """The text towers of CLIP (causal, read at the end of the text) and SigLIP (read at the last place)."""
+    return image_tower(model)
+
+
 @register_spec("transformers.CLIPModel", "transformers.SiglipModel")
 def image_and_text(model: nn.Module) -> Spec:
     """Refused as they are: a target says which tower is explained, and against which texts."""
@@ -111,3 +117,24 @@ def distilbert(model: nn.Module) -> Spec:
         last_norm="output_layer_norm",
         family=_family(model),
     )
+
+
+@register_spec("transformers.DebertaV2Model")
+def deberta_v2(model: nn.Module) -> Spec:
+    """DeBERTa-v2 and v3: blocks return ``(tokens, None)``, and a convolution may follow the first."""
+    return Spec(
+        blocks="encoder.layer",
+        attn="attention.self",
+        out_proj="attention.output.dense",
+        mid="intermediate",
+        last_norm="output.LayerNorm",
+        entry="encoder",
+        returns=lambda tokens: (tokens, None),
+        family=_family(model),
+    )
+
+
+@register_spec("transformers.ModernBertModel")
+def modernbert(model: nn.Module) -> Spec:
+    """ModernBERT: pre-norm, gated units, and sliding windows in most blocks."""
+    return Spec(blocks="layers", attn="attn", out_proj="attn.Wo", mid="mlp_norm", family=_family(model))

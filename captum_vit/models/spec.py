@@ -35,6 +35,9 @@ class Spec:
             merged heads and ``out_proj`` (methods that read per-head vectors refuse such a model).
         pool: row weights, a function of ``(n_tokens, prefix)`` giving (N,), for heads that mix several
             poolings; rows that turn out not to be read get none. None means found by running the model.
+        entry: from the tower to the module whose first input are the tokens that enter the first block, where
+            others read them beside it (a convolution, as in DeBERTa). None means the block alone.
+        returns: what a block returns, from the tokens that leave it; None means these tokens alone.
         family: a name for people.
     """
 
@@ -46,6 +49,8 @@ class Spec:
     last_norm: Path | None = None
     attn_extra: tuple[str, ...] = ()
     pool: Callable[[int, int], Tensor] | None = None
+    entry: Path | None = None
+    returns: Callable[[Tensor], Any] | None = None
     family: str = "custom"
 
 
@@ -64,6 +69,11 @@ class Transformer:
     @property
     def post_norm(self) -> bool:
         return self.spec.last_norm is not None
+
+    def entrance(self, layer: int) -> nn.Module:
+        """The module whose first input are the tokens that enter a block."""
+        entry = self.spec.entry if layer == 0 else None
+        return self.blocks[layer] if entry is None else follow(self.tower, entry)
 
     def part(self, block: nn.Module, path: Path) -> Any:
         """A part of a block; refused by name if it is not there."""

@@ -75,8 +75,22 @@ def explicit(
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    probs = probabilities(scores(query, key, attn_mask, is_causal, scale))
+    s = scores(query, key, attn_mask, is_causal, scale)
+    blind = _blind(attn_mask)
+    probs = probabilities(s) if blind is None else probabilities(s.masked_fill(blind, 0)).masked_fill(blind, 0)
     return Attention(probs, value, probs @ value)
+
+
+def _blind(attn_mask: Tensor | None) -> Tensor | None:  # shape: (..., Nq, 1)
+    """Queries that may see no key at all (padding far from the text, under a sliding window); None if there are none.
+
+    Fused kernels give them zeros, where a softmax would give NaN to everyone.
+    """
+    if attn_mask is None:
+        return None
+    hidden = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask.isneginf()
+    blind = hidden.all(-1, keepdim=True)
+    return blind if blind.any() else None
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def reading_point(transformer: Transformer, layer: int) -> Site:
     """Where a block's attention reads: after the pre-attention norm, or the block's input if post-norm."""
     block = block_of(transformer, layer)
     if transformer.post_norm:
-        return Site(block, "input")
+        return Site(transformer.entrance(layer_index(transformer, layer)), "input")
     return Site(transformer.part(block, transformer.spec.attn), "input")
 
 

@@ -173,7 +173,7 @@ class _Probe:
     def attach(self, watch: Watch) -> None:
         spec, blocks = self.transformer.spec, self.transformer.blocks
         for layer, block in enumerate(blocks):
-            watch.at(Site(block, "input"), self._enter(layer))
+            watch.at(Site(self.transformer.entrance(layer), "input"), self._enter(layer))
             if layer >= self.start:
                 parts = {"attn_in": spec.attn, "mid": spec.mid, "before_norm": spec.last_norm}
                 for kind, path in parts.items():

@@ -11,7 +11,21 @@ from timm.models import vision_transformer
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
 
 import captum_vit as cv
-from tests.models import CLASSES, PICTURE, SIZES, TIMM, Case, image, redrawn, timm_vit
+from tests.models import (
+    CLASSES,
+    DEBERTA,
+    PICTURE,
+    SIZES,
+    TEXTS,
+    TIMM,
+    VOCABULARY,
+    WINDOW,
+    Case,
+    image,
+    padded,
+    redrawn,
+    timm_vit,
+)
 
 MORE: dict[str, Callable[[], Case]] = {}
 
@@ -51,21 +65,24 @@ _bare("HF DINOv3 gated", "DINOv3ViT", use_gated_mlp=True, hidden_act="silu")
 _bare("HF DINOv2 tower", "Dinov2", use_swiglu_ffn=True)
 
 
-def _text(family: str, **kwargs: Any) -> None:
-    def build() -> Case:
-        sizes = {"vocab_size": 50, "max_position_embeddings": 24, "num_labels": CLASSES}
-        config = getattr(transformers, f"{family}Config")(**SIZES | sizes | kwargs)
-        model = redrawn(getattr(transformers, f"{family}ForSequenceClassification")(config))
-        mask = (torch.arange(9) < torch.tensor([[9], [6], [4]])).long()
-        return Case(model, torch.randint(3, 50, (3, 9)), (mask,))
+WINDOWS = ["full_attention", "sliding_attention", "sliding_attention"]
 
-    MORE[f"HF {family}"] = build
+
+def _text(name: str, family: str, **kwargs: Any) -> None:
+    def build() -> Case:
+        config = getattr(transformers, f"{family}Config")(**SIZES | VOCABULARY | kwargs, num_labels=CLASSES)
+        model = redrawn(getattr(transformers, f"{family}ForSequenceClassification")(config))
+        ids, mask = padded()
+        return Case(model, torch.where(mask.bool(), ids, config.pad_token_id), (mask,))
+
+    MORE[name] = build
 
 
 for family in ("Roberta", "XLMRoberta", "Camembert"):
-    _text(family)
-_text("Electra", embedding_size=16)
-_text("DistilBert", dim=24, n_layers=3, n_heads=3, hidden_dim=48)
+    _text(f"HF {family}", family)
+_text("HF Electra", "Electra", embedding_size=16)
+_text("HF DeBERTa-v3", "DebertaV2", norm_rel_ebd="layer_norm", **DEBERTA, position_biased_input=False)
+_text("HF ModernBERT mean", "ModernBert", classifier_pooling="mean", **WINDOW | {"layer_types": WINDOWS})
 
 
 def _siglip_text() -> Case:
@@ -118,8 +135,9 @@ KNOWN: dict[str, tuple[int, str]] = {
     "HF SigLIP": (0, "patches"),
     "HF CLIP classifier": (1, "patches"),
     "HF SigLIP texts": (0, "attention"),
-    "HF BERT": (0, "CLS"),
-    **{f"HF {family}": (0, "CLS") for family in ("Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert")},
+    **{name: (0, "CLS") for name in TEXTS},
+    **{f"HF {family}": (0, "CLS") for family in ("Roberta", "XLMRoberta", "Camembert", "Electra", "DeBERTa-v3")},
+    "HF ModernBERT mean": (0, "words"),
 }
 GRIDS = {"timm ViT non-square": (4, 6), "timm ViT dynamic size": (6, 3)}
 NO_HEAD_VECTORS = {

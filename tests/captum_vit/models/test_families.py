@@ -65,8 +65,11 @@ def test_prefix_grid_and_pooling_are_found(name: str):
         "patches": [0.0] * prefix + [1 / n_patches] * n_patches,
         "half": [0.5] + [0.0] * (prefix - 1) + [0.5 / n_patches] * n_patches,
     }
-    wanted = attended(name) if read == "attention" else torch.tensor([weights[read]] * 2, dtype=torch.float64)
-    assert torch.allclose(found.pool, wanted, atol=EXACT)
+    if read == "words":
+        wanted = found.layout.keep / found.layout.keep.sum(1, keepdim=True)
+    else:
+        wanted = attended(name) if read == "attention" else torch.tensor([weights[read]] * 2)
+    assert torch.allclose(found.pool, wanted.double(), atol=EXACT)
 
 
 def attended(name: str) -> Tensor:
@@ -123,8 +126,8 @@ def test_a_sub_network_is_the_rest_of_the_model(name: str):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_readout_of_a_token_is_the_head_on_copies_of_it(name: str):
     case, found = precise(name), seen(name)
-    model, rows, prefix = case.forward_func, found.seen["out"][2], found.layout.prefix
-    said = readout(model, found.transformer, rows, prefix, found.inputs, found.args)
+    model, rows = case.forward_func, found.seen["out"][2]
+    said = readout(model, found.transformer, rows, found.layout, found.inputs, found.args)
     whole = SubNetwork(model, found.transformer, len(found.transformer.blocks))
     for i in (0, rows.shape[1] - 1):
         copies = rows[:, i : i + 1].expand_as(rows).contiguous()
