@@ -4,6 +4,7 @@
 >>> cv.LayerCDAM(model).attribute(images, target=281)
 """
 
+from captum_vit import studies
 from captum_vit.attr import (
     CAT,
     METHODS,
@@ -68,6 +69,7 @@ __all__ = [
     "Explanation",
     "doctor",
     "Report",
+    "studies",
     # targets: what is explained
     "ConceptSimilarity",
     "TextSimilarity",

@@ -4,6 +4,7 @@ Pictures    overlay, panels, blend
 Text        text, TokenText
 Both        Explanation
 Colours     scale_of, Scale, SIGNED, POSITIVE
+Studies     in viz.studies; the results of captum_vit.studies call them by ``.plot()``
 
 Figures are made without pyplot: no window opens, and no global state changes.
 """
