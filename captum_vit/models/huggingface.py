@@ -60,8 +60,9 @@ def dinov3(model: nn.Module) -> Spec:
 
 
 @register_spec("transformers.CLIPVisionTransformer", "transformers.CLIPVisionModel", "transformers.SiglipVisionModel")
-def image_tower(model: nn.Module) -> Spec:
-    """The image towers of CLIP and SigLIP."""
+@register_spec("transformers.CLIPTextModel", "transformers.SiglipTextModel")
+def tower(model: nn.Module) -> Spec:
+    """The towers of CLIP and SigLIP. CLIP reads a text, causally, at its end; SigLIP at the last place."""
     return Spec(
         blocks="encoder.layers",
         attn="self_attn",
@@ -69,12 +70,6 @@ def image_tower(model: nn.Module) -> Spec:
         mid="layer_norm2",
         family=_family(model),
     )
-
-
-@register_spec("transformers.CLIPTextModel", "transformers.SiglipTextModel")
-def text_tower(model: nn.Module) -> Spec:
-    """The text towers of CLIP (causal, read at the end of the text) and SigLIP (read at the last place)."""
-    return image_tower(model)
 
 
 @register_spec("transformers.CLIPModel", "transformers.SiglipModel")

@@ -1,0 +1,31 @@
+"""What is explained, as a forward function: logits, a concept, a text, a margin.
+
+Each is a small module that returns (batch, n_targets), so every method explains it with ``target=k``,
+Captum's own included; and each holds the model, so the transformer inside is found.
+"""
+
+from captum_vit.targets.concepts import ConceptSimilarity
+from captum_vit.targets.image_text import TextSimilarity
+from captum_vit.targets.scores import (
+    Direction,
+    FromLayer,
+    Logits,
+    Margin,
+    Scalar,
+    TargetModule,
+    from_layer,
+    logits_of,
+)
+
+__all__ = [
+    "ConceptSimilarity",
+    "Direction",
+    "FromLayer",
+    "Logits",
+    "Margin",
+    "Scalar",
+    "TargetModule",
+    "TextSimilarity",
+    "from_layer",
+    "logits_of",
+]

@@ -1,0 +1,91 @@
+"""How near an embedding is to concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_vit.errors import InputError, OptionError
+from captum_vit.models.output import scores_of
+from captum_vit.targets.scores import TargetModule, constant
+
+
+def similarity_to(
+    x: Tensor,  # shape: (B, D)
+    references: Tensor,  # shape: (K, D)
+    kind: str,
+) -> Tensor:  # shape: (B, K)
+    """``"dot"``, ``"cosine"``, or ``"neg_l2"`` (minus the distance, so that higher is nearer)."""
+    references = references.to(x)
+    if kind == "dot":
+        return x @ references.T
+    if kind == "cosine":
+        return F.normalize(x, dim=-1) @ F.normalize(references, dim=-1).T
+    return -(x.unsqueeze(1) - references).norm(dim=-1)
+
+
+def _checked_similarity(kind: str) -> str:
+    if kind not in ("dot", "cosine", "neg_l2"):
+        raise OptionError("`similarity` must be 'dot', 'cosine' or 'neg_l2'.", repr(kind))
+    return kind
+
+
+class ConceptSimilarity(TargetModule):
+    r"""How near an image's embedding is to each of several concepts.
+
+    .. math:: g_k = \langle l(X), l_k \rangle
+
+    ``l(X)`` is what the model's last linear layer reads (for CLS pooling the CLS token after the final norm),
+    or the output itself of a model without a head; ``l_k`` is a concept's embedding.
+
+    Args:
+        model: an image or text model.
+        embeddings: (K, D), one concept in each row.
+        similarity: ``"dot"`` as in the paper, ``"cosine"``, or ``"neg_l2"``.
+
+    Source: the CDAM paper, equations 3 and 4.
+    """
+
+    embeddings: Tensor
+
+    def __init__(self, model: nn.Module, embeddings: Tensor, similarity: str = "dot") -> None:
+        super().__init__(model)
+        if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
+            got = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
+            raise InputError("Concept embeddings of shape (K, D).", str(got), "embeddings.unsqueeze(0) for one.")
+        self.similarity = _checked_similarity(similarity)
+        self.names: list[str] | None = None
+        self.register_buffer("embeddings", constant(embeddings))
+
+    @classmethod
+    def from_images(cls, model: nn.Module, images: Mapping[str, Tensor], similarity: str = "dot") -> ConceptSimilarity:
+        """Concepts from examples: the mean embedding of each named batch of images, in their order."""
+        with torch.no_grad():
+            means = [embedding(model, batch).mean(0) for batch in images.values()]
+        made = cls(model, torch.stack(means), similarity)
+        made.names = list(images)
+        return made
+
+    def forward(self, *inputs: Any) -> Tensor:  # shape: (B, K)
+        return similarity_to(embedding(self.model, *inputs), self.embeddings, self.similarity)
+
+
+def embedding(model: nn.Module, *inputs: Any) -> Tensor:  # shape: (B, D)
+    """What the model's last linear layer reads, found by looking; the output of a model without one."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append((args[0], output))
+
+    handles = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, nn.Linear)]
+    try:
+        scores = scores_of(model(*inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    read = [x for x, y in seen if y is scores]
+    return read[-1] if read else scores.flatten(1)

@@ -1,0 +1,139 @@
+"""Scores of the model itself: its logits, as a function of a layer, a margin, a direction, any function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.models.output import scores_of
+from captum_vit.trace.gradient import literal_module
+from captum_vit.trace.site import Site
+
+
+class TargetModule(nn.Module):
+    """A forward function around a model. It shares the model and leaves its mode alone.
+
+    ``raw_scores`` says that outputs are not class logits, so no softmax is taken of them; ``tower`` names
+    the part to explain where the model holds several transformers.
+    """
+
+    raw_scores = True
+
+    def __init__(self, model: nn.Module, tower: nn.Module | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self._towers = (model if tower is None else tower,)  # in a tuple: it names a part, it does not own it
+
+    @property
+    def tower(self) -> nn.Module:
+        """Where the transformer to explain is looked for."""
+        return self._towers[0]
+
+
+class Logits(TargetModule):
+    """The scores of a model as one tensor, whatever object it returns."""
+
+    raw_scores = False
+
+    def forward(self, *inputs: Any) -> Tensor:  # shape: (B, K)
+        return scores_of(self.model(*inputs))
+
+
+def logits_of(model: nn.Module) -> Logits:
+    """A forward function that returns the logits tensor, so Captum's own methods explain the model too.
+
+    Example:
+        >>> Saliency(logits_of(hugging_face_model)).attribute(pixel_values, target=3)
+    """
+    return Logits(model)
+
+
+class FromLayer(TargetModule):
+    """The scores as a function of a layer's activation: token space becomes the input space.
+
+    ``forward(activation, *inputs)`` runs the model on its inputs with the activation put in place of the
+    layer's own. Captum's infidelity, sensitivity and integrated gradients then work on tokens.
+    """
+
+    raw_scores = False
+
+    def __init__(self, model: nn.Module, layer: nn.Module | str) -> None:
+        super().__init__(model)
+        self.site = Site(literal_module(model, layer), "output")
+
+    def forward(self, activation: Tensor, *inputs: Any) -> Tensor:
+        handle = self.site.hook(lambda _: activation)
+        try:
+            return scores_of(self.model(*inputs))
+        finally:
+            handle.remove()
+
+    def activation(self, *inputs: Any) -> Tensor:
+        """The layer's activation for these inputs, detached: what ``forward`` takes first."""
+        seen: list[Tensor] = []
+        handle = self.site.hook(lambda x: seen.append(x.detach()))
+        try:
+            with torch.no_grad():
+                self.model(*inputs)
+        finally:
+            handle.remove()
+        return seen[-1]
+
+
+def from_layer(model: nn.Module, layer: nn.Module | str) -> FromLayer:
+    """The model as a function of the output of one of its layers.
+
+    Example:
+        >>> f = from_layer(model, "blocks.11.norm1")
+        >>> InputXGradient(f).attribute(f.activation(x), target=3, additional_forward_args=(x,))
+    """
+    return FromLayer(model, layer)
+
+
+def constant(x: Tensor) -> Tensor:
+    """A copy without a graph that a later backward pass may use, also if it was computed in inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        return x.clone().detach()
+
+
+class Margin(TargetModule):
+    """How much more the model speaks for one class than for another: (B, 1), logit a minus logit b."""
+
+    def __init__(self, model: nn.Module, for_class: int, against_class: int) -> None:
+        super().__init__(model)
+        self.pair = for_class, against_class
+
+    def forward(self, *inputs: Any) -> Tensor:
+        scores = scores_of(self.model(*inputs))
+        a, b = self.pair
+        return scores[:, a : a + 1] - scores[:, b : b + 1]
+
+
+class Direction(TargetModule):
+    """The outputs along one direction g (K,): (B, 1), the sum of g_k times output k."""
+
+    direction: Tensor
+
+    def __init__(self, model: nn.Module, direction: Tensor) -> None:
+        super().__init__(model)
+        self.register_buffer("direction", constant(direction))
+
+    def forward(self, *inputs: Any) -> Tensor:
+        scores = scores_of(self.model(*inputs))
+        return (scores * self.direction.to(scores)).sum(-1, keepdim=True)
+
+
+class Scalar(TargetModule):
+    """Any function of what the model returns, as (B,) or (B, K) scores."""
+
+    def __init__(self, model: nn.Module, function: Callable[[Any], Tensor]) -> None:
+        super().__init__(model)
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Tensor:
+        scores = self.function(self.model(*inputs))
+        return scores.unsqueeze(-1) if scores.dim() == 1 else scores
