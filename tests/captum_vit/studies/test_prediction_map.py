@@ -145,3 +145,10 @@ def test_what_has_no_classes_is_refused() -> None:
 
 def test_depth_is_every_block() -> None:
     assert per_layer(reference_vit(), (reference_images(), 1)).pooled.accuracy.shape == (2, DEPTH)
+
+
+def test_half_precision_is_read_as_well() -> None:
+    model, images = reference_vit(), reference_images()
+    wanted, found = per_layer(model, (images, LABELS)), per_layer(model.bfloat16(), (images, LABELS))
+    assert found.reads_cls and found.pooled.entropy.dtype == torch.float32
+    assert (found.patches.entropy - wanted.patches.entropy).abs().max() < 0.1
