@@ -11,6 +11,7 @@ from captum_vit.attr.base import PRODUCTS, TokenAttribution, gradient_x_input
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rules import checked_rule
 
 
 class CAT(TokenAttribution):
@@ -22,11 +23,13 @@ class CAT(TokenAttribution):
     is zero for patches, since a patch reaches the logit there through a LayerNorm that is free of scale.
 
     Departs from the original, which pairs gradients with block outputs; we take block inputs as the
-    SkipPLUS paper does, so that PLUS over InputXGradient is exactly this method.
+    SkipPLUS paper does, so that PLUS over InputXGradient is exactly this method. The rules are an addition.
 
     Args:
         forward_func: the model, or a target module around it.
         start_layer: the first block of the sum.
+        rule: what the gradient is: ``"grad"`` the plain one; ``"frozen"`` with attention, norms and gates held
+            constant, which is PLUS over DecompX; ``"libra"`` LibraGrad's, which differs from it in gated units.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
 
     Source: Qiang et al., AttCAT; the CAT of its ablation.
@@ -34,8 +37,11 @@ class CAT(TokenAttribution):
 
     outputs = PRODUCTS
 
-    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+    def __init__(
+        self, forward_func: nn.Module, start_layer: int = 0, *, rule: str = "grad", output: str = "grid"
+    ) -> None:
         super().__init__(forward_func, start_layer, output=output)
+        self.rule = checked_rule(rule)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -43,7 +49,7 @@ class CAT(TokenAttribution):
         return True
 
     def _want(self) -> Want:
-        return Want(grads=["tokens"])
+        return Want(grads=["tokens"], rule=self.rule)
 
     def _start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)

@@ -45,7 +45,7 @@ class DecompX(TokenAttribution):
         return True
 
     def _want(self) -> Want:
-        return Want(grads=["tokens"], frozen=True)
+        return Want(grads=["tokens"], rule="frozen")
 
     def _start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)

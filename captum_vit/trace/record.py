@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import Attention, AttentionTap
 from captum_vit.trace.pooling import pooling_weights
-from captum_vit.trace.rules import Frozen
+from captum_vit.trace.rules import rule_modes
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.site import Site, Visit
 from captum_vit.trace.watch import Watch
@@ -73,7 +72,7 @@ class Want:
             block normalises last, ``out`` leaves the block.
         grads: kinds whose gradient is needed too.
         score: what is differentiated, ``"logit"``, ``"prob"`` or ``"auto"``.
-        frozen: build the graph under the frozen rule.
+        rule: the rule under which the graph is built, of ``RULES``.
         pool: find the rows that the head reads.
         first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
             much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
@@ -83,7 +82,7 @@ class Want:
     seen: Collection[str] = ()
     grads: Collection[str] = ()
     score: str = "logit"
-    frozen: bool = False
+    rule: str = "grad"
     pool: bool = False
     first_row: bool = False
     site: Site | None = None
@@ -113,7 +112,7 @@ def record(
     watch = Watch(model, transformer)
     probe = _Probe(transformer, want, start)
     probe.attach(watch)
-    modes: list[TorchFunctionMode] = [Frozen()] if want.frozen else []
+    modes = rule_modes(want.rule)
     if want.pool or want.kinds & ATTENTION:
         modes.append(
             AttentionTap(probe.see_attention, want.first_row)

@@ -1,9 +1,12 @@
 """Rules for the backward pass: the forward values stay, some factors count as constants.
 
-Under the frozen rule a network is linear in its tokens up to its biases: attention probabilities,
-the deviation in every norm, the slope of every activation and the gate of every gated unit are held at
-the values they have. Gradient x input then *is* the decomposition that DecompX carries forward token by
-token, and relevance is lost only to biases.
+- ``"grad"``: the plain gradient.
+- ``"frozen"``: a network is linear in its tokens up to its biases. Attention probabilities, the deviation in
+  every norm, the slope of every activation and the gate of every gated unit are held at the values they have.
+  Gradient x input then *is* the decomposition that DecompX carries forward token by token, and relevance is
+  lost only to biases.
+- ``"libra"``: the balanced gradients of LibraGrad. The same, but of a gated unit both streams carry half of the
+  gradient, as either could be called the gate. Relevance is lost only to biases here too.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from captum_vit.errors import OptionError
 from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
 
 ACTIVATIONS = {
@@ -91,6 +95,18 @@ class FrozenActivation(torch.autograd.Function):
         return grad * slope, None
 
 
+class Halved(torch.autograd.Function):
+    """The same values, half the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 0.5
+
+
 class Frozen(TorchFunctionMode):
     """Inside this context every forward pass builds its graph under the frozen rule.
 
@@ -112,8 +128,8 @@ class Frozen(TorchFunctionMode):
             return FrozenLayerNorm.apply(*_positional(_NORM, args, kwargs))
         if func is F.rms_norm:
             return FrozenRMSNorm.apply(*_positional(_RMS, args, kwargs))
-        if func in PRODUCTS:
-            return func(*_gated(args), **kwargs)
+        if func in PRODUCTS and _gated(args):
+            return self.gated_product(func, args, kwargs)
         result = func(*args, **kwargs)
         if func in SOFTMAX or func in GATES or func in DEVIATIONS:
             return result.detach()
@@ -121,6 +137,40 @@ class Frozen(TorchFunctionMode):
             result = FrozenActivation.apply(args[0], result.detach())
             result._is_activation = True
         return result
+
+    def gated_product(self, func: Any, factors: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Of two streams multiplied, the activated one is held constant."""
+        held: Tensor = func(*(f.detach() if _activated(f) else f for f in factors), **kwargs)
+        return held
+
+
+class Libra(Frozen):
+    """Inside this context every forward pass builds its graph under LibraGrad's balanced gradients.
+
+    As :class:`Frozen`, but a product of an activation and another stream hands half of the gradient to each:
+    the product counts both streams once, so without halving their shares would sum to twice its value.
+    """
+
+    def gated_product(self, func: Any, factors: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Both streams carry half of the gradient."""
+        half: Tensor = Halved.apply(func(*factors, **kwargs))
+        return half
+
+
+_MODES: dict[str, list[type[TorchFunctionMode]]] = {"grad": [], "frozen": [Frozen], "libra": [Libra]}
+RULES = tuple(_MODES)
+
+
+def checked_rule(rule: str) -> str:
+    """The rule, if there is one of that name."""
+    if rule not in RULES:
+        raise OptionError(f"`rule` must be one of {', '.join(map(repr, RULES))}.", repr(rule))
+    return rule
+
+
+def rule_modes(rule: str) -> list[TorchFunctionMode]:
+    """The modes inside which a forward pass builds its graph under a rule; none for the plain gradient."""
+    return [mode() for mode in _MODES[checked_rule(rule)]]
 
 
 _NORM = {"input": None, "normalized_shape": None, "weight": None, "bias": None, "eps": 1e-5}
@@ -132,8 +182,11 @@ def _positional(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[st
     return list((defaults | dict(zip(defaults, args, strict=False)) | kwargs).values())
 
 
-def _gated(factors: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of two streams multiplied, the activated one is held constant."""
-    if not all(isinstance(f, Tensor) and f.requires_grad for f in factors):
-        return factors
-    return tuple(f.detach() if hasattr(f, "_is_activation") else f for f in factors)
+def _gated(factors: tuple[Any, ...]) -> bool:
+    """Whether these are two streams, one of them activated; a parameter is no stream."""
+    streams = all(isinstance(f, Tensor) and f.requires_grad and not isinstance(f, nn.Parameter) for f in factors)
+    return streams and any(map(_activated, factors))
+
+
+def _activated(x: Any) -> bool:
+    return hasattr(x, "_is_activation")

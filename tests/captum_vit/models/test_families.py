@@ -139,8 +139,9 @@ def test_the_readout_of_a_token_is_the_head_on_copies_of_it(name: str):
         assert (cls - output(case)[[0, 1], case.target]).abs().max() < EXACT
 
 
+@pytest.mark.parametrize("rule", ["frozen", "libra"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_without_biases_the_decomposition_is_complete(name: str):
+def test_without_biases_the_decomposition_is_complete(name: str, rule: str):
     """DecompX over all tokens, prefix included, sums to the logit, from every start layer."""
     case = precise(name)
     model = copy.deepcopy(case.forward_func)
@@ -149,7 +150,7 @@ def test_without_biases_the_decomposition_is_complete(name: str):
             leaf = parameter.rpartition(".")[2]
             if "bias" in leaf and "relative" not in leaf and "table" not in leaf:
                 values.zero_()
-    found = recorded(case._replace(forward_func=model), Want(grads=["tokens"], frozen=True))
+    found = recorded(case._replace(forward_func=model), Want(grads=["tokens"], rule=rule))
     logit = found.output[[0, 1], case.target]
     for layer in found.layers:
         parts = (found.seen["tokens"][layer] * found.grads["tokens"][layer]).sum((1, 2))

@@ -1,0 +1,92 @@
+"""The backward rule as an axis of its own: what each promises, and where they agree."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import captum_vit as cv
+from captum_vit.trace.rules import rule_modes
+from tests.models import CASES
+from tests.references.models import reference_images, reference_vit
+
+TARGETS = [1, 4]
+WITH_RULE = [cv.CAT]
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def explained(make, name: str, **options) -> Tensor:
+    case = CASES[name]()
+    method = make(case.forward_func, output="tokens", **options)
+    return method.attribute(case.inputs, case.target, case.additional_forward_args or None)
+
+
+@pytest.mark.parametrize("method", WITH_RULE)
+def test_an_unknown_rule_is_refused(method):
+    with pytest.raises(cv.OptionError, match="rule"):
+        method(reference_vit(), rule="lrp")
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_cat_under_the_frozen_rule_is_plus_over_decompx(start: int):
+    model, images = reference_vit(layer_scale=True), reference_images()
+    decomposed = cv.SkipPLUS(cv.DecompX(model), start_layer=start).attribute(images, target=TARGETS)
+    close(cv.CAT(model, start, rule="frozen").attribute(images, target=TARGETS), decomposed)
+    close(cv.CAT(model, start, rule="libra").attribute(images, target=TARGETS), decomposed)
+
+
+def test_plus_takes_the_rule_of_what_it_wraps():
+    model, images = reference_vit(), reference_images()
+    for rule in ("grad", "frozen", "libra"):
+        method = cv.CAT(model, rule=rule)
+        close(cv.PLUS(method).attribute(images, target=TARGETS), method.attribute(images, target=TARGETS))
+
+
+@pytest.mark.parametrize("name", ["timm ViT", "timm CLIP ViT", "HF CLIP", "HF BERT", "torchvision ViT"])
+def test_without_gated_units_libra_is_frozen(name: str):
+    frozen, libra, grad = (explained(cv.CAT, name, rule=rule) for rule in ("frozen", "libra", "grad"))
+    assert torch.equal(frozen, libra)
+    assert not torch.allclose(frozen, grad, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["timm EVA-02", "HF ModernBERT"])
+def test_gated_units_tell_libra_from_frozen(name: str):
+    frozen, libra = (explained(cv.CAT, name, rule=rule) for rule in ("frozen", "libra"))
+    assert not torch.allclose(frozen, libra, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("rule", "wanted"), [("frozen", (0.0, 1.0)), ("libra", (0.5, 0.5))])
+def test_what_each_stream_of_a_gated_unit_contributes(rule: str, wanted: tuple[float, float]):
+    """Gradient x value of a and b in silu(3a) b, by the value of the product: together all of it."""
+    a, b = torch.tensor(2.0, requires_grad=True), torch.tensor(5.0, requires_grad=True)
+    with rule_modes_of(rule):
+        y = F.silu(3 * a) * b
+    grads = torch.autograd.grad(y, [a, b], materialize_grads=True)
+    assert y == F.silu(3 * a) * b
+    assert [(g * x / y).item() for g, x in zip(grads, (a, b), strict=True)] == pytest.approx(wanted)
+
+
+def rule_modes_of(rule: str) -> TorchFunctionMode:
+    (mode,) = rule_modes(rule)
+    return mode
+
+
+@pytest.mark.parametrize("rule", ["frozen", "libra"])
+def test_a_learned_scale_behind_an_activation_is_no_stream(rule: str):
+    """Whether parameters ask for a gradient must not matter."""
+    x = torch.linspace(-2, 3, 6, dtype=torch.float64, requires_grad=True)
+    scale = nn.Parameter(x.detach().flip(0))
+    grads = []
+    for trainable in (True, False):
+        scale.requires_grad_(trainable)
+        with rule_modes_of(rule):
+            y = F.gelu(x) * scale
+        grads += torch.autograd.grad(y.sum(), x)
+    close((grads[0] * x).detach(), y.detach())
+    assert torch.equal(*grads)
