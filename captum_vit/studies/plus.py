@@ -44,7 +44,7 @@ class Cutoffs:
         return torch.tensor([_number(score(maps, self.target)) for maps in self.maps], dtype=torch.float64)
 
     def plot(self, picture: Picture, sample: int = 0, **style: Any) -> Figure:
-        """The maps of one image side by side, a column for each start layer.
+        """The maps of one image side by side, a column for each start layer; all signed if one of them is.
 
         Args:
             picture: what the model saw, (3, H, W) in [0, 1] or PIL.
@@ -52,11 +52,9 @@ class Cutoffs:
             style: keywords of :func:`captum_vit.viz.panels`.
         """
         names = {0: "PLUS", self.middle: "SkipPLUS"}
-        return panels(
-            picture,
-            {f"m = {m}\n{names.get(m, '')}": maps[sample : sample + 1] for m, maps in enumerate(self.maps)},
-            **style,
-        )
+        maps = self.maps[:, sample]
+        columns = {f"m = {m}\n{names.get(m, '')}": relevance[None] for m, relevance in enumerate(maps)}
+        return panels(picture, columns, **{"signed": bool((maps < 0).any()), **style})
 
 
 def cutoffs(method: Attribution, inputs: Any, target: Any = None, additional_forward_args: Any = None) -> Cutoffs:

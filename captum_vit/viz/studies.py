@@ -42,7 +42,7 @@ def layer_curves(
     figure = _figure(2.9 * len(measures), 2.5)
     for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
         for colour, (kind, by_measure) in zip(SERIES, kinds.items(), strict=False):
-            _mean_line(axes, finite(by_measure[measure]), colour, kind)
+            _mean_line(axes, finite(by_measure[measure]), colour, kind, most=1.0 if measure == "accuracy" else np.inf)
         _block_axis(axes, by_measure[measure].shape[1])
         axes.set_title(measure, fontsize=10, color=INK, loc="left", pad=16)
         axes.text(0, 1.03, _UNITS.get(measure, ""), transform=axes.transAxes, fontsize=7.5, color=FAINT)
@@ -186,13 +186,14 @@ def _weight_bars(axes: Axes, weights: Tensor, start: float) -> None:
     axes.text(start, -0.12, "weight", fontsize=8, color=FAINT)
 
 
-def _mean_line(axes: Axes, values: Tensor, colour: str, label: str) -> None:
-    """The mean over samples, and the band in which it lies."""
+def _mean_line(axes: Axes, values: Tensor, colour: str, label: str, most: float) -> None:
+    """The mean over samples, and the band in which it lies; no measure is below 0 or above ``most``."""
     mean, blocks = values.mean(0).numpy(), np.arange(values.shape[1])
     axes.plot(blocks, mean, color=colour, lw=1.8, marker="o", ms=3.5, label=label, zorder=3)
     if len(values) > 1:
         half = 1.96 * (values.std(0) / len(values) ** 0.5).numpy()
-        axes.fill_between(blocks, mean - half, mean + half, color=colour, alpha=0.16, lw=0, zorder=2)
+        low, high = (mean - half).clip(0), (mean + half).clip(max=most)
+        axes.fill_between(blocks, low, high, color=colour, alpha=0.16, lw=0, zorder=2)
 
 
 def _block_axis(axes: Axes, depth: int, label: str = "block") -> None:
