@@ -36,6 +36,7 @@ from captum_vit.errors import (
 from captum_vit.explain import Explanation, explain
 from captum_vit.models import Spec, register_spec, spec_of
 from captum_vit.targets import (
+    AnswerSpan,
     ConceptSimilarity,
     Direction,
     Margin,
@@ -73,6 +74,7 @@ __all__ = [
     # targets: what is explained
     "ConceptSimilarity",
     "TextSimilarity",
+    "AnswerSpan",
     "Margin",
     "Direction",
     "Scalar",

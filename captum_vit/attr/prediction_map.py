@@ -71,8 +71,9 @@ class PredictionMap(TokenAttribution):
         return Want(site=self._site())
 
     def _every(self, found: Record) -> Tensor:  # shape: (B, N, C)
-        """The maps of all classes."""
-        return self._readings(found)
+        """The maps of all classes; of a head that scores every token, what it says of each."""
+        scores = self._readings(found)
+        return scores.squeeze(2) if scores.dim() == 4 else scores
 
     def _site(self) -> Site:
         layer = -1 if self.layer is None else self.layer
@@ -93,8 +94,9 @@ class PredictionMap(TokenAttribution):
 
     def _relevance(self, found: Record) -> Tensor:
         scores = self._readings(found)  # shape: (B, N, C)
-        n_tokens = scores.shape[1]
-        return select(scores.flatten(0, 1), repeat_target(found.target, n_tokens)).unflatten(0, (-1, n_tokens))
+        batch, n_tokens = scores.shape[:2]
+        everywhere = scores.flatten(0, 1).expand(batch * n_tokens, *found.output.shape[1:])
+        return select(everywhere, repeat_target(found.target, n_tokens)).unflatten(0, (batch, n_tokens))
 
 
 class PredicAtt(PredictionMap):

@@ -198,7 +198,8 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
         return f"{listed}, equally" if len(read) == 2 else listed
     even = bool(torch.allclose(pool[read], pool[read[0]], rtol=1e-2))
     if even:
-        return f"mean of {'the patches' if read == list(patches) else f'{len(read)} tokens'}"
+        kind = "the patches" if layout.grid is not None else "the tokens"
+        return f"mean of {kind if read == list(patches) else f'{len(read)} tokens'}"
     if 0 in names and torch.allclose(pool[patches.start :], pool[-1], rtol=1e-2):
         return f"CLS ({float(pool[0]):.0%}) and the mean of the patches"
     return f"attention over {len(read)} tokens"

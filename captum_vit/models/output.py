@@ -21,6 +21,9 @@ def scores_of(output: Any) -> Tensor:  # shape: (B, K)
             return found
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
+    if hasattr(output, "start_logits"):
+        hint = "captum_vit.AnswerSpan(model), with target=(position, 0) for the start."
+        raise TraceError("Scores in one tensor.", "start and end logits of a span", hint)
     raise TraceError(
         f"A model that returns a tensor, or an object with one of {', '.join(_NAMES)}.",
         type(output).__name__,

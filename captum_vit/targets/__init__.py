@@ -7,6 +7,7 @@ Captum's own included; and each holds the model, so the transformer inside is fo
 from captum_vit.targets.concepts import ConceptSimilarity
 from captum_vit.targets.image_text import TextSimilarity
 from captum_vit.targets.scores import (
+    AnswerSpan,
     Direction,
     FromLayer,
     Logits,
@@ -18,6 +19,7 @@ from captum_vit.targets.scores import (
 )
 
 __all__ = [
+    "AnswerSpan",
     "ConceptSimilarity",
     "Direction",
     "FromLayer",

@@ -137,3 +137,20 @@ class Scalar(TargetModule):
     def forward(self, *inputs: Any) -> Tensor:
         scores = self.function(self.model(*inputs))
         return scores.unsqueeze(-1) if scores.dim() == 1 else scores
+
+
+class AnswerSpan(TargetModule):
+    """Where an answer starts and ends, for question answering: (B, T, 2), the two logits of each token.
+
+    ``target=(position, 0)`` asks what makes the answer start at that token, ``(position, 1)`` what makes it
+    end there; a list of such pairs asks for each sample.
+
+    Example:
+        >>> LayerCDAM(AnswerSpan(model)).attribute(ids, (17, 0), (mask, token_type_ids))  # doctest: +SKIP
+    """
+
+    names = ("start", "end")
+
+    def forward(self, *inputs: Any) -> Tensor:  # shape: (B, T, 2)
+        said = self.model(*inputs)
+        return torch.stack([said.start_logits, said.end_logits], -1)

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from captum._utils.typing import TargetType
 from torch import Tensor
 
 from captum_vit.errors import TraceError
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import Attention
+from captum_vit.trace.score import select
 
 
 def pooling_weights(
     transformer: Transformer,
     layout: TokenLayout,
-    output: Tensor,  # shape: (B, K)
+    output: Tensor,  # shape: (B, K), or (B, ..., K)
+    target: TargetType,
     rows: Tensor | None,  # shape: (B, N, D), what leaves the last block
     attentions: list[Attention],  # those after the last block
 ) -> Tensor:  # shape: (B, N), rows sum to 1
     """The generalised CLS row: one-hot for CLS pooling, equal for mean pooling, attended for attention pooling.
 
     A row is read if a gradient arrives there from a fixed mixture of all outputs (no single output need
-    depend on it, nor does a target have to be known).
+    depend on it, nor does a target have to be known). Of a head that scores every token, those of the target's
+    token are mixed, if a target is given.
     """
-    mixture = torch.cos(torch.arange(1, output[0].numel() + 1, device=output.device, dtype=output.dtype))
-    score = (output.reshape(len(output), -1) * mixture).sum()
+    score = _mixed(output, target)
     probs = [a.probs for a in attentions if a.probs.requires_grad]
     if rows is None or not score.requires_grad:
         raise TraceError("An output that depends on the last block.", "an output without a graph")
@@ -43,3 +48,19 @@ def pooling_weights(
     if transformer.spec.pool is not None:
         read = read * transformer.spec.pool(layout.n_tokens, layout.prefix).to(output)
     return read / read.sum(-1, keepdim=True)
+
+
+def _mixed(output: Tensor, target: TargetType) -> Tensor:
+    """A scalar that depends on every output, or on every one at the target's place."""
+    places = [_place(one, output.dim() - 2) for one in (target if isinstance(target, list) else [target])]
+    if all(places):
+        mixture = torch.cos(torch.arange(1, output.shape[-1] + 1, device=output.device, dtype=output.dtype))
+        mixed = (output * mixture).sum(-1)
+        return select(mixed, places if isinstance(target, list) else places[0]).sum()
+    mixture = torch.cos(torch.arange(1, output[0].numel() + 1, device=output.device, dtype=output.dtype))
+    return (output.reshape(len(output), -1) * mixture).sum()
+
+
+def _place(target: Any, depth: int) -> tuple[int, ...]:
+    """Of (position, class) the position; nothing of a class alone."""
+    return (target if isinstance(target, tuple) else (target,) if isinstance(target, int) else ())[: max(depth, 0)]

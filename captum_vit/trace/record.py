@@ -124,7 +124,7 @@ def record(
     found = Record(transformer, watch.layout(probe.n_tokens), output.detach(), {}, start=start)
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.pool:
-        found.pool = pooling_weights(transformer, found.layout, output, probe.last_rows, probe.pool_attention)
+        found.pool = pooling_weights(transformer, found.layout, output, target, probe.last_rows, probe.pool_attention)
         if want.first_row and found.pool[:, 1:].any():
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
     if want.grads:

@@ -20,6 +20,7 @@ READS = {
     "CLS": "CLS",
     "pair": "CLS and token 1, equally",
     "patches": "mean of the patches",
+    "words": "mean of the tokens",
     "half": "CLS (50%) and the mean of the patches",
 }
 
