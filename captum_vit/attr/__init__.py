@@ -13,6 +13,7 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.attr.cat import CAT
 from captum_vit.attr.cdam import LayerCDAM
 from captum_vit.attr.decompx import DecompX
+from captum_vit.attr.full_grad import FullGrad, FullGradPlus
 from captum_vit.attr.plus import PLUS, SkipPLUS
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.attr.random import RandomAttribution
@@ -28,6 +29,8 @@ METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
     "SkipPLUS(DecompX)": lambda model: SkipPLUS(DecompX(model)),
     "PLUS(InputXGradient)": lambda model: PLUS(InputXGradient(model)),
     "CAT": CAT,
+    "FullGrad": FullGrad,
+    "FullGradPlus": FullGradPlus,
     "GenAtt": GenAtt,
     "PLUS(GenAtt)": lambda model: PLUS(GenAtt(model)),
     "RawAttention": RawAttention,
@@ -42,6 +45,8 @@ __all__ = [
     "PLUS",
     "AttentionRollout",
     "DecompX",
+    "FullGrad",
+    "FullGradPlus",
     "GenAtt",
     "LayerCDAM",
     "PredicAtt",

@@ -109,14 +109,19 @@ class AttentionTap(TorchFunctionMode):
         see: called with each :class:`Attention`.
         first_row: report the first query's probabilities alone, (B, H, 1, Nk). The model's own kernel then
             runs, and the row is computed beside it: a share of 1 / N of the work, and no gradient.
+        when: asked before each attention whether it is wanted; others run as they are.
     """
 
-    def __init__(self, see: Callable[[Attention], None], first_row: bool = False) -> None:
+    def __init__(
+        self, see: Callable[[Attention], None], first_row: bool = False, when: Callable[[], bool] = lambda: True
+    ) -> None:
         super().__init__()
-        self.see, self.first_row = see, first_row
+        self.see, self.first_row, self.when = see, first_row, when
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.when():
+            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             if not self.first_row:
                 return self._report(explicit(*args, **kwargs)).context
@@ -175,7 +180,8 @@ def unpacked_multi_head(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """``F.multi_head_attention_forward`` in calls that a mode can see: three projections, attention, one more.
 
-    Inputs are (N, B, D) as there. Attention weights are not returned: who wants them reads the tap.
+    Inputs are (N, B, D) as there; the calls have the batch first. Attention weights are not returned: who wants
+    them reads the tap.
     """
     if any(x is not None for x in (bias_k, bias_v, static_k, static_v)) or add_zero_attn or query.dim() != 3:
         raise TraceError(
@@ -189,13 +195,13 @@ def unpacked_multi_head(
     biases: Any = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
 
     def heads(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # (N, B, D) -> (B, H, N, d)
-        return F.linear(x, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
+        return F.linear(x.transpose(0, 1), weight, bias).unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
     q, k, v = map(heads, (query, key, value), weights, biases)
     mask = _merged_mask(attn_mask, key_padding_mask, q, k)
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal and mask is None)
-    merged = context.permute(2, 0, 1, 3).flatten(2)
-    return F.linear(merged, out_proj_weight, out_proj_bias), None
+    merged = context.transpose(1, 2).flatten(2)
+    return F.linear(merged, out_proj_weight, out_proj_bias).transpose(0, 1), None
 
 
 def _merged_mask(attn_mask: Tensor | None, padding: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:

@@ -30,19 +30,20 @@ def pooling_weights(
     token are mixed, if a target is given.
     """
     score = _mixed(output, target)
-    probs = [a.probs for a in attentions if a.probs.requires_grad]
+    read_by = [a for a in attentions if a.context.requires_grad]
     if rows is None or not score.requires_grad:
         raise TraceError("An output that depends on the last block.", "an output without a graph")
-    by_rows, *by_probs = torch.autograd.grad(score, [rows, *probs], retain_graph=True, allow_unused=True)
+    places = [rows, *(a.context for a in read_by)]
+    by_rows, *by_context = torch.autograd.grad(score, places, retain_graph=True, allow_unused=True)
     if by_rows is None or not by_rows.any():
         raise TraceError(
             "A head that reads the last block.",
             "no gradient at any of its rows",
             "a trained head: one that is all zeros (as torchvision initialises it) gives the same output for all.",
         )
-    for p, g in zip(probs, by_probs, strict=True):
+    for attention, g in zip(read_by, by_context, strict=True):
         if g is not None and g.any():  # an attention pooling that feeds the output
-            attended = p.detach().mean((1, 2))
+            attended = attention.probs.detach().mean((1, 2))
             return torch.nn.functional.pad(attended, (layout.n_tokens - attended.shape[1], 0))
     read = by_rows.ne(0).any(-1).to(output.dtype)
     if transformer.spec.pool is not None:

@@ -29,22 +29,30 @@ def decompose(p: Pass, target: int, start: int = 0) -> Tensor:  # (N + 1,)
     x = p.blocks[start - p.start].x.detach()
     with torch.no_grad():
         sub = run(p.net, x, p.real, start)
-        sources = [*range(len(x)), "bias"]
-        return torch.stack([source_part(sub, x, k)[target] for k in sources])
+        biases = bias_part(sub, torch.ones_like(x[:, :1]))
+        return torch.stack([*(token_part(sub, x, k) for k in range(len(x))), biases])[:, target]
 
 
-def source_part(p: Pass, x: Tensor, k: int | str) -> Tensor:  # (C,)
-    """What source k, a token or "bias", contributes to all logits."""
-    biased = k == "bias"
+def token_part(p: Pass, x: Tensor, k: int) -> Tensor:  # (C,)
+    """What token k contributes to all logits."""
     c = torch.zeros_like(x)
-    if not biased:
-        c[k] = x[k]
+    c[k] = x[k]
+    return carried(p, c, torch.zeros_like(x[:, :1]))
+
+
+def bias_part(p: Pass, where: Tensor) -> Tensor:  # (C,)
+    """What the biases contribute to all logits that are added to the tokens where `where` (N, 1) is one."""
+    return carried(p, torch.zeros_like(p.tokens), where)
+
+
+def carried(p: Pass, c: Tensor, biased: Tensor) -> Tensor:  # (C,)
+    """The part C (N, D) of the tokens, carried through all layers, which add biases where `biased` (N, 1) is one."""
     for l, block in enumerate(p.blocks, p.start):
         c = through_block(p.net, p.net.blocks[l], block, c, biased)
-    return through_readout(p, c[0], biased)
+    return through_readout(p, c[0], biased[0])
 
 
-def through_block(net: Network, w: BlockWeights, block: Block, c: Tensor, biased: bool) -> Tensor:  # (N, D)
+def through_block(net: Network, w: BlockWeights, block: Block, c: Tensor, biased: Tensor) -> Tensor:  # (N, D)
     """C at the output of a block from C at its input: norms before the sub-layers, or behind the residual sums."""
     if net.post_norm:
         c = normed(w.norm1, block.x + block.attended, c + attended(w, block, c, biased), biased)
@@ -53,24 +61,24 @@ def through_block(net: Network, w: BlockWeights, block: Block, c: Tensor, biased
     return c + fed_forward(w, block, normed(w.norm2, block.mid, c, biased), biased)
 
 
-def attended(w: BlockWeights, block: Block, c: Tensor, biased: bool) -> Tensor:  # (N, D)
+def attended(w: BlockWeights, block: Block, c: Tensor, biased: Tensor) -> Tensor:  # (N, D)
     heads, _, d = block.v.shape
     total = torch.zeros_like(c)
     for h in range(heads):
         rows = slice(h * d, (h + 1) * d)
-        v = c @ w.value.weight[rows].T + (w.value.bias[rows] if biased else 0)
+        v = c @ w.value.weight[rows].T + biased * w.value.bias[rows]
         for i in range(len(c)):
             z = block.a[h, i] @ v  # sum_j A_ij v_j
             total[i] += w.project.weight[:, rows] @ z
-    return total + w.project.bias if biased else total
+    return total + biased * w.project.bias
 
 
-def fed_forward(w: BlockWeights, block: Block, c: Tensor, biased: bool) -> Tensor:  # (N, D)
+def fed_forward(w: BlockWeights, block: Block, c: Tensor, biased: Tensor) -> Tensor:  # (N, D)
     slope = gelu(block.pre) / block.pre
     return linear(w.fc2, slope * linear(w.fc1, c, biased), biased)
 
 
-def through_readout(p: Pass, c: Tensor, biased: bool) -> Tensor:  # (C,)
+def through_readout(p: Pass, c: Tensor, biased: Tensor) -> Tensor:  # (C,)
     """Final norm of a ViT, or pooler and tanh of BERT, then the classifier, for the CLS row c (D,)."""
     if p.net.norm is not None:
         c = normed(p.net.norm, p.tokens[0], c, biased)
@@ -80,10 +88,10 @@ def through_readout(p: Pass, c: Tensor, biased: bool) -> Tensor:  # (C,)
     return linear(p.net.classifier, c, biased)
 
 
-def linear(m: Linear, c: Tensor, biased: bool) -> Tensor:
-    return c @ m.weight.T + m.bias if biased else c @ m.weight.T
+def linear(m: Linear, c: Tensor, biased: Tensor) -> Tensor:
+    return c @ m.weight.T + biased * m.bias
 
 
-def normed(m: Norm, full: Tensor, c: Tensor, biased: bool) -> Tensor:
+def normed(m: Norm, full: Tensor, c: Tensor, biased: Tensor) -> Tensor:
     part = (c - c.mean(-1, keepdim=True)) / m.deviation(full) * m.weight
-    return part + m.bias if biased else part
+    return part + biased * m.bias

@@ -23,7 +23,7 @@ class Linear(NamedTuple):
     """y = W x + b."""
 
     weight: Tensor  # (out, in)
-    bias: Tensor  # (out,)
+    bias: Tensor  # (out,), or (N, out) where every token has its own
 
     def __call__(self, x: Tensor) -> Tensor:
         return x @ self.weight.T + self.bias
@@ -33,7 +33,7 @@ class Norm(NamedTuple):
     """y = (x - mean) / sqrt(var + eps) * gamma + beta, over channels."""
 
     weight: Tensor  # (D,)
-    bias: Tensor  # (D,)
+    bias: Tensor  # (D,) or (N, D)
     eps: float
 
     def deviation(self, x: Tensor) -> Tensor:
@@ -195,9 +195,9 @@ def block(net: Network, l: int, x: Tensor, keys: Tensor, t: Tensor | None = None
     elif t is None:
         t = w.norm1(x)
     rows = [slice(h * d, (h + 1) * d) for h in range(net.heads)]
-    q = torch.stack([t @ w.query.weight[r].T + w.query.bias[r] for r in rows])
-    k = torch.stack([t @ w.key.weight[r].T + w.key.bias[r] for r in rows])
-    v = torch.stack([t @ w.value.weight[r].T + w.value.bias[r] for r in rows])
+    q = torch.stack([t @ w.query.weight[r].T + w.query.bias[..., r] for r in rows])
+    k = torch.stack([t @ w.key.weight[r].T + w.key.bias[..., r] for r in rows])
+    v = torch.stack([t @ w.value.weight[r].T + w.value.bias[..., r] for r in rows])
     scores = [q[h] @ k[h].T / math.sqrt(d) for h in range(net.heads)]
     a = torch.stack([softmax(torch.where(keys, s, torch.full_like(s, HIDDEN))) for s in scores])
     z = torch.stack([a[h] @ v[h] for h in range(net.heads)])

@@ -14,7 +14,7 @@ from tests.references import plus as bases
 from tests.references.attention import attention_rollout, raw_attention
 from tests.references.attention_gradient import cat, gen_att, grad_sam, one_layer_gen_att
 from tests.references.cdam import cdam, cdam_channels, closed_form, integrated_cdam, smooth_cdam
-from tests.references.decompx import decompose, decompx, source_part
+from tests.references.decompx import decompose, decompx, token_part
 from tests.references.forward import Sample, bert_forward, forward, run, value, vit_forward
 from tests.references.models import (
     CLASSES,
@@ -250,7 +250,7 @@ def test_decompx_and_the_biases_sum_to_the_logit(case, start: int):
 def test_decompx_gives_nothing_to_a_patch_that_nobody_reads(vit):
     p = forward(*vit, hide={l: [4] for l in range(DEPTH)})
     x = p.blocks[0].x.detach()
-    assert (source_part(p, x, 4) == 0).all() and (source_part(p, x, 5) != 0).all()
+    assert (token_part(p, x, 4) == 0).all() and (token_part(p, x, 5) != 0).all()
 
 
 def test_plus_of_known_bases_is_a_known_method(case):

@@ -14,7 +14,7 @@ from tests.models import CASES
 from tests.references.models import reference_images, reference_vit
 
 TARGETS = [1, 4]
-WITH_RULE = [cv.CAT]
+WITH_RULE = [cv.CAT, cv.FullGrad, cv.FullGradPlus]
 
 
 def close(found: Tensor, wanted: Tensor) -> None:

@@ -16,7 +16,7 @@ from captum.attr import Attribution, InputXGradient
 from torch import Tensor, nn
 
 import captum_vit as cv
-from tests.references import attention, attention_gradient, cdam, decompx, plus, prediction_map, vtranm
+from tests.references import attention, attention_gradient, cdam, decompx, full_grad, plus, prediction_map, vtranm
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
 FLOAT64, FLOAT32 = 1e-9, 1e-5
@@ -80,6 +80,16 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         lambda m, x, c: plus.plus(m, x, c, plus.gen_att_base, [0, 2]),
     ),
     "CAT": (lambda m: cv.CAT(m, **TOKENS), attention_gradient.cat),
+    "FullGrad": (lambda m: cv.FullGrad(m, **TOKENS), full_grad.full_grad),
+    "FullGradPlus": (lambda m: cv.FullGradPlus(m, **TOKENS), full_grad.full_grad_plus),
+    **{
+        f"{method.__name__} from block {start} under the {rule} rule": (
+            lambda m, method=method, start=start, rule=rule: method(m, start, rule=rule, **TOKENS),
+            lambda m, x, c, twin=twin, start=start, rule=rule: twin(m, x, c, start, rule),
+        )
+        for method, twin in ((cv.FullGrad, full_grad.full_grad), (cv.FullGradPlus, full_grad.full_grad_plus))
+        for start, rule in ((0, "frozen"), (1, "grad"), (1, "frozen"))
+    },
     "GenAtt": (lambda m: cv.GenAtt(m, **TOKENS), attention_gradient.gen_att),
     "RawAttention": (lambda m: cv.RawAttention(m, **TOKENS), lambda m, x, c: attention.raw_attention(m, x)),
     "AttentionRollout": (

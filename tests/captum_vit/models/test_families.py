@@ -157,6 +157,20 @@ def test_without_biases_the_decomposition_is_complete(name: str, rule: str):
         assert ((parts - logit) / logit).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("rule", ["frozen", "libra"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_with_biases_the_decomposition_is_complete_too(name: str, rule: str):
+    """From every start layer gradient x input and all biases from there on sum to the logit; none is missed."""
+    case = precise(name)
+    found = recorded(case, Want(grads=["tokens"], rule=rule, pool=True, biases=True))
+    assert (found.pool - seen(name).pool).abs().max() < EXACT, "the rows that the head reads, under any rule"
+    logit = found.output[[0, 1], case.target]
+    for layer in found.layers:
+        parts = (found.seen["tokens"][layer] * found.grads["tokens"][layer]).sum((1, 2))
+        parts = parts + sum(found.biases_of(later).sum(1) for later in found.layers[layer:])
+        assert ((parts - logit) / logit).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_method_explains_every_family(name: str):
     case = precise(name)

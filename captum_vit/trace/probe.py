@@ -1,0 +1,146 @@
+"""What a method wants to see of a pass, and the probe that follows it from block to block and keeps that."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_vit.errors import TraceError
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.attention import Attention
+from captum_vit.trace.site import Site, Visit
+from captum_vit.trace.watch import Watch
+
+KINDS = ("tokens", "attn_in", "probs", "values", "context", "mid", "before_norm", "out")
+ATTENTION = {"probs", "values", "context"}
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a method needs to see: kinds of tensors, kinds of gradients, and how the graph is built.
+
+    Args:
+        seen: kinds to keep, of ``KINDS``: ``tokens`` enter the block, ``attn_in`` enters the attention,
+            ``mid`` is the stream between attention and feed-forward, ``before_norm`` what a post-norm
+            block normalises last, ``out`` leaves the block.
+        grads: kinds whose gradient is needed too.
+        score: what is differentiated, ``"logit"``, ``"prob"`` or ``"auto"``.
+        rule: the rule under which the graph is built, of ``RULES``.
+        pool: find the rows that the head reads.
+        biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``pool``
+            and gradients.
+        first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
+            much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
+        site: one more place whose tensor is kept.
+    """
+
+    seen: Collection[str] = ()
+    grads: Collection[str] = ()
+    score: str = "logit"
+    rule: str = "grad"
+    pool: bool = False
+    biases: bool = False
+    first_row: bool = False
+    site: Site | None = None
+
+    @property
+    def kinds(self) -> set[str]:
+        return {*self.seen, *self.grads}
+
+
+class Probe:
+    """Follows a pass from block to block and keeps what is wanted."""
+
+    def __init__(self, transformer: Transformer, want: Want, start: int) -> None:
+        self.transformer, self.want, self.start = transformer, want, start
+        self.seen: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        self.pool_attention: list[Attention] = []
+        self.last_rows: Tensor | None = None
+        self.at_site: Tensor | None = None
+        self.n_tokens = 0
+        self.place = 0  # the last block that was entered; after the blocks their number
+        self.done = False  # all blocks are behind
+        self._block: int | None = None
+
+    def attach(self, watch: Watch) -> None:
+        spec, blocks = self.transformer.spec, self.transformer.blocks
+        for layer, block in enumerate(blocks):
+            watch.at(Site(self.transformer.entrance(layer), "input"), self._enter(layer))
+            if layer >= self.start:
+                parts = {"attn_in": spec.attn, "mid": spec.mid, "before_norm": spec.last_norm}
+                for kind, path in parts.items():
+                    if kind in self.want.kinds and path is not None:
+                        site = Site(self.transformer.part(block, path), "input")
+                        watch.at(site, self._keep(kind, layer))
+            watch.at(Site(block, "output"), self._leave(layer, last=layer == len(blocks) - 1))
+        if self.want.site is not None:
+            watch.at(self.want.site, self._keep_site)
+
+    def _keep_site(self, x: Tensor) -> None:
+        self.at_site = x
+
+    def _keep(self, kind: str, layer: int) -> Visit:
+        return lambda x: self.seen[kind].__setitem__(layer, x)
+
+    def _enter(self, layer: int) -> Visit:
+        def visit(x: Tensor) -> Tensor | None:
+            self._block, self.place, self.n_tokens = layer, layer, x.shape[1]
+            leaf = None
+            if layer == self.start and self.want.grads:
+                torch.set_grad_enabled(True)
+                leaf = x = x.detach().requires_grad_()
+            if "tokens" in self.want.kinds and layer >= self.start:
+                self.seen["tokens"][layer] = x
+            return leaf
+
+        return visit
+
+    def _leave(self, layer: int, last: bool) -> Visit:
+        def visit(x: Tensor) -> Tensor | None:
+            self._block, self.place, self.done = None, layer + last, last
+            rows = None
+            if last and self.want.pool:
+                if not x.requires_grad:
+                    torch.set_grad_enabled(True)
+                    rows = x = x.detach().requires_grad_()
+                self.last_rows = x
+            if "out" in self.want.kinds and layer >= self.start:
+                self.seen["out"][layer] = x
+            return rows
+
+        return visit
+
+    def see_attention(self, attention: Attention) -> None:
+        if self._block is None:
+            if self.done:
+                self.pool_attention.append(attention)
+            return
+        if self._block < self.start:
+            return
+        for kind, tensor in vars(attention).items():
+            if kind in self.want.kinds:
+                if self._block in self.seen[kind]:
+                    raise TraceError(
+                        "One attention in every block.",
+                        f"more than one in block {self._block}",
+                        "a method that does not read attention, such as LayerCDAM or DecompX.",
+                    )
+                self.seen[kind][self._block] = tensor
+
+    def refuse_silence(self) -> None:
+        """A kind that was not seen in some block would otherwise be a map of nothing."""
+        layers = range(self.start, len(self.transformer.blocks))
+        for kind in self.want.kinds:
+            missing = [layer for layer in layers if layer not in self.seen[kind]]
+            if missing:
+                raise TraceError(
+                    f"The {kind} of every block from {self.start} on.",
+                    f"nothing seen in blocks {missing}",
+                    "an attention that runs in Python as softmax and matmul or through PyTorch's "
+                    "scaled_dot_product_attention; for flash or flex kernels load the model with "
+                    'attn_implementation="sdpa", and pass the bare model, not one that runs in other threads.',
+                )
