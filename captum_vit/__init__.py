@@ -41,6 +41,7 @@ from captum_vit.targets import (
     AnswerSpan,
     ConceptSimilarity,
     Direction,
+    ImageSimilarity,
     Margin,
     Scalar,
     TextSimilarity,
@@ -78,6 +79,7 @@ __all__ = [
     # targets: what is explained
     "ConceptSimilarity",
     "TextSimilarity",
+    "ImageSimilarity",
     "AnswerSpan",
     "Margin",
     "Direction",

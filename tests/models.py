@@ -124,6 +124,7 @@ timm_case("timm BEiT", timm.models.beit.Beit, use_abs_pos_emb=False, use_rel_pos
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 48}
 PICTURE = {"image_size": 32, "patch_size": 8}
+VOCABULARY = {"vocab_size": 50, "max_position_embeddings": 24}
 
 
 def hugging_face_case(name: str, family: str, head: str = "ForImageClassification", **kwargs: Any) -> None:
@@ -158,16 +159,20 @@ vision_case("HF SigLIP", "Siglip")
 vision_case("HF CLIP classifier", "CLIP")
 
 
+def clip_model() -> nn.Module:
+    vision = transformers.CLIPVisionConfig(**SIZES, **PICTURE).to_dict()
+    numbers = {"pad_token_id": 0, "bos_token_id": 48, "eos_token_id": 49}
+    text = transformers.CLIPTextConfig(**SIZES | VOCABULARY, **numbers).to_dict()
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    return redrawn(transformers.CLIPModel(config))
+
+
 @case("HF CLIP")
 def clip() -> Case:
     """More texts than images in a batch: a bank of them must never be mixed up with the batch."""
-    vision = transformers.CLIPVisionConfig(**SIZES, **PICTURE).to_dict()
-    text = transformers.CLIPTextConfig(**SIZES, vocab_size=30).to_dict()
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-    return Case(cv.TextSimilarity(redrawn(transformers.CLIPModel(config)), torch.randn(CLASSES, 16)), image())
+    return Case(cv.TextSimilarity(clip_model(), torch.randn(CLASSES, 16)), image())
 
 
-VOCABULARY = {"vocab_size": 50, "max_position_embeddings": 24}
 DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 4, "share_att_key": True}
 WINDOW = {
     "layer_types": ["full_attention", "sliding_attention", "full_attention"], "local_attention": 4,
@@ -198,6 +203,24 @@ text_case("HF DeBERTa-v2", "DebertaV2", conv_kernel_size=3, **DEBERTA)
 text_case("HF ModernBERT", "ModernBert", **WINDOW)
 
 
+def captions() -> tuple[Tensor, Tensor]:
+    """As :func:`padded`, with CLIP's last word where each text ends."""
+    ids, mask = padded()
+    ids = ids.clamp(max=47)
+    ids[torch.arange(3), mask.sum(1) - 1] = 49
+    return ids, mask
+
+
+@case("HF CLIP words")
+def clip_words() -> Case:
+    """The text side: causal, and read at the end of each text."""
+    ids, mask = captions()
+    return Case(cv.ImageSimilarity(clip_model(), torch.randn(CLASSES, 16)), ids, (mask,))
+
+
+TEXTS.append("HF CLIP words")
+
+
 # -- torchvision -----------------------------------------------------------------------------------------------
 
 
@@ -212,9 +235,7 @@ STRANGERS: dict[str, Callable[[], nn.Module]] = {
     "Swin": lambda: timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(2, 2), num_heads=(2, 2), num_classes=CLASSES
     ),
-    "ConvNeXt": lambda: timm.create_model(
-        "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=CLASSES
-    ),
+    "ConvNeXt": lambda: timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=CLASSES),
     "ConViT": lambda: timm.create_model("convit_tiny", img_size=32, embed_dim=24, depth=3, num_heads=3),
 }
 SLICE = ("timm ViT", "timm SigLIP", "HF BERT", "HF CLIP")

@@ -71,13 +71,22 @@ def example(transformer: Transformer) -> Tensor:  # shape: (1, C, H, W), or (1, 
         if vocabulary is None:
             wanted = "An example to run, since the model embeds neither patches by a convolution nor words."
             raise InputError(wanted, hint="doctor(model, inputs)")
-        return torch.arange(2, 10, device=like.device)[None] % vocabulary.num_embeddings
+        return _words(tower, vocabulary.num_embeddings).to(like.device)
     places = (getattr(tower, "patch_embed", None), tower, getattr(tower, "config", None))
     sizes = [getattr(place, name, None) for place in places for name in ("img_size", "image_size")]
     size = next((s for s in sizes if s), 224)
     height, width = (size, size) if isinstance(size, int) else size
     noise = torch.randn(1, convolution.in_channels, height, width, generator=torch.Generator().manual_seed(0))
     return noise.to(like)
+
+
+def _words(tower: nn.Module, vocabulary: int) -> Tensor:  # shape: (1, T)
+    """A short row of token ids, or of the length that a tower insists on; it ends where CLIP's texts end."""
+    ids = torch.arange(2, 2 + getattr(tower, "context_length", 8)) % vocabulary
+    end = getattr(getattr(tower, "config", None), "eos_token_id", None)
+    if isinstance(end, int) and ids.max() < end < vocabulary:
+        ids[-1] = end
+    return ids[None]
 
 
 def _describe(report: Report, model: nn.Module, transformer: Transformer) -> None:
@@ -193,6 +202,8 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
     read = pool.nonzero().flatten().tolist()
     patches = range(layout.prefix, layout.n_tokens)
     names = {0: "CLS"} if layout.prefix or layout.grid is None else {}
+    if layout.grid is None:
+        names[layout.n_tokens - 1] = "the last token"
     listed = " and ".join(names.get(i, f"token {i}") for i in read[:3])
     if len(read) <= 2:
         return f"{listed}, equally" if len(read) == 2 else listed

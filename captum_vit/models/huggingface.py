@@ -78,7 +78,8 @@ def image_and_text(model: nn.Module) -> Spec:
     raise UnsupportedModelError(
         "A model with one transformer, or a target module that names the tower to explain.",
         f"{type(model).__name__}, with one for images and one for texts",
-        "captum_vit.TextSimilarity(model, text_embeddings), or a module of yours whose `tower` is the part to explain.",
+        "captum_vit.TextSimilarity (its images) or captum_vit.ImageSimilarity (its texts), or a module of yours whose "
+        "`tower` is the part to explain.",
     )
 
 

@@ -5,7 +5,7 @@ Captum's own included; and each holds the model, so the transformer inside is fo
 """
 
 from captum_vit.targets.concepts import ConceptSimilarity
-from captum_vit.targets.image_text import TextSimilarity
+from captum_vit.targets.image_text import ImageSimilarity, TextSimilarity
 from captum_vit.targets.scores import (
     AnswerSpan,
     Direction,
@@ -23,6 +23,7 @@ __all__ = [
     "ConceptSimilarity",
     "Direction",
     "FromLayer",
+    "ImageSimilarity",
     "Logits",
     "Margin",
     "Scalar",

@@ -74,6 +74,9 @@ class Watch:
         for module in transformer.tower.modules():
             if isinstance(module, nn.Conv2d) and module not in inside:
                 stack.callback(module.register_forward_hook(self._see_convolution).remove)
+        for module in self.model.modules():
+            if hasattr(module, "real_words"):  # a target module that knows where its texts end
+                stack.callback(module.register_forward_pre_hook(self._see_words).remove)
         hook = transformer.tower.register_forward_pre_hook(self._see_arguments, with_kwargs=True)
         stack.callback(hook.remove)
         stack.callback(blocks[0].register_forward_pre_hook(self._see_blocks).remove)
@@ -92,6 +95,9 @@ class Watch:
         mask = _bound(module, args, kwargs).get("attention_mask")
         if isinstance(mask, Tensor) and mask.dim() == 2 and image is None:
             self._keep = mask.bool()
+
+    def _see_words(self, module: Any, args: Any) -> None:
+        self._keep = module.real_words(*args)
 
 
 def _size(picture: Tensor) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from tests.models import (
     VOCABULARY,
     WINDOW,
     Case,
+    captions,
     image,
     padded,
     redrawn,
@@ -85,10 +86,19 @@ _text("HF DeBERTa-v3", "DebertaV2", norm_rel_ebd="layer_norm", **DEBERTA, positi
 _text("HF ModernBERT mean", "ModernBert", classifier_pooling="mean", **WINDOW | {"layer_types": WINDOWS})
 
 
-def _siglip_text() -> Case:
-    text = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3}
-    config = transformers.SiglipConfig(vision_config=SIZES | PICTURE, text_config=text)
-    return Case(cv.TextSimilarity(redrawn(transformers.SiglipModel(config)), torch.randn(CLASSES, 24)), image())
+def _siglip() -> torch.nn.Module:
+    numbers = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 1}
+    config = transformers.SiglipConfig(vision_config=SIZES | PICTURE, text_config=SIZES | VOCABULARY | numbers)
+    return redrawn(transformers.SiglipModel(config))
+
+
+def _siglip_texts() -> Case:
+    return Case(cv.TextSimilarity(_siglip(), torch.randn(CLASSES, 24)), image())
+
+
+def _siglip_words() -> Case:
+    """Padding is text to it."""
+    return Case(cv.ImageSimilarity(_siglip(), torch.randn(CLASSES, 24)), padded()[0])
 
 
 def _clip_projection() -> Case:
@@ -96,16 +106,30 @@ def _clip_projection() -> Case:
     return Case(redrawn(transformers.CLIPVisionModelWithProjection(config)), image())
 
 
-def _open_clip() -> Case:
+def _open_clip(of: type[torch.nn.Module] = open_clip.model.CLIP) -> torch.nn.Module:
     visual = open_clip.model.CLIPVisionCfg(
         layers=3, width=24, head_width=8, patch_size=8, image_size=32, ls_init_value=0.1
     )
-    text = open_clip.model.CLIPTextCfg(context_length=8, vocab_size=50, width=24, heads=3, layers=1)
-    model = redrawn(open_clip.model.CLIP(16, visual, text, quick_gelu=True))
-    return Case(cv.TextSimilarity(model, torch.randn(CLASSES, 16)), image())
+    text = open_clip.model.CLIPTextCfg(context_length=9, vocab_size=50, width=24, heads=3, layers=3, ls_init_value=0.1)
+    return redrawn(of(16, visual, text, quick_gelu=True))
 
 
-MORE |= {"HF SigLIP texts": _siglip_text, "HF CLIP projection": _clip_projection, "open_clip": _open_clip}
+def _open_clip_texts() -> Case:
+    return Case(cv.TextSimilarity(_open_clip(), torch.randn(CLASSES, 16)), image())
+
+
+def _open_clip_words(of: type[torch.nn.Module] = open_clip.model.CLIP) -> Case:
+    return Case(cv.ImageSimilarity(_open_clip(of), torch.randn(CLASSES, 16)), captions()[0])
+
+
+MORE |= {
+    "HF SigLIP texts": _siglip_texts,
+    "HF SigLIP words": _siglip_words,
+    "HF CLIP projection": _clip_projection,
+    "open_clip": _open_clip_texts,
+    "open_clip words": _open_clip_words,
+    "open_clip words, towers apart": lambda: _open_clip_words(open_clip.model.CustomTextCLIP),
+}
 
 # Prefix tokens, and what the head reads. The others have one prefix token, CLS, and read it.
 KNOWN: dict[str, tuple[int, str]] = {
@@ -138,6 +162,8 @@ KNOWN: dict[str, tuple[int, str]] = {
     **{name: (0, "CLS") for name in TEXTS},
     **{f"HF {family}": (0, "CLS") for family in ("Roberta", "XLMRoberta", "Camembert", "Electra", "DeBERTa-v3")},
     "HF ModernBERT mean": (0, "words"),
+    "HF SigLIP words": (0, "last"),
+    **{name: (0, "end") for name in ("HF CLIP words", "open_clip words", "open_clip words, towers apart")},
 }
 GRIDS = {"timm ViT non-square": (4, 6), "timm ViT dynamic size": (6, 3)}
 NO_HEAD_VECTORS = {

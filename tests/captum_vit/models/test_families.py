@@ -55,7 +55,7 @@ def output(case: Case) -> Tensor:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prefix_grid_and_pooling_are_found(name: str):
     found, (prefix, read) = seen(name), KNOWN.get(name, (1, "CLS"))
-    grid = None if found.layout.keep is not None else GRIDS.get(name, (4, 4))
+    grid = None if not found.inputs[0].is_floating_point() else GRIDS.get(name, (4, 4))
     assert (found.layout.prefix, found.layout.grid) == (prefix, grid)
 
     n_patches = found.layout.n_tokens - prefix
@@ -63,9 +63,12 @@ def test_prefix_grid_and_pooling_are_found(name: str):
         "CLS": [1.0] + [0.0] * (found.layout.n_tokens - 1),
         "pair": [0.5] * 2 + [0.0] * n_patches,
         "patches": [0.0] * prefix + [1 / n_patches] * n_patches,
+        "last": [0.0] * (found.layout.n_tokens - 1) + [1.0],
         "half": [0.5] + [0.0] * (prefix - 1) + [0.5 / n_patches] * n_patches,
     }
-    if read == "words":
+    if read == "end":
+        wanted = F.one_hot(found.layout.keep.sum(1) - 1, found.layout.n_tokens)
+    elif read == "words":
         wanted = found.layout.keep / found.layout.keep.sum(1, keepdim=True)
     else:
         wanted = attended(name) if read == "attention" else torch.tensor([weights[read]] * 2)
