@@ -15,6 +15,8 @@ from captum_vit.attr import (
     FullGradPlus,
     GenAtt,
     LayerCDAM,
+    LayerIntegratedCDAM,
+    LayerSmoothCDAM,
     PredicAtt,
     PredictionMap,
     RandomAttribution,
@@ -55,6 +57,8 @@ __version__ = "0.1.0"
 __all__ = [
     # methods of the four papers
     "LayerCDAM",
+    "LayerSmoothCDAM",
+    "LayerIntegratedCDAM",
     "PredictionMap",
     "PredicAtt",
     "VTranM",

@@ -12,6 +12,8 @@ from captum_vit.attr.attention_gradient import GenAtt
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.attr.cat import CAT
 from captum_vit.attr.cdam import LayerCDAM
+from captum_vit.attr.cdam_integrated import LayerIntegratedCDAM
+from captum_vit.attr.cdam_smooth import LayerSmoothCDAM
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
 from captum_vit.attr.plus import PLUS, SkipPLUS
@@ -21,6 +23,8 @@ from captum_vit.attr.vtranm import VTranM
 
 METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
     "LayerCDAM": LayerCDAM,
+    "LayerSmoothCDAM": LayerSmoothCDAM,
+    "LayerIntegratedCDAM": LayerIntegratedCDAM,
     "PredictionMap": PredictionMap,
     "PredicAtt": PredicAtt,
     "VTranM": VTranM,
@@ -49,6 +53,8 @@ __all__ = [
     "FullGradPlus",
     "GenAtt",
     "LayerCDAM",
+    "LayerIntegratedCDAM",
+    "LayerSmoothCDAM",
     "PredicAtt",
     "PredictionMap",
     "RandomAttribution",

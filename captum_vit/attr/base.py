@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from captum_vit.errors import OptionError, UnsupportedModelError, ZeroMapWarning
 from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.tokens import TokenLayout, check_output
+from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
 
@@ -138,17 +139,44 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             self._start(transformer) if start is None else start,
         )
 
-    def _finish(self, relevance: Tensor, layout: TokenLayout, inputs: Any) -> Tensor | tuple[Tensor, ...]:
+    def _reading(
+        self, inputs: Any, args: Any, at_input: bool = False, grad_kwargs: dict[str, Any] | None = None
+    ) -> Reading:
+        channels = self.output == "channels"
+        checked = checked_inputs(inputs, self.model)
+        return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs)
+
+    def _finish(self, relevance: Tensor, layout: TokenLayout | None, inputs: Any) -> Tensor | tuple[Tensor, ...]:
         """Lay tokens out, widen half precision, and mind Captum's tuples."""
-        if self.output == "channels":
-            if relevance.dim() < 3:
-                raise OptionError("A method that is a product over channels.", type(self).__name__, 'output="tokens"')
-            laid = layout.silence_padding(relevance)
-        else:
-            laid = layout.lay_out(relevance.sum(-1) if relevance.dim() == 3 else relevance, self.output)
-        laid = widened(laid.detach())
+        laid = self._laid_out(relevance, layout)
         warn_if_zero(laid, type(self).__name__)
         return (laid,) if isinstance(inputs, tuple) else laid
+
+    def _laid_out(
+        self,
+        relevance: Tensor,  # shape: (B, N) or (B, N, D)
+        layout: TokenLayout | None,  # None: products of any layer, which stay as they are
+    ) -> Tensor:
+        if layout is None:
+            laid = relevance
+        elif self.output != "channels":
+            laid = layout.lay_out(relevance.sum(-1) if relevance.dim() == 3 else relevance, self.output)
+        elif relevance.dim() == 3:
+            laid = layout.silence_padding(relevance)
+        else:
+            raise OptionError("A method that is a product over channels.", type(self).__name__, 'output="tokens"')
+        return widened(laid.detach())
+
+    def _finish_classes(
+        self,
+        scores: Tensor,  # shape: (B, N, C)
+        layout: TokenLayout,
+    ) -> Tensor:  # shape: (B, C, h, w); (B, N, C) as tokens and for text
+        """Lay out one map for each class."""
+        scores = widened(layout.silence_padding(scores))
+        if self.output == "tokens" or layout.grid is None:
+            return scores
+        return layout.to_grid(scores) if self.output == "grid" else layout.to_pixels(scores)
 
 
 def gradient_x_input(found: Record) -> list[Tensor]:

@@ -19,6 +19,15 @@ Layer = nn.Module | str | int | None
 
 
 @dataclass
+class Leaf:
+    """A pass whose graph begins at a site."""
+
+    tokens: Tensor  # shape: (B, N, D), the leaf
+    output: Tensor  # shape: (B, K), with a graph
+    watch: Watch
+
+
+@dataclass
 class SiteGradient:
     """Tokens at a site and the gradient of the target there."""
 
@@ -27,17 +36,14 @@ class SiteGradient:
     watch: Watch
 
 
-def gradient_at(
+def leaf_at(
     model: nn.Module,
     transformer: Transformer | None,
     site: Site,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
-    target: TargetType,
-    score: str = "logit",
-    **grad_kwargs: Any,
-) -> SiteGradient:
-    """One forward pass and a backward pass as far as the site.
+) -> Leaf:
+    """One forward pass, without a graph before the site.
 
     What runs before the site counts as constant, also where it reaches the output past the site
     (the residual stream beside an attention).
@@ -58,16 +64,53 @@ def gradient_at(
             f"{type(site.module).__name__}, which did not run or handled no tensor",
             "a block's norm or the block itself.",
         )
-    value = select(transform(output, score, model), target)
+    if transformer is not None:
+        refuse_several(len(leaves), site.module)
+    return Leaf(leaves[-1], output, watch)
+
+
+def refuse_several(times: int, module: nn.Module) -> None:
+    """What runs several times in a pass has several maps."""
+    if times > 1:
+        raise TraceError(
+            "A layer that runs once in a pass.",
+            f"{type(module).__name__}, which ran {times} times",
+            "the model inside of what calls it several times, on one input at a time.",
+        )
+
+
+def gradient_at(
+    model: nn.Module,
+    transformer: Transformer | None,
+    site: Site,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    target: TargetType,
+    score: str = "logit",
+    **grad_kwargs: Any,
+) -> SiteGradient:
+    """One forward pass and a backward pass as far as the site."""
+    at = leaf_at(model, transformer, site, inputs, args)
+    value = select(transform(at.output, score, model), target)
+    return SiteGradient(at.tokens.detach(), gradient_of(value, at.tokens, **grad_kwargs), at.watch)
+
+
+def gradient_of(
+    value: Tensor,  # shape: (R,)
+    tokens: Tensor,  # a leaf
+    **grad_kwargs: Any,
+) -> Tensor:
+    """The gradient at a leaf; zero where the value does not depend on it."""
     if not value.requires_grad:
         raise TraceError(
             "An output that depends on the layer with a gradient.",
             "an output without a graph",
             "a layer before the output, in a model that does not detach or run under no_grad by itself.",
         )
-    (grad,) = torch.autograd.grad(value.sum(), [leaves[-1]], **{"allow_unused": True, **grad_kwargs})
-    tokens = leaves[-1].detach()
-    return SiteGradient(tokens, torch.zeros_like(tokens) if grad is None else grad, watch)
+    with torch.enable_grad():
+        total = value.sum()
+    (grad,) = torch.autograd.grad(total, [tokens], **{"allow_unused": True, **grad_kwargs})
+    return torch.zeros_like(tokens) if grad is None else grad
 
 
 def reading_point(transformer: Transformer, layer: int) -> Site:

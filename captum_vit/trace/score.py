@@ -61,9 +61,10 @@ def select(
     return chosen.reshape(len(output), -1).sum(1)
 
 
-def repeat_target(target: TargetType, times: int) -> TargetType:
-    """Targets for a batch in which every sample stands ``times`` times in a row."""
-    from_captum: Any = _expand_target(plain_target(target), times, expansion_type=ExpansionTypes.repeat_interleave)
+def repeat_target(target: TargetType, steps: int, times: int = 1) -> TargetType:
+    """Targets for a batch in which every sample stands ``steps`` times in a row, and all that ``times`` times."""
+    from_captum: Any = _expand_target(plain_target(target), steps, expansion_type=ExpansionTypes.repeat_interleave)
+    from_captum = _expand_target(from_captum, times, expansion_type=ExpansionTypes.repeat)
     return from_captum
 
 

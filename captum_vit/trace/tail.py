@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,18 +26,23 @@ def entering(
     skipped = tokens if returns is None else returns(tokens)
     with ExitStack() as stack:
         for block in blocks[:layer]:
-            stack.callback(_restore_forward, block, vars(block).get("forward"))
-            block.forward = lambda *args, **kwargs: skipped
+            stack.enter_context(forward_replaced(block, lambda *args, **kwargs: skipped))
         if layer < len(blocks):
             stack.callback(Site(transformer.entrance(layer), "input").hook(lambda x: tokens).remove)
         yield
 
 
-def _restore_forward(block: nn.Module, own: Any) -> None:
-    if own is None:
-        del block.forward
-    else:
-        block.forward = own
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside, the module runs ``forward`` in place of its own; its hooks fire as ever."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 class SubNetwork(nn.Module):

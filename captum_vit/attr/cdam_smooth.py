@@ -1,0 +1,110 @@
+"""CDAM averaged over noisy tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from captum._utils.typing import TargetType
+from captum.log import log_usage
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from captum_vit.attr.base import PRODUCTS, TokenAttribution
+from captum_vit.errors import OptionError
+from captum_vit.trace.replay import portions
+from captum_vit.trace.state import undisturbed
+
+
+class LayerSmoothCDAM(TokenAttribution):
+    r"""Signed evidence of each token for the target, averaged over noise on the tokens that a block attends to.
+
+    .. math::
+        S_i = \frac1n \sum_{k=1}^n \sum_j T'^{(k)}_{ij}\,\frac{\partial f_c(T'^{(k)})}{\partial T'_{ij}},
+        \qquad T'^{(k)} = T + \mathcal N(0, \sigma^2)
+
+    ``T`` (B, N, D) are the tokens that :class:`LayerCDAM` reads. All of them are noisy, CLS and other prefix
+    tokens included; it is the noisy tokens that multiply the gradient. What runs beside the attention (the
+    residual stream) is held as it is. Without noise it is LayerCDAM.
+
+    Costs one forward pass of the blocks before the layer, and what follows n times, forward and backward: for the
+    last block of a CLS-pooled model, where the CLS row alone is needed, 1.3 forwards in all for 50 samples.
+
+    Departs from the paper where it is silent: it takes the standard deviation that gives the best fidelity on
+    200 images and prints neither that nor n. Here n is 50, as for Integrated CDAM, and the default ``stdev`` 0.5,
+    half the spread of tokens that come from a LayerNorm without gain; choose it by fidelity on images of yours.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        layer: as for :class:`LayerCDAM`.
+        device_ids: accepted as in Captum.
+        output: see :class:`TokenAttribution`; ``"channels"`` leaves the product unreduced.
+
+    Source: Brocki et al., Class-Discriminative Attention Maps for Vision Transformers, equation 5.
+    """
+
+    outputs = PRODUCTS
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: the gradient is multiplied by the tokens."""
+        return True
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool = False,
+        grad_kwargs: dict[str, Any] | None = None,
+        n_samples: int = 50,
+        stdev: float = 0.5,
+        internal_batch_size: int | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""Explain a batch; see :meth:`TokenAttribution.attribute` and :meth:`LayerCDAM.attribute`.
+
+        Args:
+            inputs: images (B, 3, H, W) or token ids (B, T).
+            target: the output to explain.
+            additional_forward_args: further positional arguments of the model.
+            attribute_to_layer_input: read a literal layer's input instead of its output.
+            relu_attributions: keep positive evidence only (of the mean).
+            grad_kwargs: further arguments of ``torch.autograd.grad``.
+            n_samples: how often noise is drawn.
+            stdev: its standard deviation, in units of the tokens.
+            internal_batch_size: how many rows (samples times draws) run at once, but at least one draw for the
+                whole batch. By default few, so that no more memory is needed than for LayerCDAM.
+            generator: draws the noise; torch's global generator if None. The map does not depend on how draws
+                are batched.
+
+        Raises:
+            LayerError: the layer is not part of the model, or no patch gets a gradient there.
+            OptionError: a number of samples below one, or a deviation below zero.
+        """
+        if n_samples < 1 or not stdev >= 0:
+            raise OptionError("At least one sample, and stdev >= 0.", f"n_samples={n_samples}, stdev={stdev}")
+        with undisturbed(self.model):
+            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs)
+            prefix, behind = reading.walk()
+            T, total = prefix.tokens, torch.zeros(())
+            for size in portions(n_samples, len(T), internal_batch_size, behind.slopes_at_once):
+                noisy = _noise(size, T, stdev, generator).add_(T)  # shape: (size, B, N, D)
+                total = total + behind.along(target, noisy, T.new_ones(1)).by_token.sum((0, 2))
+            relevance = total / n_samples
+            layout = reading.layout(prefix.watch, T, relevance)
+            if relu_attributions and self.output != "channels":
+                relevance = F.relu(relevance)
+            return self._finish(relevance, layout, inputs)
+
+
+def _noise(times: int, T: Tensor, stdev: float, generator: Generator | None) -> Tensor:  # shape: (times, B, N, D)
+    """Noise for a batch of tokens, one draw after the other, in single or double precision."""
+    device = T.device if generator is None else generator.device
+    wide = torch.promote_types(T.dtype, torch.float32)
+    noise = torch.empty(times, *T.shape, device=device, dtype=wide)
+    for draw in noise:
+        draw.normal_(std=stdev, generator=generator)
+    return noise.to(T)

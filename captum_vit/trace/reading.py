@@ -1,0 +1,122 @@
+"""Reading a model at a site: what lies before it and behind, and how its tokens lie in the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from captum._utils.typing import TargetType
+from torch import Tensor, nn
+
+from captum_vit.errors import LayerError
+from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
+from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
+from captum_vit.trace.gradient import Layer, gradient_at, layer_index, leaf_at, literal_module, reading_point
+from captum_vit.trace.replay import Prefix, Replay, run_prefix
+from captum_vit.trace.site import Site
+from captum_vit.trace.watch import Watch
+
+
+@dataclass
+class Reading:
+    """One call of a method that reads tokens at a site, by the cheapest route that the model allows.
+
+    Call its methods inside :func:`captum_vit.trace.state.undisturbed`.
+
+    Args:
+        model: the forward function's module.
+        layer: an int is that block's reading point, None the last block's; a module or name is its output.
+        inputs: checked inputs.
+        args: further positional arguments.
+        at_input: read a literal layer's input.
+        channels: leave products unreduced; the layer then may be any layer, of any model.
+        grad_kwargs: further arguments of ``torch.autograd.grad``.
+    """
+
+    model: nn.Module
+    layer: Layer
+    inputs: tuple[Tensor, ...]
+    args: tuple[Any, ...]
+    at_input: bool = False
+    channels: bool = False
+    grad_kwargs: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        literal = self.layer is not None and not isinstance(self.layer, int)
+        self.transformer: Transformer | None = None if literal and self.channels else spec_of(self.model)
+        self.site = self._site()
+        self._call = (self.model, self.transformer, self.site, self.inputs, self.args)
+
+    def gradient_x_tokens(self, target: TargetType) -> tuple[Tensor, TokenLayout | None]:
+        """Relevance (B, N), or products (B, N, D), at the tokens as they are."""
+        if self._may_have_tail():
+            prefix, behind = self.walk()
+            relevance = behind.at_tokens(target)
+            return relevance, self._layout(prefix.watch, prefix.tokens, relevance)
+        at = gradient_at(*self._call, target, **self.grad_kwargs or {})
+        product = at.tokens * at.grad
+        return product if self.channels else product.sum(-1), self.layout(at.watch, at.tokens, at.grad)
+
+    def every_output(self) -> tuple[Tensor, TokenLayout]:
+        """Relevance for every output, (B, N, C)."""
+        if self._may_have_tail():
+            prefix, behind = self.walk()
+            if isinstance(behind, ClsTail):
+                return EveryOutput(behind).maps(), self._layout(prefix.watch, prefix.tokens, prefix.tokens)
+        at = leaf_at(*self._call)
+        maps = maps_of_every_output(at.tokens, at.output)
+        return maps, self._layout(at.watch, at.tokens, maps)
+
+    def walk(self) -> tuple[Prefix, ClsTail | Replay]:
+        """As far as the site, and what lies behind: the CLS tail where it applies, else the model's own blocks."""
+        tail, prefix = None, None
+        if self.transformer is not None and self._may_have_tail():
+            prefix, tail = cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+        prefix = prefix or run_prefix(*self._call)
+        return prefix, tail or Replay(prefix, self.channels, self.grad_kwargs)
+
+    def tokens_of(self, inputs: tuple[Tensor, ...]) -> Tensor:  # shape: (B, N, D)
+        """The tokens at the site for other inputs."""
+        return run_prefix(self.model, self.transformer, self.site, inputs, self.args).tokens
+
+    def layout(
+        self,
+        watch: Watch,
+        tokens: Tensor,  # shape: (B, N, D)
+        read: Tensor,  # shape: (B, N) or (B, N, D): not zero where a token reaches the output
+    ) -> TokenLayout | None:
+        """Where the tokens lie; None for unreduced products. Refused if they are no tokens, or no patch is read."""
+        return None if self.channels else self._layout(watch, tokens, read)
+
+    def _layout(self, watch: Watch, tokens: Tensor, read: Tensor) -> TokenLayout:
+        if tokens.dim() != 3:
+            raise LayerError(
+                "A layer whose output is a sequence of tokens (B, N, D).",
+                f"shape {tuple(tokens.shape)}",
+                'a block or a norm, or output="channels".',
+            )
+        layout = watch.layout(tokens.shape[1])
+        reached = read.ne(0).any(0).view(read.shape[1], -1).any(1)  # shape: (N,)
+        if reached.any() and not reached[max(layout.prefix, 1) :].any() and len(reached) > 1:
+            assert self.transformer is not None
+            last = layer_index(self.transformer, -1)
+            raise LayerError(
+                "A layer from which the patches still reach the output.",
+                "one where only prefix tokens have a gradient: behind it the head reads them alone",
+                f"layer=None, which reads where block {last} begins to attend, or an earlier block's output.",
+            )
+        return layout
+
+    def _site(self) -> Site:
+        layer = -1 if self.layer is None else self.layer
+        if not isinstance(layer, int):
+            return Site(literal_module(self.model, layer), "input" if self.at_input else "output")
+        assert self.transformer is not None
+        return reading_point(self.transformer, layer)
+
+    def _may_have_tail(self) -> bool:
+        if self.transformer is None or self.channels or self.grad_kwargs:
+            return False
+        return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
