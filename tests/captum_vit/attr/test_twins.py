@@ -29,6 +29,7 @@ TOKENS = {"output": "tokens"}
 METHODS: dict[str, tuple[Make, Twin]] = {
     "LayerCDAM": (lambda m: cv.LayerCDAM(m, **TOKENS), cdam.cdam),
     "LayerCDAM at block 1": (lambda m: cv.LayerCDAM(m, 1, **TOKENS), lambda m, x, c: cdam.cdam(m, x, c, layer=1)),
+    "LayerIntegratedCDAM": (lambda m: cv.LayerIntegratedCDAM(m, **TOKENS), cdam.integrated_cdam),
     "PredictionMap": (lambda m: cv.PredictionMap(m, **TOKENS), prediction_map.prediction_map),
     "PredictionMap of logits at block 0": (
         lambda m: cv.PredictionMap(m, 0, score="logit", **TOKENS),
@@ -154,7 +155,10 @@ def _compare(make: Make, model: nn.Module, inputs: Tensor, args: tuple, wanted: 
 
 
 def test_every_method_has_a_twin() -> None:
-    exempt = {"RandomAttribution"}  # it is what torch.rand gives
+    exempt = {
+        "RandomAttribution",  # it is what torch.rand gives
+        "LayerSmoothCDAM",  # its twin must be given the noise: test_cdam_smooth.py
+    }
     known = {name.partition(" ")[0] for name in (*METHODS, *GRIDS)}
     assert set(cv.METHODS) - exempt <= known | {"PLUS(GenAtt)"}
 
