@@ -39,8 +39,8 @@ def test_missing_weights_say_what_to_do(tmp_path) -> None:
 
 def test_it_names_held_out_digits() -> None:
     accuracy = evaluate(demo_vit(), seed=1, n=500)
-    assert accuracy.single > 0.93
-    assert accuracy.both > 0.75
+    assert accuracy.single > 0.94
+    assert accuracy.both > 0.79
 
 
 def test_targets_are_uniform_over_the_digits_present() -> None:
