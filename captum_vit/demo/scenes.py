@@ -44,9 +44,7 @@ class Scenes:
         return len(self.pixels)
 
 
-def digit_scenes(
-    n_scenes: int, n_digits: int | tuple[int, int] = 2, split: str = "test", seed: int = 0
-) -> Scenes:
+def digit_scenes(n_scenes: int, n_digits: int | tuple[int, int] = 2, split: str = "test", seed: int = 0) -> Scenes:
     """Draw scenes; the same arguments give the same scenes, and no global random state is touched.
 
     Args:
@@ -65,9 +63,7 @@ def digit_scenes(
     if n_scenes < 1:
         raise ValueError(f"Expected at least one scene, got n_scenes={n_scenes}.")
     if not 1 <= low <= high <= MAX_DIGITS:
-        raise ValueError(
-            f"Expected n_digits from 1 to {MAX_DIGITS}, or a pair (low, high) of such, got {n_digits}."
-        )
+        raise ValueError(f"Expected n_digits from 1 to {MAX_DIGITS}, or a pair (low, high) of such, got {n_digits}.")
     generator = Generator().manual_seed(seed)
     sizes = [min(CHUNK, n_scenes - start) for start in range(0, n_scenes, CHUNK)]
     parts = [_draw(size, low, high, split, generator) for size in sizes]
