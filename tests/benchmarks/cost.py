@@ -29,6 +29,9 @@ AIMS = {
     "SkipPLUS(DecompX)": 1.7,
     "PLUS(DecompX)": 2.2,
     "CAT": 2.25,
+    "FullGrad": 2.3,
+    "FullGradPlus": 2.3,
+    "FullGradPlus, frozen": 2.3,
     "GenAtt": 2.3,
     "VTranM": 2.45,
 }
@@ -57,9 +60,11 @@ def ratio(model: nn.Module, explain: Explain, x: Tensor, repeats: int) -> float:
 
 def candidates(model: nn.Module, target: int) -> dict[str, Explain]:
     """Our methods, and Captum's for comparison, each as a function of the batch."""
+    made = {name: make(model) for name, make in cv.METHODS.items()}
     ours: dict[str, Explain] = {
-        name: (lambda x, method=make(model): method.attribute(x, target=target)) for name, make in cv.METHODS.items()
+        name: (lambda x, method=method: method.attribute(x, target=target)) for name, method in made.items()
     }
+    ours["FullGradPlus, frozen"] = lambda x: cv.FullGradPlus(model, rule="frozen").attribute(x, target=target)
     ours["PredictionMap.all_classes"] = cv.PredictionMap(model).all_classes
     norm = model.blocks[-1].norm1
     captum: dict[str, Explain] = {
