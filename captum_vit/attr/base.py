@@ -140,11 +140,16 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         )
 
     def _reading(
-        self, inputs: Any, args: Any, at_input: bool = False, grad_kwargs: dict[str, Any] | None = None
+        self,
+        inputs: Any,
+        args: Any,
+        at_input: bool = False,
+        grad_kwargs: dict[str, Any] | None = None,
+        rule: str = "grad",
     ) -> Reading:
         channels = self.output == "channels"
         checked = checked_inputs(inputs, self.model)
-        return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs)
+        return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs, rule)
 
     def _finish(self, relevance: Tensor, layout: TokenLayout | None, inputs: Any) -> Tensor | tuple[Tensor, ...]:
         """Lay tokens out, widen half precision, and mind Captum's tuples."""

@@ -6,13 +6,14 @@ from typing import Any
 
 from captum._utils.typing import TargetType
 from captum.log import log_usage
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import LayerError, OptionError
 from captum_vit.trace.gradient import block_of
 from captum_vit.trace.held import attention_held
+from captum_vit.trace.rules import checked_rule, under
 from captum_vit.trace.state import undisturbed
 
 
@@ -27,7 +28,7 @@ class LayerCDAM(TokenAttribution):
 
     Costs one forward pass, without a graph before the layer, and a backward pass from the output to it.
     In CLS-pooled models the last block runs for the CLS row alone, where comparing outputs shows that nothing
-    else is read: about one forward in all. It is the sum over channels of Captum's
+    else is read (under the plain gradient): about one forward in all. It is the sum over channels of Captum's
     ``LayerGradientXActivation`` at that norm, and takes the arguments of ``LayerGradCam``.
 
     Departs from the paper's prose, which speaks of the tokens entering the last block. At the *input* of
@@ -40,12 +41,26 @@ class LayerCDAM(TokenAttribution):
         layer: an int for a block's reading point, a Module or dotted name for exactly that module's
             output, None for the last block.
         device_ids: accepted as in Captum.
+        rule: ``"grad"``, the paper's, the plain gradient; ``"frozen"`` with attention, norms and gates behind the
+            layer held constant; ``"libra"``, LibraGrad's balanced gradients.
         output: see :class:`TokenAttribution`; ``"channels"`` leaves the product unreduced, as TCAV needs.
 
     Source: Brocki et al., Class-Discriminative Attention Maps for Vision Transformers, equation 2.
     """
 
     outputs = PRODUCTS
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | str | int | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        rule: str = "grad",
+        output: str = "grid",
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids, output=output)
+        self.rule = checked_rule(rule)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -75,8 +90,8 @@ class LayerCDAM(TokenAttribution):
         Raises:
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
-        with undisturbed(self.model):
-            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs)
+        with undisturbed(self.model), under(self.rule):
+            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
             relevance, layout = reading.gradient_x_tokens(target)
             if relu_attributions and self.output != "channels":
                 relevance = F.relu(relevance)
@@ -97,8 +112,8 @@ class LayerCDAM(TokenAttribution):
         """
         if self.output == "channels":
             raise OptionError("A map for every class.", 'output="channels"', "attribute, one class at a time.")
-        with undisturbed(self.model):
-            scores, layout = self._reading(inputs, additional_forward_args).every_output()
+        with undisturbed(self.model), under(self.rule):
+            scores, layout = self._reading(inputs, additional_forward_args, rule=self.rule).every_output()
             return self._finish_classes(scores, layout)
 
     def value_and_key_terms(
@@ -120,7 +135,8 @@ class LayerCDAM(TokenAttribution):
 
         In every other model and block the same split is made by the same meaning: the first map is CDAM with
         the block's attention held constant (in post-norm models the residual stream counts with it), the second
-        is what remains, queries included. Costs two forward passes and two backward passes to the layer.
+        is what remains, queries included; under the other rules nothing does. Costs two forward passes and two
+        backward passes to the layer.
 
         Raises:
             LayerError: the layer is a module or a name; only a block has values and keys.
@@ -129,8 +145,8 @@ class LayerCDAM(TokenAttribution):
         layer = -1 if self.layer is None else self.layer
         if not isinstance(layer, int):
             raise LayerError("The index of a block, which has values and keys.", f"the layer {layer!r}", "layer=None.")
-        with undisturbed(self.model):
-            reading = self._reading(inputs, additional_forward_args)
+        with undisturbed(self.model), under(self.rule):
+            reading = self._reading(inputs, additional_forward_args, rule=self.rule)
             both, layout = reading.gradient_x_tokens(target)
             with attention_held(block_of(self._transformer, layer)):
                 values, _ = reading.gradient_x_tokens(target)

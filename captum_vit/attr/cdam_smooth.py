@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from captum._utils.typing import TargetType
 from captum.log import log_usage
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.trace.replay import portions
+from captum_vit.trace.rules import checked_rule, under
 from captum_vit.trace.state import undisturbed
 
 
@@ -38,12 +39,25 @@ class LayerSmoothCDAM(TokenAttribution):
         forward_func: the model, or a target module around it.
         layer: as for :class:`LayerCDAM`.
         device_ids: accepted as in Captum.
+        rule: as for :class:`LayerCDAM`.
         output: see :class:`TokenAttribution`; ``"channels"`` leaves the product unreduced.
 
     Source: Brocki et al., Class-Discriminative Attention Maps for Vision Transformers, equation 5.
     """
 
     outputs = PRODUCTS
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | str | int | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        rule: str = "grad",
+        output: str = "grid",
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids, output=output)
+        self.rule = checked_rule(rule)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -86,8 +100,8 @@ class LayerSmoothCDAM(TokenAttribution):
         """
         if n_samples < 1 or not stdev >= 0:
             raise OptionError("At least one sample, and stdev >= 0.", f"n_samples={n_samples}, stdev={stdev}")
-        with undisturbed(self.model):
-            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs)
+        with undisturbed(self.model), under(self.rule):
+            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
             prefix, behind = reading.walk()
             T, total = prefix.tokens, torch.zeros(())
             for size in portions(n_samples, len(T), internal_batch_size, behind.slopes_at_once):

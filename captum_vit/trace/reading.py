@@ -33,6 +33,7 @@ class Reading:
         at_input: read a literal layer's input.
         channels: leave products unreduced; the layer then may be any layer, of any model.
         grad_kwargs: further arguments of ``torch.autograd.grad``.
+        rule: the backward rule that the caller has set; the CLS tail knows the plain gradient alone.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Reading:
     at_input: bool = False
     channels: bool = False
     grad_kwargs: dict[str, Any] | None = None
+    rule: str = "grad"
 
     def __post_init__(self) -> None:
         literal = self.layer is not None and not isinstance(self.layer, int)
@@ -117,6 +119,6 @@ class Reading:
         return reading_point(self.transformer, layer)
 
     def _may_have_tail(self) -> bool:
-        if self.transformer is None or self.channels or self.grad_kwargs:
+        if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -171,6 +173,15 @@ def checked_rule(rule: str) -> str:
 def rule_modes(rule: str) -> list[TorchFunctionMode]:
     """The modes inside which a forward pass builds its graph under a rule; none for the plain gradient."""
     return [mode() for mode in _MODES[checked_rule(rule)]]
+
+
+@contextmanager
+def under(rule: str) -> Iterator[None]:
+    """Inside, forward passes build their graph under a rule."""
+    with ExitStack() as stack:
+        for mode in rule_modes(rule):
+            stack.enter_context(mode)
+        yield
 
 
 _NORM = {"input": None, "normalized_shape": None, "weight": None, "bias": None, "eps": 1e-5}

@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 import captum_vit as cv
-from captum_vit.trace.rules import rule_modes
+from captum_vit.trace.rules import under
 from tests.models import CASES
 from tests.references.models import reference_images, reference_vit
 
 TARGETS = [1, 4]
-WITH_RULE = [cv.CAT, cv.FullGrad, cv.FullGradPlus]
+WITH_RULE = [cv.LayerCDAM, cv.LayerSmoothCDAM, cv.CAT, cv.FullGrad, cv.FullGradPlus]
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -41,6 +40,27 @@ def test_cat_under_the_frozen_rule_is_plus_over_decompx(start: int):
     close(cv.CAT(model, start, rule="libra").attribute(images, target=TARGETS), decomposed)
 
 
+@pytest.mark.parametrize("rule", ["frozen", "libra"])
+def test_cdam_at_a_block_is_decompx_from_the_next_one(rule: str):
+    model, images = reference_vit(layer_scale=True), reference_images()
+    decomposed = cv.DecompX(model, 2).attribute(images, target=TARGETS)
+    close(cv.LayerCDAM(model, "blocks.1", rule=rule).attribute(images, target=TARGETS), decomposed)
+    close(cv.LayerCDAM(model, "blocks.1", rule=rule).all_classes(images)[[0, 1], TARGETS], decomposed[:, 0])
+    smooth = cv.LayerSmoothCDAM(model, "blocks.1", rule=rule)
+    close(smooth.attribute(images, target=TARGETS, stdev=0.0, n_samples=1), decomposed)
+
+
+@pytest.mark.parametrize("rule", ["frozen", "libra"])
+def test_under_a_rule_cdam_comes_through_values_alone(rule: str):
+    """Also at the default reading point, whose block runs in full there, not for the CLS row alone."""
+    model, images = reference_vit(), reference_images()
+    method = cv.LayerCDAM(model, rule=rule)
+    values, keys = method.value_and_key_terms(images, target=TARGETS)
+    close(values, method.attribute(images, target=TARGETS))
+    close(keys, torch.zeros_like(keys))
+    assert not torch.allclose(values, cv.LayerCDAM(model).attribute(images, target=TARGETS), rtol=1e-2)
+
+
 def test_plus_takes_the_rule_of_what_it_wraps():
     model, images = reference_vit(), reference_images()
     for rule in ("grad", "frozen", "libra"):
@@ -65,16 +85,11 @@ def test_gated_units_tell_libra_from_frozen(name: str):
 def test_what_each_stream_of_a_gated_unit_contributes(rule: str, wanted: tuple[float, float]):
     """Gradient x value of a and b in silu(3a) b, by the value of the product: together all of it."""
     a, b = torch.tensor(2.0, requires_grad=True), torch.tensor(5.0, requires_grad=True)
-    with rule_modes_of(rule):
+    with under(rule):
         y = F.silu(3 * a) * b
     grads = torch.autograd.grad(y, [a, b], materialize_grads=True)
     assert y == F.silu(3 * a) * b
     assert [(g * x / y).item() for g, x in zip(grads, (a, b), strict=True)] == pytest.approx(wanted)
-
-
-def rule_modes_of(rule: str) -> TorchFunctionMode:
-    (mode,) = rule_modes(rule)
-    return mode
 
 
 @pytest.mark.parametrize("rule", ["frozen", "libra"])
@@ -85,7 +100,7 @@ def test_a_learned_scale_behind_an_activation_is_no_stream(rule: str):
     grads = []
     for trainable in (True, False):
         scale.requires_grad_(trainable)
-        with rule_modes_of(rule):
+        with under(rule):
             y = F.gelu(x) * scale
         grads += torch.autograd.grad(y.sum(), x)
     close((grads[0] * x).detach(), y.detach())
