@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from captum_vit.models.reading import (
     display_image,
     image_tensor,
     is_text_model,
+    read_text,
     target_index,
-    text_inputs,
 )
 from captum_vit.models.spec import spec_of
 from captum_vit.trace.score import select, transform
@@ -42,22 +42,27 @@ def explain(
     processor: Any = None,
     tokenizer: Any = None,
     tokens: Sequence[str] | None = None,
+    special: bool = True,
+    words: bool = False,
     **options: Any,
 ) -> Explanation:
-    """Explain one picture or one text.
+    """Explain one picture, one text, or one pair of texts.
 
     Args:
         model: as it was loaded, in eval mode; or a target module around it.
         image_or_text: a path, PIL image or uint8 array or tensor, which is preprocessed as the model's own
             configuration says; a **float tensor, which is taken as already preprocessed**; for text models a
-            string, or token ids (T,) or (1, T).
+            string, a tuple of two strings (a pair), or token ids (T,) or (1, T).
         target: the number or name of an output; a list of them gives a map for each; a tuple for outputs of
-            more than two dimensions, as in Captum; None explains what the model predicts.
+            more than two dimensions, as in Captum: ``(position, "PER")`` for a head that scores every token; None
+            explains what the model predicts.
         method: a name in ``captum_vit.METHODS``, a class or another function of the model, or an instance for
             this very model.
         processor: an image processor or transform, in place of the model's own.
         tokenizer: in place of the one stored beside the model.
         tokens: what token ids stand for, where ids are handed in.
+        special: show the tokens that frame a text ([CLS], [SEP], ...); ``.map`` holds them in any case.
+        words: show whole words, with the sum of their pieces' relevance; ``.map`` holds the pieces in any case.
         options: passed on to the method's ``attribute``, ``n_samples=20`` for instance.
 
     Returns:
@@ -70,25 +75,32 @@ def explain(
 
     Example:
         >>> explain(model, "cat.jpg", target=["tabby", "dog"]).save("cat.png")  # doctest: +SKIP
+        >>> explain(bert, "a good film", "positive", words=True).save("film.html")  # doctest: +SKIP
+        >>> explain(nli, ("It rains.", "It is wet."), "entailment", special=False)  # doctest: +SKIP
     """
     attribution, name = _attribution(model, method)
-    inputs, image, tokens = _read(model, image_or_text, processor, tokenizer, tokens)
+    given = _read(model, image_or_text, processor, tokenizer, tokens)
     with undisturbed(model):
-        output = Watch(model, spec_of(model)).run(checked_inputs(inputs, model), ()).detach()
+        output = Watch(model, spec_of(model)).run(checked_inputs(given.inputs, model), given.args).detach()
     targets = _targets(model, target, output)
     scores = transform(output, "auto", model)
     values = [select(scores, one).item() for one in targets]  # refuses what is out of range before the work
+    if given.args:
+        options = {"additional_forward_args": given.args, **options}
     maps = [
-        _plain(attribution.attribute(inputs, target=one, **options), text=image is None) for one in targets
+        _plain(attribution.attribute(given.inputs, target=one, **options), text=given.image is None) for one in targets
     ]
     return Explanation(
         maps=torch.stack(maps),
         targets=targets,
-        labels=[_label(model, one, output) for one in targets],
+        labels=[_label(model, one, output, given.tokens) for one in targets],
         scores=values,
         method=name,
-        image=image,
-        tokens=tokens,
+        image=given.image,
+        tokens=given.tokens,
+        segments=given.segments,
+        special=special,
+        words=words,
         many=isinstance(target, list),
         probabilities=scores is not output,
     )
@@ -144,22 +156,29 @@ def _attribution(model: nn.Module, method: Any) -> tuple[Attribution, str]:
     raise OptionError("A name in captum_vit.METHODS, a class or an instance.", repr(method))
 
 
-def _read(
-    model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: Sequence[str] | None
-) -> tuple[Tensor, Tensor | None, Sequence[str] | None]:
-    """Inputs for the model, with the picture (3, H, W) or the tokens to show."""
-    if isinstance(given, str) and (tokenizer is not None or is_text_model(model)):
-        encoded, words = text_inputs(model, given, tokenizer)
-        return encoded["input_ids"], None, words
+class _Given(NamedTuple):
+    """Inputs and further arguments for the model, with the picture (3, H, W) or the tokens to show."""
+
+    inputs: Tensor
+    image: Tensor | None = None
+    tokens: Sequence[str] | None = None
+    segments: Sequence[int] | None = None
+    args: tuple[Any, ...] = ()
+
+
+def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: Sequence[str] | None) -> _Given:
+    if isinstance(given, str | tuple | list) and (tokenizer is not None or is_text_model(model)):
+        words = read_text(model, given, tokenizer)
+        return _Given(words.ids, None, words.tokens, words.segments, words.args)
     if isinstance(given, str | PathLike):
         given = open_picture(given)
     elif isinstance(given, np.ndarray) and given.dtype == np.uint8:
         given = Image.fromarray(given)
     if isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64):
         ids = _one(given if given.dim() == 2 else given[None]).to(next(model.parameters()).device)
-        return ids, None, tokens or [str(number) for number in ids[0].tolist()]
+        return _Given(ids, None, tokens or [str(number) for number in ids[0].tolist()])
     inputs = _one(image_tensor(model, given, processor))
-    return inputs, display_image(model, inputs, processor)[0], None
+    return _Given(inputs, display_image(model, inputs, processor)[0])
 
 
 def _one(inputs: Tensor) -> Tensor:
@@ -186,15 +205,26 @@ def _targets(model: nn.Module, target: Any, output: Tensor) -> list[Any]:
     targets = targets if isinstance(targets, list) else [targets]
     if not targets:
         raise TargetError("At least one target.", "an empty list")
-    return [target_index(model, one) if isinstance(one, str) else one for one in targets]
+    return [_numbered(model, one) for one in targets]
 
 
-def _label(model: nn.Module, target: Any, output: Tensor) -> str:
-    if target is None or output[0].numel() == 1:
+def _numbered(model: nn.Module, target: Any) -> Any:
+    """The target with numbers for names: "PER", (3, "PER")."""
+    if isinstance(target, tuple) and target:
+        return (*target[:-1], _numbered(model, target[-1]))
+    return target_index(model, target) if isinstance(target, str) else target
+
+
+def _label(model: nn.Module, target: Any, output: Tensor, tokens: Sequence[str] | None) -> str:
+    names = class_names(model) or {}
+    if target is None or (output[0].numel() == 1 and not names):
         return "output"
     number = target[-1] if isinstance(target, tuple) else target
-    name = (class_names(model) or {}).get(number, f"class {number}")
-    return f"{name} at {target[:-1]}" if isinstance(target, tuple) else name
+    name = names.get(number, f"class {number}")
+    if not isinstance(target, tuple) or len(target) == 1:
+        return name
+    place = target[0] if len(target) == 2 else target[:-1]
+    return f"{name} at {place}" + (f", {tokens[target[0]]}" if tokens and len(target) == 2 else "")
 
 
 def _plain(found: Any, text: bool) -> Tensor:  # shape: (h, w), or (T,) for a text

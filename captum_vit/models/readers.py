@@ -48,8 +48,8 @@ def reader_of(model: nn.Module, processor: Any = None) -> Reader:
 
 
 def is_text_model(model: nn.Module) -> bool:
-    """Whether the model reads token ids and no pictures."""
-    host = host_of(model)
+    """Whether the model, or the tower that a target module explains, reads token ids and no pictures."""
+    host = host_of(getattr(model, "tower", model))
     if host is None or host[0] != "transformers":
         return False
     config = host[1].config

@@ -7,22 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, UnsupportedModelError
+from captum_vit.errors import InputError
 from captum_vit.models.naming import class_names, host_of, target_index
-from captum_vit.models.readers import IMAGENET, Channels, Reader, is_text_model, reader_of, stored
+from captum_vit.models.readers import IMAGENET, Channels, Reader, is_text_model, reader_of
+from captum_vit.models.texts import Words, read_text
 
 __all__ = [
     "IMAGENET",
     "Reader",
+    "Words",
     "class_names",
     "display_image",
     "example_inputs",
     "image_tensor",
     "is_text_model",
     "mean_std",
+    "read_text",
     "reader_of",
     "target_index",
-    "text_inputs",
 ]
 
 
@@ -97,33 +99,3 @@ def example_inputs(model: nn.Module) -> Tensor:  # shape: (1, 3, H, W), or (1, T
         return torch.arange(8, device=next(model.parameters()).device)[None]
     noise = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
     return image_tensor(model, (255 * noise).to(torch.uint8))
-
-
-def text_inputs(
-    model: nn.Module, text: str, tokenizer: Any = None
-) -> tuple[dict[str, Tensor], list[str]]:  # tensors of shape (1, T), and T tokens
-    """A text as this model's input, and the tokens one-to-one with ``input_ids``, special ones included.
-
-    Args:
-        model: a Hugging Face text model.
-        text: to be read.
-        tokenizer: the one stored beside the model by default.
-
-    Raises:
-        InputError: an empty text, or one longer than the model reads.
-        UnsupportedModelError: no tokenizer is known.
-    """
-    if not text.strip():
-        raise InputError("A text.", repr(text))
-    tokenizer = tokenizer or stored("AutoTokenizer", model)
-    if tokenizer is None:
-        raise UnsupportedModelError(
-            "A tokenizer.", f"{type(model).__name__}, beside which none is stored", "tokenizer=..."
-        )
-    encoded = tokenizer(text, return_tensors="pt")
-    length = encoded["input_ids"].shape[1]
-    if length > tokenizer.model_max_length:
-        raise InputError(f"At most {tokenizer.model_max_length} tokens.", f"{length}", "a shorter text.")
-    device = next(model.parameters()).device
-    inputs = {name: values.to(device) for name, values in encoded.items()}
-    return inputs, tokenizer.convert_ids_to_tokens(encoded["input_ids"][0].tolist())

@@ -34,6 +34,9 @@ class Explanation:
         method: its name.
         image: (3, H, W) in [0, 1], what the model saw; None for a text.
         tokens: T tokens; None for a picture.
+        segments: of a pair of texts, which one each token belongs to.
+        special: whether the tokens that frame a text are shown.
+        words: whether the pieces of a word are shown as one.
         many: whether a list of targets was asked for.
         probabilities: whether the scores are probabilities.
     """
@@ -45,6 +48,9 @@ class Explanation:
     method: str
     image: Tensor | None = None
     tokens: Sequence[str] | None = None
+    segments: Sequence[int] | None = None
+    special: bool = True
+    words: bool = False
     many: bool = False
     probabilities: bool = False
 
@@ -57,10 +63,12 @@ class Explanation:
         """A matplotlib figure that pyplot does not know; notebooks display it.
 
         Args:
-            style: for pictures, keywords of :func:`captum_vit.viz.panels`: ``colour_bar=True`` for instance.
+            style: for pictures, keywords of :func:`captum_vit.viz.panels`: ``colour_bar=True`` for instance; for
+                texts, those of :func:`captum_vit.viz.text`, and the figure's ``width``.
         """
         if self.image is None:
-            return self._words().figure(**style)
+            width = {name: style.pop(name) for name in ("width",) if name in style}
+            return self.text(**style).figure(**width)
         rows = [_caption(label, score) for label, score in zip(self.labels, self._said(), strict=True)]
         return panels(self.image, {self.method: self.maps}, rows=rows, **style)
 
@@ -78,7 +86,7 @@ class Explanation:
         if kind == ".npy":
             return write_whole(checked, partial(write_array, self.map))
         if kind == ".html":
-            return write_whole(checked, partial(write_page, self._words().html))
+            return write_whole(checked, partial(write_page, self.text(**style).html))
         return write_whole(checked, partial(write_figure, self.show(**style), kind[1:]))
 
     def __repr__(self) -> str:
@@ -86,7 +94,7 @@ class Explanation:
         return f"Explanation by {self.method}, {tuple(self.map.shape)}: {listed}"
 
     def _repr_html_(self) -> str | None:
-        return self._words().html if self.image is None else None
+        return self.text().html if self.image is None else None
 
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
@@ -95,9 +103,15 @@ class Explanation:
         write_figure(self.show(), "png", buffer)
         return buffer.getvalue()
 
-    def _words(self) -> TokenText:
-        rows = [f"{label}  {said}" for label, said in zip(self.labels, self._said(), strict=True)]
-        return text(self.tokens or (), self.maps, rows=rows)
+    def text(self, **style: Any) -> TokenText:
+        """The words with their relevance, of a text: ``.html``, ``.figure()``, and Captum's ``.records()``.
+
+        Args:
+            style: keywords of :func:`captum_vit.viz.text`: ``words=True``, ``special=False``, ``percentile=95``.
+        """
+        rows = [f"{label} · {said}" for label, said in zip(self.labels, self._said(), strict=True)]
+        usual = {"rows": rows, "special": self.special, "words": self.words, "segments": self.segments}
+        return text(self.tokens or (), self.maps, **{**usual, **style})
 
     def _said(self) -> list[str]:
         """The scores in words."""

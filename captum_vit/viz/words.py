@@ -1,33 +1,21 @@
-"""Maps over text: words on coloured ground, as HTML and as a figure."""
+"""Maps over text: words on coloured ground, as HTML, as a figure, and as Captum's records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from captum.attr import visualization
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch
-from matplotlib.textpath import TextToPath
-from matplotlib.transforms import Affine2D, Transform
 from torch import Tensor
 
 from captum_vit.errors import InputError
-from captum_vit.viz.colours import SIGNED, finite, scale_of
-
-INK, FAINT = "#222222", "#767676"
-_DEEP = 0.5  # the darkest ground, as a place in the colours: black words stay legible on it
-_FONT = FontProperties(size=11)
-_LINE, _SPACE = 22.0, 4.0  # points
-_STARTS, _ENDS, _INSIDE = (
-    ("Ġ", "▁"),
-    "</w>",
-    "##",
-)  # how vocabularies mark a word
+from captum_vit.viz.colours import Scale, finite, scale_of
+from captum_vit.viz.lines import INK, QUIET, figure_of, ground
+from captum_vit.viz.pieces import EDGES, PADDING, Piece, merged, pieces
 
 
 def text(
@@ -35,26 +23,35 @@ def text(
     scores: Tensor,  # shape: (T,), or (R, T) for R rows
     *,
     rows: Sequence[str] | None = None,
+    special: bool = True,
+    words: bool = False,
+    segments: Sequence[int] | None = None,
     percentile: float = 100.0,
     signed: bool | None = None,
 ) -> TokenText:
     """Words on coloured ground: orange for, blue against, the deeper the stronger.
 
     Word pieces are set together as they read (``##``, ``Ġ``, ``▁`` and ``</w>`` are understood). Everything
-    that comes from the tokens is escaped.
+    that comes from the tokens is escaped. Padding without relevance is left out.
 
     Args:
         tokens: T tokens, as the tokenizer names them.
         scores: their relevance; a row per target.
         rows: R labels.
+        special: show the tokens that frame a text ([CLS], [SEP], <s>, ...). Where they are hidden, colours
+            are those of the words alone. [MASK] and [UNK] stand for words and stay.
+        words: merge the pieces of each word; its relevance is their sum.
+        segments: which text each of the T tokens belongs to; each begins a line (sentence pairs).
         percentile: relevance beyond it is drawn at full colour; 100 (nothing is clipped) suits few tokens.
         signed: diverge from zero; None looks for negative values, row by row.
 
     Returns:
-        :class:`TokenText`: ``.html`` is a string, ``.figure()`` a matplotlib figure; notebooks show it.
+        :class:`TokenText`: ``.html`` is a string, ``.figure()`` a matplotlib figure, ``.records()`` are Captum's;
+        notebooks show it.
 
     Raises:
-        InputError: scores that are not one-to-one with the tokens, NaN or infinite; no tokens.
+        InputError: scores or segments that are not one-to-one with the tokens, NaN or infinite; no tokens, or
+            none that are shown.
 
     Example:
         >>> text(["un", "##able", "<b>"], torch.tensor([0.1, 0.9, -0.5])).html.count("&lt;b&gt;")
@@ -62,6 +59,120 @@ def text(
     """
     scores = finite(scores)
     scores = scores[None] if scores.dim() == 1 else scores
+    _check(tokens, scores, rows, segments)
+    shown = [piece for piece in pieces(tokens) if not _hidden(tokens[piece.tokens[0]], piece, scores, special)]
+    shown = merged(shown) if words else shown
+    if not shown:
+        raise InputError("A token that is shown.", f"{len(tokens)} special tokens alone", "special=True.")
+    sums = torch.stack([scores[:, list(piece.tokens)].sum(1) for piece in shown], 1)
+    scales = [scale_of(row, percentile=percentile, signed=signed) for row in sums]
+    strength = torch.stack([scale.strength(row) for scale, row in zip(scales, sums, strict=True)])
+    lines = tuple(0 if segments is None else segments[piece.tokens[0]] for piece in shown)
+    labels = tuple(rows) if rows is not None else None
+    return TokenText(tuple(shown), sums, strength, lines, tuple(scales), labels)
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """Words and their relevance, ready to be shown.
+
+    Args:
+        pieces: W tokens or words as they read.
+        scores: their relevance, a row per target.
+        strength: the place of each in the colours.
+        lines: which text each piece belongs to.
+        scales: what the colours of each row stand for.
+        rows: R labels.
+    """
+
+    pieces: tuple[Piece, ...]
+    scores: Tensor  # shape: (R, W)
+    strength: Tensor  # shape: (R, W), in [-1, 1]
+    lines: tuple[int, ...]
+    scales: tuple[Scale, ...]
+    rows: tuple[str, ...] | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is shown, piece by piece."""
+        return tuple(piece.text for piece in self.pieces)
+
+    @property
+    def html(self) -> str:
+        """A self-contained ``<div>``: no scripts or style sheets, tokens escaped, values in tooltips."""
+        lines = "".join(self._row(row) for row in range(len(self.scores)))
+        signed = any(scale.signed for scale in self.scales)
+        style = (
+            f"font:16px/1.9 system-ui,sans-serif;color:{INK};background:#fff;padding:12px 18px;max-width:46em;"
+            "border:1px solid #e3e3de;border-radius:10px"
+        )
+        return f'<div style="{style}">{lines}{_legend(signed)}</div>'
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def figure(self, width: float = 6.5) -> Figure:
+        """The same as a matplotlib figure.
+
+        Args:
+            width: in inches; lines break there.
+        """
+        signed = any(scale.signed for scale in self.scales)
+        return figure_of(self.pieces, self.strength, self.lines, self.rows, signed, width)
+
+    def records(
+        self,
+        pred_prob: float = float("nan"),
+        pred_class: Any = "",
+        true_class: Any = "",
+        attr_class: Any = "",
+        convergence_score: float = float("nan"),
+    ) -> list[visualization.VisualizationDataRecord]:
+        """One record per row for Captum's ``visualize_text``, which colours values in [-1, 1].
+
+        Words and classes are escaped, since Captum writes them into its page as they are. Without
+        ``attr_class`` a row's label takes its place. ``attr_score`` is the sum of the relevance shown.
+        """
+        words = [escape(word) for word in self.words]
+        return [
+            visualization.VisualizationDataRecord(
+                word_attributions=self.strength[row],
+                pred_prob=pred_prob,
+                pred_class=_escaped(pred_class),
+                true_class=_escaped(true_class),
+                attr_class=_escaped(attr_class or (self.rows[row] if self.rows else "")),
+                attr_score=self.scores[row].sum().item(),
+                raw_input_ids=words,
+                convergence_score=convergence_score,
+            )
+            for row in range(len(self.scores))
+        ]
+
+    def _row(self, row: int) -> str:
+        label = ""
+        if self.rows is not None:
+            label = f'<div style="font-size:13px;color:{QUIET};margin-top:4px">{escape(self.rows[row])}</div>'
+        starts = [i for i, line in enumerate(self.lines) if i == 0 or line != self.lines[i - 1]]
+        paragraphs = (
+            f'<p style="margin:0 0 4px">{"".join(self._spans(row, start, end))}</p>'
+            for start, end in zip(starts, [*starts[1:], len(self.lines)], strict=True)
+        )
+        return label + "".join(paragraphs)
+
+    def _spans(self, row: int, start: int, end: int) -> Iterator[str]:
+        for i in range(start, end):
+            glued = self.pieces[i].glued and i > start
+            left = "0" if glued else "4px"
+            right = "0" if i + 1 < end and self.pieces[i + 1].glued else "4px"
+            style = (
+                f"background:{ground(self.strength[row, i])};padding:3px {right} 3px {left};"
+                f"border-radius:{left} {right} {right} {left}"
+            )
+            value, word = f"{self.scores[row, i].item():.4g}", escape(self.pieces[i].text)
+            yield f'{"" if glued or i == start else " "}<span title="{value}" style="{style}">{word}</span>'
+
+
+def _check(tokens: Sequence[str], scores: Tensor, rows: Sequence[str] | None, segments: Sequence[int] | None) -> None:
     if not len(tokens) or scores.dim() != 2 or scores.shape[1] != len(tokens) or not len(scores):
         raise InputError(
             f"One score for each of {len(tokens)} tokens (at least one): (T,), or (R, T).",
@@ -70,140 +181,24 @@ def text(
         )
     if rows is not None and len(rows) != len(scores):
         raise InputError(f"One label for each of {len(scores)} rows.", f"{len(rows)} labels")
-    grounds = [
-        scale.strength(row)
-        for row in scores
-        for scale in [scale_of(row, percentile=percentile, signed=signed)]
-    ]
-    return TokenText(tuple(tokens), scores, torch.stack(grounds), tuple(rows) if rows is not None else None)
+    if segments is not None and len(segments) != len(tokens):
+        raise InputError(f"One segment for each of {len(tokens)} tokens.", f"{len(segments)} segments")
 
 
-@dataclass(frozen=True)
-class TokenText:
-    """Tokens and their relevance, ready to be shown."""
-
-    tokens: tuple[str, ...]
-    scores: Tensor  # shape: (R, T)
-    strength: Tensor  # shape: (R, T), in [-1, 1]
-    rows: tuple[str, ...] | None = None
-
-    @property
-    def html(self) -> str:
-        """A self-contained ``<div>``: no scripts or style sheets, tokens escaped, values in tooltips."""
-        lines = "".join(self._line(row) for row in range(len(self.scores)))
-        style = f"font:15px/2 system-ui,sans-serif;color:{INK};background:#fff;padding:4px 8px"
-        return f'<div style="{style}">{lines}</div>'
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def _line(self, row: int) -> str:
-        label = (
-            "" if self.rows is None else f'<span style="color:{FAINT}">{escape(self.rows[row])}</span>&emsp;'
-        )
-        return f'<p style="margin:0 0 6px">{label}{"".join(self._spans(row))}</p>'
-
-    def _spans(self, row: int) -> Iterator[str]:
-        for (word, glued), score, strength in zip(
-            pieces(self.tokens), self.scores[row], self.strength[row], strict=True
-        ):
-            style = f"background:{_ground(strength)};padding:2px 3px;border-radius:3px"
-            space = "" if glued else " "
-            yield f'{space}<span title="{score.item():.4g}" style="{style}">{escape(word)}</span>'
-
-    def figure(self, width: float = 6.5) -> Figure:
-        """The same as a matplotlib figure.
-
-        Args:
-            width: in inches; lines break there.
-        """
-        figure = Figure(figsize=(width, 1), dpi=160, facecolor="white")
-        FigureCanvasAgg(figure)
-        depth = 0.0
-        for row in range(len(self.scores)):
-            if self.rows is not None:
-                _write(figure, _SPACE, depth, self.rows[row], colour=FAINT)
-                depth += _LINE
-            depth = self._flow(figure, row, depth, 72 * width) + _LINE / 2
-        figure.set_size_inches(width, depth / 72)
-        for artist in [
-            *figure.texts,
-            *figure.artists,
-        ]:  # in points from the top; now the height is known
-            artist.set_transform(_from_top(figure, depth))
-        return figure
-
-    def _flow(self, figure: Figure, row: int, depth: float, width: float) -> float:
-        """Set one row word by word, breaking lines; returns the depth below it."""
-        across = _SPACE
-        for (word, glued), strength in zip(pieces(self.tokens), self.strength[row], strict=True):
-            span = _width(word)
-            across += 0 if glued else _SPACE
-            if across + span > width - _SPACE and across > 2 * _SPACE:
-                across, depth = 2 * _SPACE, depth + _LINE
-            ground = FancyBboxPatch(
-                (across, -depth - 16),
-                span,
-                14,
-                boxstyle="round,pad=0,rounding_size=2",
-                facecolor=_ground(strength),
-                edgecolor="none",
-            )
-            figure.add_artist(ground)
-            _write(figure, across, depth, word)
-            across += span
-        return depth + _LINE
+def _hidden(token: str, piece: Piece, scores: Tensor, special: bool) -> bool:
+    """Padding without relevance; and what frames a text, if that is not wanted."""
+    if token in PADDING:
+        return not special or not scores[:, list(piece.tokens)].any()
+    return not special and token in EDGES
 
 
-def pieces(tokens: Sequence[str]) -> list[tuple[str, bool]]:
-    """Each token as it reads, and whether it continues the word before it."""
-    marks_starts = any(token.startswith(_STARTS) for token in tokens)
-    marks_ends = any(token.endswith(_ENDS) for token in tokens)
-    found: list[tuple[str, bool]] = []
-    for token, before in zip(tokens, ["", *tokens], strict=False):
-        special = _special(token) or _special(before)
-        if marks_starts:
-            glued = not token.startswith(_STARTS) and not special and bool(before)
-        elif marks_ends:
-            glued = not before.endswith(_ENDS) and not special and bool(before)
-        else:
-            glued = token.startswith(_INSIDE) and len(token) > len(_INSIDE)
-        found.append((_word(token, glued), glued))
-    return found
+def _legend(signed: bool) -> str:
+    ends = ("against", "for") if signed else ("little", "much")
+    colours = ",".join(ground(torch.tensor(x)) for x in torch.linspace(-1.0 if signed else 0.0, 1.0, 9).tolist())
+    bar = f"display:inline-block;width:72px;height:9px;border-radius:4px;background:linear-gradient(90deg,{colours})"
+    style = f"font-size:12px;color:{QUIET};margin-top:6px"
+    return f'<div style="{style}">{ends[0]}&ensp;<span style="{bar}"></span>&ensp;{ends[1]}</div>'
 
 
-def _special(token: str) -> bool:
-    """[CLS], <s>, <|endoftext|>: tokens that are no part of a word."""
-    return len(token) > 2 and (token[0] + token[-1]) in ("[]", "<>")
-
-
-def _word(token: str, glued: bool) -> str:
-    if glued and token.startswith(_INSIDE):
-        return token.removeprefix(_INSIDE)
-    return token.removesuffix(_ENDS).lstrip("Ġ▁") or "␣"
-
-
-def _ground(strength: Tensor) -> str:
-    return to_hex(SIGNED((1 + _DEEP * strength.item()) / 2))
-
-
-def _width(word: str) -> float:
-    """Points that a word takes, with a little air."""
-    return TextToPath().get_text_width_height_descent(word, _FONT, ismath=False)[0] + 5
-
-
-def _write(figure: Figure, across: float, depth: float, word: str, colour: str = INK) -> None:
-    figure.text(
-        across + 2.5,
-        -depth - 9,
-        word,
-        fontproperties=_FONT,
-        color=colour,
-        va="center_baseline",
-        parse_math=False,
-    )
-
-
-def _from_top(figure: Figure, depth: float) -> Transform:
-    """Points to the right and (negative) downward of the top left corner, to pixels."""
-    return Affine2D().translate(0, depth).scale(1 / 72) + figure.dpi_scale_trans
+def _escaped(name: Any) -> Any:
+    return escape(name) if isinstance(name, str) else name

@@ -10,13 +10,7 @@ import torch
 from captum.attr import InputXGradient, LayerGradCam
 from PIL import Image
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizerFast,
-    ViTConfig,
-    ViTForImageClassification,
-)
+from transformers import ViTConfig, ViTForImageClassification
 
 import captum_vit as cv
 from captum_vit.explain import Explanation, explain, open_picture
@@ -24,7 +18,6 @@ from captum_vit.models.reading import image_tensor
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 ANIMALS = {0: "cat", 1: "dog", 2: "house cat"}
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "##ness", "film"]
 
 
 @pytest.fixture
@@ -35,18 +28,6 @@ def vit() -> nn.Module:
     nn.init.normal_(model.head.weight)
     model.pretrained_cfg = {**model.pretrained_cfg, "label_names": tuple(ANIMALS.values())}
     return model.eval()
-
-
-@pytest.fixture
-def bert() -> BertForSequenceClassification:
-    return BertForSequenceClassification(
-        BertConfig(**SMALL, vocab_size=len(WORDS), id2label={0: "bad", 1: "good"})
-    ).eval()
-
-
-@pytest.fixture
-def tokenizer() -> BertTokenizerFast:
-    return BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)})
 
 
 @pytest.fixture
@@ -136,21 +117,6 @@ def test_a_hugging_face_model_is_explained_as_loaded(photo: Path):
     assert explain(model, photo, "dog").map.shape == (4, 4)
 
 
-def test_a_text_is_explained_word_by_word(bert, tokenizer):
-    found = explain(bert, "a goodness film", ["good", 0], tokenizer=tokenizer)
-    assert found.tokens == ["[CLS]", "a", "good", "##ness", "film", "[SEP]"]
-    assert found.map.shape == (2, 6)
-    assert "goodness" not in found._repr_html_() and "film" in found._repr_html_()
-    assert found._repr_png_() is None
-
-
-def test_token_ids_need_no_tokenizer(bert, tokenizer):
-    ids = tokenizer("a good film", return_tensors="pt")["input_ids"]
-    found = explain(bert, ids[0], 1, tokens=["c", "a", "g", "f", "s"])
-    assert torch.equal(found.map, explain(bert, "a good film", 1, tokenizer=tokenizer).map)
-    assert explain(bert, ids, 1).tokens == ["2", "5", "6", "8", "3"]
-
-
 def test_pictures_are_saved_and_shown(vit: nn.Module, photo: Path, tmp_path: Path):
     found = explain(vit, photo, ["cat", "dog"])
     for suffix in (".png", ".pdf", ".svg"):
@@ -162,13 +128,6 @@ def test_pictures_are_saved_and_shown(vit: nn.Module, photo: Path, tmp_path: Pat
     assert found._repr_png_().startswith(b"\x89PNG") and found._repr_html_() is None
     assert len(found.show(colour_bar=True).axes) == 6
     assert "dog" in repr(found)
-
-
-def test_numbers_and_pages_are_saved(bert, tokenizer, tmp_path: Path):
-    found = explain(bert, "good", 1, tokenizer=tokenizer)
-    assert torch.equal(torch.from_numpy(np.load(found.save(tmp_path / "map.npy"))), found.map)
-    assert "<title>map</title>" in found.save(tmp_path / "map.html").read_text(encoding="utf-8")
-    found.save(tmp_path / "map.png")
 
 
 def test_an_existing_file_stays_unless_asked(vit: nn.Module, photo: Path, tmp_path: Path):

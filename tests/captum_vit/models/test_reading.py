@@ -9,9 +9,6 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizerFast,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -34,7 +31,6 @@ from captum_vit.models.reading import (
     is_text_model,
     mean_std,
     target_index,
-    text_inputs,
 )
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -224,37 +220,3 @@ def test_an_ambiguous_name_brings_all_it_fits(name: str):
 def test_a_name_for_a_nameless_model_is_refused(name: str):
     with pytest.raises(TargetError, match="number"):
         target_index(hf_vit(num_labels=3), name)
-
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "##ness", "film"]
-
-
-@pytest.fixture
-def tokenizer(tmp_path) -> BertTokenizerFast:
-    return BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)}, model_max_length=8)
-
-
-def bert() -> BertForSequenceClassification:
-    return BertForSequenceClassification(BertConfig(**SMALL, vocab_size=len(WORDS))).eval()
-
-
-def test_a_text_is_read_with_its_tokens(tokenizer):
-    inputs, tokens = text_inputs(bert(), "A goodness film", tokenizer)
-    assert tokens == ["[CLS]", "a", "good", "##ness", "film", "[SEP]"]
-    assert inputs["input_ids"].shape == (1, 6)
-    assert is_text_model(bert())
-
-
-def test_a_stored_tokenizer_is_found(tokenizer, tmp_path):
-    bert().save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    _, tokens = text_inputs(BertForSequenceClassification.from_pretrained(tmp_path), "good")
-    assert tokens == ["[CLS]", "good", "[SEP]"]
-
-
-def test_texts_that_cannot_be_read_are_refused(tokenizer):
-    for text in ("  ", "a " * 9):
-        with pytest.raises(InputError):
-            text_inputs(bert(), text, tokenizer)
-    with pytest.raises(UnsupportedModelError, match="tokenizer"):
-        text_inputs(bert(), "good")

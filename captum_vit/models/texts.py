@@ -1,0 +1,104 @@
+"""How models want their texts: ids, further arguments, and the tokens one-to-one with the ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import InputError, UnsupportedModelError
+from captum_vit.models.image_text import tokenized
+from captum_vit.models.naming import host_of
+from captum_vit.models.readers import stored
+
+_JOINT = ("get_text_features", "encode_text")  # what image-text models have
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text, or a pair of texts, as a model reads it.
+
+    Args:
+        ids: (1, T), on the model's device.
+        args: the further positional arguments that the model needs for it: none for a single text.
+        tokens: T tokens, special ones included.
+        segments: which of the two texts each token belongs to; None for a single text.
+    """
+
+    ids: Tensor
+    args: tuple[Any, ...]
+    tokens: list[str]
+    segments: list[int] | None = None
+
+
+def read_text(model: nn.Module, text: str | Sequence[str], tokenizer: Any = None) -> Words:
+    """A text, or a pair of texts, as this model's input.
+
+    Args:
+        model: a text model of Hugging Face, or a target module around one or around an image-text model.
+        text: to be read; a pair is read as the tokenizer joins pairs (question and context, premise and hypothesis).
+        tokenizer: the one stored beside the model by default.
+
+    Raises:
+        InputError: an empty text, more than two, or one longer than the model reads.
+        UnsupportedModelError: no tokenizer is known.
+    """
+    texts = [text] if isinstance(text, str) else list(text)
+    if len(texts) not in (1, 2) or not all(isinstance(one, str) and one.strip() for one in texts):
+        raise InputError("A text, or a pair of texts.", repr(text))
+    tokenizer = tokenizer or stored("AutoTokenizer", model)
+    if tokenizer is None:
+        raise UnsupportedModelError(
+            "A tokenizer.", f"{type(model).__name__}, beside which none is stored", "tokenizer=..."
+        )
+    joint = next((m for m in model.modules() if any(hasattr(m, name) for name in _JOINT)), None)
+    found = _plain(model, texts, tokenizer) if joint is None else _joint(joint, texts, tokenizer)
+    most = getattr(tokenizer, "model_max_length", None) or found.ids.shape[1]
+    if found.ids.shape[1] > most:
+        raise InputError(f"At most {most} tokens.", f"{found.ids.shape[1]}", "a shorter text.")
+    return found
+
+
+def _plain(model: nn.Module, texts: list[str], tokenizer: Any) -> Words:
+    encoded = tokenizer(*texts, return_tensors="pt").to(next(model.parameters()).device)
+    ids = encoded["input_ids"]
+    tokens = tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    if len(texts) == 1:
+        return Words(ids, (), tokens)
+    return Words(ids, _further(model, encoded), tokens, _segments(encoded))
+
+
+def _further(model: nn.Module, encoded: Any) -> tuple[Any, ...]:
+    """What tells two texts apart, at its place among the arguments; nothing where the separators alone tell."""
+    host = host_of(model)
+    names = list(signature((model if host is None else host[1]).forward).parameters)[1:]
+    if "token_type_ids" not in names or "token_type_ids" not in encoded:
+        return ()
+    return tuple(encoded.get(name) for name in names[: names.index("token_type_ids") + 1])
+
+
+def _segments(encoded: Any) -> list[int] | None:
+    """0 or 1 for each token; a separator belongs to the text before it."""
+    try:
+        numbers = encoded.sequence_ids(0)
+    except ValueError:  # tokenizers in pure Python do not say
+        kinds = encoded.get("token_type_ids")
+        return None if kinds is None else kinds[0].tolist()
+    found: list[int] = []
+    for number in numbers:
+        found.append(number if number is not None else found[-1] if found else 0)
+    return found
+
+
+def _joint(model: nn.Module, texts: list[str], tokenizer: Any) -> Words:
+    if len(texts) == 2:
+        raise InputError("One text, since image-text models read no pairs.", "a pair")
+    ids = tokenized(model, tokenizer, texts)[0]
+    names = getattr(tokenizer, "tokenizer", tokenizer)  # a processor, or open_clip's wrapper, holds the tokenizer
+    if hasattr(names, "convert_ids_to_tokens"):
+        return Words(ids, (), names.convert_ids_to_tokens(ids[0].tolist()))
+    known = getattr(names, "decoder", {})  # open_clip's own
+    return Words(ids, (), ["[PAD]" if i == 0 else known.get(i, str(i)) for i in ids[0].tolist()])

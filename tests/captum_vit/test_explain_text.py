@@ -1,0 +1,102 @@
+"""`explain` on texts: words, pairs, single tokens, and how they are shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertTokenizerFast,
+)
+
+import captum_vit as cv
+from captum_vit.explain import explain
+from tests.models import clip_model
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "##ness", "film"]
+
+
+@pytest.fixture
+def bert() -> BertForSequenceClassification:
+    return BertForSequenceClassification(
+        BertConfig(**SMALL, vocab_size=len(WORDS), id2label={0: "bad", 1: "good"})
+    ).eval()
+
+
+@pytest.fixture
+def tokenizer() -> BertTokenizerFast:
+    return BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)})
+
+
+def test_a_text_is_explained_word_by_word(bert, tokenizer):
+    found = explain(bert, "a goodness film", ["good", 0], tokenizer=tokenizer)
+    assert found.tokens == ["[CLS]", "a", "good", "##ness", "film", "[SEP]"]
+    assert found.map.shape == (2, 6)
+    assert "goodness" not in found._repr_html_() and "film" in found._repr_html_()
+    assert found._repr_png_() is None
+
+
+def test_words_are_merged_and_special_tokens_hidden_by_choice(bert, tokenizer):
+    plain = explain(bert, "a goodness film", 1, tokenizer=tokenizer)
+    found = explain(bert, "a goodness film", 1, tokenizer=tokenizer, special=False, words=True)
+    assert torch.equal(found.map, plain.map)
+    assert found.text().words == ("a", "goodness", "film")
+    assert found.text().scores[0, 1].item() == pytest.approx(found.map[2:4].sum().item())
+    assert "goodness" in found._repr_html_() and "[CLS]" not in found._repr_html_()
+    assert found.text(special=True).words == ("[CLS]", "a", "goodness", "film", "[SEP]")
+    assert len(plain.text().records(pred_prob=0.5)) == 1
+    assert found.show(width=3).get_figwidth() == 3
+
+
+def test_a_pair_of_texts(bert, tokenizer, tmp_path: Path):
+    found = explain(bert, ("a film", "good"), ["good", "bad"], tokenizer=tokenizer)
+    encoded = tokenizer("a film", "good", return_tensors="pt")
+    args = (encoded["attention_mask"], encoded["token_type_ids"])
+    assert torch.equal(found.maps[0], cv.LayerCDAM(bert).attribute(encoded["input_ids"], 1, args)[0])
+    assert found.segments == [0, 0, 0, 0, 1, 1]
+    page = found.save(tmp_path / "pair.html", special=False).read_text(encoding="utf-8")
+    assert page.count("<p ") == 4 and "[SEP]" not in page
+    single = explain(bert, "a film good", "good", tokenizer=tokenizer)
+    assert found.scores[0] != single.scores[0]
+
+
+def test_tokens_are_targets_by_name(tokenizer):
+    model = BertForTokenClassification(BertConfig(**SMALL, vocab_size=len(WORDS), id2label={0: "O", 1: "PER"})).eval()
+    found = explain(model, "a good film", [(2, "PER"), (2, 0)], tokenizer=tokenizer)
+    ids = tokenizer("a good film", return_tensors="pt")["input_ids"]
+    assert torch.equal(found.maps[0], cv.LayerCDAM(model).attribute(ids, (2, 1))[0])
+    assert found.labels == ["PER at 2, good", "O at 2, good"] and sum(found.scores) == pytest.approx(1)
+    span = cv.AnswerSpan(BertForQuestionAnswering(BertConfig(**SMALL, vocab_size=len(WORDS))).eval())
+    answer = explain(span, ("a film", "good"), (4, "end"), tokenizer=tokenizer)
+    assert answer.labels == ["end at 4, good"] and not answer.probabilities
+    for target in (None, (9, "PER"), (2, "LOC")):
+        with pytest.raises(cv.TargetError):
+            explain(model, "a good film", target, tokenizer=tokenizer)
+
+
+def test_words_that_match_a_picture():
+    model, tokenizer = clip_model(), BertTokenizerFast(vocab={word: i for i, word in enumerate([*WORDS, "dog"])})
+    model.text_model.eos_token_id = WORDS.index("[SEP]")
+    words = cv.ImageSimilarity.from_images(model, {"this": torch.randn(2, 3, 32, 32)})
+    found = explain(words, "a good film", "this", tokenizer=tokenizer)
+    assert found.labels == ["this"] and found.text().words[1:4] == ("a", "good", "film")
+    assert found.scores == pytest.approx([words(torch.tensor([[2, 5, 6, 8, 3]])).item()])
+
+
+def test_token_ids_need_no_tokenizer(bert, tokenizer):
+    ids = tokenizer("a good film", return_tensors="pt")["input_ids"]
+    found = explain(bert, ids[0], 1, tokens=["c", "a", "g", "f", "s"])
+    assert torch.equal(found.map, explain(bert, "a good film", 1, tokenizer=tokenizer).map)
+    assert explain(bert, ids, 1).tokens == ["2", "5", "6", "8", "3"]
+
+
+def test_numbers_and_pages_are_saved(bert, tokenizer, tmp_path: Path):
+    found = explain(bert, "good", 1, tokenizer=tokenizer)
+    assert torch.equal(torch.from_numpy(np.load(found.save(tmp_path / "map.npy"))), found.map)
+    assert "<title>map</title>" in found.save(tmp_path / "map.html").read_text(encoding="utf-8")
+    found.save(tmp_path / "map.png")
