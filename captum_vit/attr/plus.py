@@ -17,6 +17,7 @@ from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import plain_target, select
+from captum_vit.trace.state import ordinary
 from captum_vit.trace.tail import SubNetwork
 
 ON_SUBNETWORKS = (InputXGradient, Saliency, IntegratedGradients)
@@ -89,7 +90,7 @@ class PLUS(TokenAttribution):
         """The general route: the method itself, explaining f_l at x_l."""
         part = SubNetwork(self.model, found.transformer, layer)
         return _explaining(self.method, part).attribute(
-            found.seen["tokens"][layer].requires_grad_(),
+            ordinary(found.seen["tokens"][layer]).requires_grad_(),
             target=plain_target(found.target),
             additional_forward_args=(*found.inputs, *found.args),
         )

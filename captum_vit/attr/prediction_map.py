@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution, one_of, widened
-from captum_vit.errors import LayerError, OptionError
+from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.trace.gradient import Layer, block_of, layer_index, literal_module
 from captum_vit.trace.record import Record, Want
@@ -90,6 +90,12 @@ class PredictionMap(TokenAttribution):
                 "an int for a block, or the block itself.",
             )
         said = readout(self.model, found.transformer, tokens, found.layout, found.inputs, found.args)
+        if said.shape[-1] != found.output.shape[-1]:
+            raise InputError(
+                "Further arguments that hold one value for each sample, where they are as long as the batch.",
+                f"{said.shape[-1]} scores for a sample alone, {found.output.shape[-1]} for one in the batch",
+                "a module that holds what all samples share, such as ConceptSimilarity or TextSimilarity.",
+            )
         return transform(said, self.score, self.model)
 
     def _relevance(self, found: Record) -> Tensor:

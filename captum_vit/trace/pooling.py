@@ -13,6 +13,7 @@ from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import Attention
 from captum_vit.trace.score import select
+from captum_vit.trace.watch import UNHIDDEN
 
 
 def pooling_weights(
@@ -32,7 +33,7 @@ def pooling_weights(
     score = _mixed(output, target)
     read_by = [a for a in attentions if a.context.requires_grad]
     if rows is None or not score.requires_grad:
-        raise TraceError("An output that depends on the last block.", "an output without a graph")
+        raise TraceError("An output that depends on the last block.", "an output without a graph", UNHIDDEN)
     places = [rows, *(a.context for a in read_by)]
     by_rows, *by_context = torch.autograd.grad(score, places, retain_graph=True, allow_unused=True)
     if by_rows is None or not by_rows.any():

@@ -35,7 +35,10 @@ def transform(
             f"{type(model).__name__}, whose outputs of shape {tuple(output.shape)} are not logits of classes",
             'score="auto" or score="logit".',
         )
-    return output if raw or kind == "logit" else output.softmax(-1)
+    if raw or kind == "logit":
+        return output
+    wide = torch.float32 if output.element_size() < 4 else None  # in half precision a sure class has no slope left
+    return output.softmax(-1, dtype=wide)
 
 
 def select(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_vit.errors import TraceError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.site import Site
+from captum_vit.trace.watch import UNHIDDEN
 
 
 @contextmanager
@@ -58,7 +61,10 @@ class SubNetwork(nn.Module):
 
     def forward(self, tokens: Tensor, *inputs: Any) -> Tensor:
         with entering(self.transformer, self.layer, tokens):
-            return scores_of(self.model(*inputs))
+            scores = scores_of(self.model(*inputs))
+        if torch.is_grad_enabled() and tokens.requires_grad and not scores.requires_grad:
+            raise TraceError("Scores that depend on the tokens with a gradient.", "scores without a graph", UNHIDDEN)
+        return scores
 
 
 def readout(
@@ -73,20 +79,43 @@ def readout(
 
     The head is given sequences whose rows are all x_i, so any pooling (CLS, mean, attention, distilled)
     returns x_i's own reading. One row for each kind of token will do; a text, with its masks, is cut to one word.
-    A head that scores every token gives (B, N, 1, K).
+    A head that scores every token gives (B, N, 1, K). Where arguments differ from sample to sample, and the head
+    may read them, samples are read one by one.
     """
     batch, n_tokens, _ = tokens.shape
+    if batch > 1 and any(_is_of_each_sample(x, batch) and not _is_text(x, layout) for x in args):
+        return torch.cat([_readout_of(i, model, transformer, tokens, layout, inputs, args) for i in range(batch)])
     alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, layout.prefix + 1, -1)
     first = [_first(x, batch, layout) for x in (*inputs, *args)]
     with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
         return scores_of(model(*first)).unflatten(0, (batch, n_tokens))
 
 
+def _readout_of(
+    i: int, model: nn.Module, transformer: Transformer, tokens: Tensor, layout: TokenLayout,
+    inputs: tuple[Tensor, ...], args: tuple[Any, ...],
+) -> Tensor:  # shape: (1, N, K)
+    """One sample of a batch, with its own arguments."""
+    own = [tuple(x[i : i + 1] if _is_of_each_sample(x, len(tokens)) else x for x in given) for given in (inputs, args)]
+    keep = None if layout.keep is None else layout.keep[i : i + 1]
+    return readout(model, transformer, tokens[i : i + 1], replace(layout, keep=keep), *own)
+
+
+def _is_of_each_sample(x: Any, batch: int) -> bool:
+    """Whether an argument holds one value for each sample, by Captum's rule: a tensor as long as the batch."""
+    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
+
+
+def _is_text(x: Tensor, layout: TokenLayout) -> bool:
+    """Ids, and what lies beside them word by word, such as masks."""
+    return layout.grid is None and x.dim() == 2 and x.shape[1] == layout.n_tokens
+
+
 def _first(x: Any, batch: int, layout: TokenLayout) -> Any:
     """Of a batch of arguments the first sample's; of a text, its first word that is no padding."""
-    if not isinstance(x, Tensor) or x.dim() == 0 or len(x) != batch:
+    if not _is_of_each_sample(x, batch):
         return x
-    if layout.grid is not None or x.dim() != 2 or x.shape[1] != layout.n_tokens:
+    if not _is_text(x, layout):
         return x[:1]
     word = 0 if layout.keep is None else int(layout.keep[0].int().argmax())
     return x[:1, word : word + 1]

@@ -6,13 +6,16 @@ from contextlib import AbstractContextManager, ExitStack
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError
+from captum_vit.errors import InputError, TraceError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout, check_grid
 from captum_vit.trace.site import Site, Visit
+
+UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
 
 class Watch:
@@ -28,7 +31,7 @@ class Watch:
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
         self._keep: Tensor | None = None
-        self._reached_blocks = False
+        self._reached_blocks = self._in_inference_mode = False
 
     def at(self, site: Site, visit: Visit) -> None:
         """Visit a site during the run."""
@@ -46,6 +49,9 @@ class Watch:
             try:
                 output = self.model(*inputs, *args)
             except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+                if self._in_inference_mode:
+                    got = f"one that runs in inference mode: {error}"
+                    raise TraceError("A forward that can be followed backwards.", got, UNHIDDEN) from error
                 if self._reached_blocks or self.transformer is None:
                     raise
                 raise InputError(
@@ -86,7 +92,14 @@ class Watch:
             self._grid = _size(output)
 
     def _see_blocks(self, module: nn.Module, args: Any) -> None:
+        if self._reached_blocks:
+            raise TraceError(
+                "A model that runs its transformer once in a pass.",
+                f"{type(self.model).__name__}, in which the first block ran again",
+                "the module inside that runs once: a map belongs to one view of the input, not to several.",
+            )
         self._reached_blocks = True
+        self._in_inference_mode = torch.is_inference_mode_enabled()
 
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
