@@ -120,6 +120,23 @@ timm_case(
 timm_case("timm BEiT", timm.models.beit.Beit, use_abs_pos_emb=False, use_rel_pos_bias=True, init_values=0.1)
 
 
+class Prompted(nn.Module):
+    """Classes that every sample brings along, as a further argument of the batch's size."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, pixels: Tensor, prompts: Tensor) -> Tensor:
+        return torch.einsum("bd,bkd->bk", self.vit(pixels), prompts)
+
+
+@case("timm ViT prompted")
+def prompted() -> Case:
+    vit = redrawn(timm_vit(**TIMM | {"num_classes": 0}))
+    return Case(Prompted(vit).eval(), image(), (torch.randn(3, CLASSES, 24),))
+
+
 # -- Hugging Face ----------------------------------------------------------------------------------------------
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 48}

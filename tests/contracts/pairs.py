@@ -60,6 +60,12 @@ def explain(method: Attribution, case: Case, **changes: Any) -> Any:
     )
 
 
+def cast(case: Case, dtype: torch.dtype) -> Case:
+    """Further arguments of a model in its precision, as a user passes them; inputs are cast by the methods."""
+    args = (x.to(dtype) if x.is_floating_point() else x for x in case.additional_forward_args)
+    return case._replace(additional_forward_args=tuple(args))
+
+
 def rows(case: Case, index: Any) -> Case:
     """Some samples of a batch."""
     args = tuple(arg[index] if isinstance(arg, Tensor) else arg for arg in case.additional_forward_args)

@@ -101,6 +101,37 @@ def test_a_model_that_is_no_plain_transformer(method, stranger):
     assert "register_spec" in error.hint
 
 
+class Hidden(nn.Module):
+    """A model whose forward hides from gradients, or from us."""
+
+    def __init__(self, model: nn.Module, how: str) -> None:
+        super().__init__()
+        self.model, self.how = model, how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "detached":
+            return self.model(x).detach()
+        if self.how == "called twice":
+            return self.model(x) + self.model(x.flip(-1))
+        with torch.inference_mode() if self.how == "in inference mode" else torch.no_grad():
+            return self.model(x)
+
+
+@pytest.mark.parametrize("how", ["detached", "without gradients", "in inference mode", "called twice"])
+def test_a_forward_that_hides(method, how):
+    """A method that needs no gradient, or one pass of several, may explain it as ever."""
+    case = CASES["timm ViT"]()
+    hidden = case._replace(forward_func=Hidden(case.forward_func, how).eval())
+    made = cv.METHODS[method](hidden.forward_func)
+    try:
+        found = explain(made, hidden)
+    except cv.TraceError as error:
+        assert error.got and error.hint
+    else:
+        assert how != "called twice" or draws(made)
+        assert torch.equal(found, explain(cv.METHODS[method](case.forward_func), case))
+
+
 def test_a_function_instead_of_a_model(method):
     model = CASES["timm ViT"]().forward_func
     case = CASES["timm ViT"]()._replace(forward_func=lambda x: model(x))

@@ -18,12 +18,16 @@ from tests.contracts.pairs import Pair, draws, explain, rows
 from tests.models import CASES, TEXTS
 
 
+def arguments(case):
+    return {"target": case.target, "additional_forward_args": case.additional_forward_args or None}
+
+
 @pytest.mark.parametrize("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
 def test_noise_tunnel_without_noise_changes_nothing(image_pair, nt_type):
     """Also with CLIP, whose bank of texts is larger than the batch; in uneven parts."""
     method, case = image_pair.on(), image_pair.case
     found = NoiseTunnel(method).attribute(
-        case.inputs, nt_type=nt_type, nt_samples=3, nt_samples_batch_size=2, stdevs=0.0, target=case.target
+        case.inputs, nt_type=nt_type, nt_samples=3, nt_samples_batch_size=2, stdevs=0.0, **arguments(case)
     )
     plain = explain(method, case)
     assert found.shape == plain.shape
@@ -65,7 +69,7 @@ def test_sensitivity_max_equals_a_hand_computation(image_pair, batch):
     method, case = image_pair.on(), rows(image_pair.case, slice(0, batch))
     if draws(method):
         return
-    found = sensitivity_max(method.attribute, case.inputs, shifted, n_perturb_samples=2, target=case.target)
+    found = sensitivity_max(method.attribute, case.inputs, shifted, n_perturb_samples=2, **arguments(case))
 
     plain, wanted = explain(method, case), []
     for sign in (1, -1):

@@ -10,7 +10,7 @@ from torch import nn
 
 import captum_vit as cv
 from tests.contracts.closeness import BF16_CORRELATION, assert_close, correlation
-from tests.contracts.pairs import Pair, draws, explain
+from tests.contracts.pairs import Pair, cast, draws, explain
 from tests.models import CASES, Case
 
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "enable_grad": torch.enable_grad}
@@ -34,6 +34,8 @@ def test_under_other_grad_modes(pair, mode):
         case = cloned(pair.case)
         assert_close(explain(pair.on(), case), wanted, "same computation")
         assert_close(explain(pair.on(), case, target=torch.tensor(case.target)), wanted, "same computation")
+        assert torch.is_grad_enabled() == (mode == "enable_grad")
+        assert torch.is_inference_mode_enabled() == (mode == "inference_mode")
 
 
 def test_after_the_inputs_left_inference_mode(slice_pair):
@@ -49,17 +51,15 @@ def test_frozen_parameters(pair):
 
 
 def test_double_precision(pair):
-    case = pair.case
     if draws(pair.on()):
         return
-    inputs = case.inputs.double() if case.inputs.is_floating_point() else case.inputs
-    found = explain(pair.on(copied(pair).double()), case, inputs=inputs)
-    assert_close(found.float(), explain(pair.on(), case), "float32 and float64")
+    found = explain(pair.on(copied(pair).double()), cast(pair.case, torch.float64))
+    assert_close(found.float(), explain(pair.on(), pair.case), "float32 and float64")
 
 
 def test_half_precision(pair):
     """Within rounding of the float32 map; inputs may be float32, as NoiseTunnel makes them."""
-    found = explain(pair.on(copied(pair).bfloat16()), pair.case)
+    found = explain(pair.on(copied(pair).bfloat16()), cast(pair.case, torch.bfloat16))
     wanted = explain(pair.on(), pair.case)
     assert found.dtype == torch.float32
     for row, wanted_row in zip(found, wanted, strict=True):
@@ -198,3 +198,16 @@ def test_a_head_of_zeros_is_never_silent(pair):
     warned = any(issubclass(w.category, cv.ZeroMapWarning) for w in caught)
     assert torch.isfinite(found).all()
     assert warned or found.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_sure_model_in_half_precision(method, dtype):
+    """A probability near one leaves half precision no slope; the softmax is wider than the model."""
+    case = CASES["timm ViT"]()._replace(target=1)
+    sure = copy.deepcopy(case.forward_func)
+    with torch.no_grad():
+        sure.head.bias[1] += 16
+        assert sure(case.inputs).softmax(1)[:, 1].amin() > 0.999
+    found = explain(cv.METHODS[method](copy.deepcopy(sure).to(dtype)), case)
+    for row, wanted in zip(found, explain(cv.METHODS[method](sure), case), strict=True):
+        assert correlation(row, wanted) > BF16_CORRELATION
