@@ -29,7 +29,8 @@ class LayerIntegratedCDAM(TokenAttribution):
     ``T`` (B, N, D) are the tokens that :class:`LayerCDAM` reads; what runs beside the attention (the residual
     stream) is held as it is. The paper's rule, the default, has steps :math:`\alpha_k = k/n` of weight
     :math:`1/n` from zero tokens. Complete: the sum over all tokens, CLS and other prefix tokens included, comes to
-    :math:`f_c(T) - f_c(\tilde T)` as n grows; much sooner with ``"riemann_middle"`` or ``"gausslegendre"``.
+    :math:`f_c(T) - f_c(\tilde T)` as n grows; much sooner with ``"riemann_middle"`` or ``"gausslegendre"``. (In
+    post-norm models the tokens are the stream itself, whose norm bends sharply near zero: take more steps.)
 
     Costs one forward pass of the blocks before the layer, and what follows n times, forward and backward: for the
     last block of a CLS-pooled model, where the CLS row alone is needed, about 1.05 forwards in all for 50 steps.
