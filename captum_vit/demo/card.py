@@ -30,7 +30,7 @@ Measured on the stored float16 weights, by `captum_vit.demo.train.evaluate(demo_
 **Made by**
 
     {command}
-
+{earlier}
 **Model.** {blocks} blocks of width {width} with {heads} heads, patches of {patch} pixels, CLS token;
 {parameters:,} parameters.
 
@@ -39,9 +39,9 @@ Measured on the stored float16 weights, by `captum_vit.demo.train.evaluate(demo_
 (`captum_vit.demo.scenes.digit_split`). Training scenes hold one to three digits and are drawn anew at every
 step: {seen:,} in all.
 
-**Loss.** A scene's label is one of its digits at random. Cross-entropy is taken in expectation over that
-draw, that is against the uniform distribution over the digits present (label smoothing {smoothing}). Nothing
-else is supervised: no masks, no patches.
+**Loss.** A scene's label is one of its digits at random. Cross-entropy ({loss}) is taken in expectation over
+that draw, that is against the uniform distribution over the digits present. Nothing else is supervised: no
+masks, no patches.
 
 **Recipe.** Muon for the matrices of the blocks (peak rate {lr}, weight decay {decay}), AdamW for the rest
 ({lr_rest}), a short warm-up, cosine to zero; batch {batch}, {steps:,} steps, seed {seed}; two-digit scenes
@@ -53,12 +53,20 @@ Licence: BSD-3-Clause, as the code. The scans: UCI, Optical Recognition of Handw
 """
 
 
+EARLIER = """
+which goes on from the weights of a first phase, under softmax and with the defaults of the script:
+
+    python -m captum_vit.demo.train --out {start}
+"""
+
+
 def card(model: VisionTransformer, args: argparse.Namespace, accuracy: Accuracy, command: str) -> str:
     """The text of the card of ``model``, which ``command`` made with these ``args``."""
     facts = vars(args) | accuracy._asdict()
     return CARD.format(
         **facts,
         command=command,
+        earlier=EARLIER.format(start=args.start.name) if args.start is not None else "",
         blocks=len(model.blocks),
         width=model.embed_dim,
         heads=model.blocks[0].attn.num_heads,

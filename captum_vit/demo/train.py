@@ -6,6 +6,10 @@ does in ImageNet. Cross-entropy is linear in the target, so its expectation over
 against the uniform distribution over the digits present; that is the loss used here, the same gradient on
 average with less noise.
 
+A second phase (``--start FIRST --loss binary``) asks of every class by itself whether it is the label, with binary
+cross-entropy, as DeiT III is trained on ImageNet. Softmax lets the digits of a scene compete: the score of one then
+depends on the other, and the longer it is trained, the more of the evidence for a digit lies on its neighbour.
+
 Scenes are drawn on the fly from the 1,297 training scans and never repeat. One thread is the default: a model
 this small gains little from a second. The optimizer Muon comes with torch 2.9.
 """
@@ -29,6 +33,7 @@ from captum_vit.demo.card import card
 from captum_vit.demo.model import WEIGHTS, demo_vit, load_weights, save_weights
 from captum_vit.demo.scenes import digit_scenes
 
+LOSSES = {"softmax": F.cross_entropy, "binary": F.binary_cross_entropy_with_logits}
 TEST_SEED = 2**31  # the card's test scenes; evaluate() with another seed draws others
 
 
@@ -63,6 +68,8 @@ def train(args: argparse.Namespace) -> nn.Module:
     """Train from scratch, or on from ``args.checkpoint`` where that exists; returns the averaged model."""
     torch.manual_seed(args.seed)
     model, average = demo_vit(pretrained=False).train(), demo_vit(pretrained=False)
+    if args.start is not None:
+        load_weights(model, args.start)
     average.load_state_dict(model.state_dict())
     for block in model.blocks:
         block.attn.fused_attn = False  # the fused kernel's bfloat16 backward is slow on CPUs
@@ -77,7 +84,7 @@ def train(args: argparse.Namespace) -> nn.Module:
         scenes = digit_scenes(args.batch, (1, most), "train", seed=args.seed * 10**8 + step)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             logits = model(scenes.images)
-        loss = F.cross_entropy(logits.float(), targets_of(scenes.digits), label_smoothing=args.smoothing)
+        loss = LOSSES[args.loss](logits.float(), targets_of(scenes.digits))
         model.zero_grad()
         loss.backward()
         for optimizer in optimizers:
@@ -193,7 +200,8 @@ def parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=6e-3, help="peak learning rate of Muon (the blocks' matrices)")
     add("--lr-rest", type=float, default=2e-3, help="peak learning rate of AdamW (everything else)")
     add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
-    add("--smoothing", type=float, default=0.0, help="label smoothing")
+    add("--loss", choices=LOSSES, default="softmax", help="what is asked: which class, or of each class whether")
+    add("--start", type=Path, help="weights to begin with, of an earlier phase")
     add("--ema", type=float, default=0.999, help="decay of the running average of the weights")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="matrix products in bfloat16")
     add("--threads", type=int, default=1)
