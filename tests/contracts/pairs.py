@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -74,6 +75,13 @@ def rows(case: Case, index: Any) -> Case:
         additional_forward_args=args,
         target=torch.as_tensor(case.target)[index].tolist(),
     )
+
+
+@cache
+def knows_targets(pair: Pair) -> bool:
+    """Whether the map depends on the target at all; methods that know none ignore it."""
+    one, other = (explain(pair.on(), pair.case, target=target) for target in (0, 3))
+    return not torch.equal(one, other)
 
 
 def draws(method: Attribution) -> bool:

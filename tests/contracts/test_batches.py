@@ -3,7 +3,7 @@
 import torch
 
 from tests.contracts.closeness import assert_close
-from tests.contracts.pairs import draws, explain, rows
+from tests.contracts.pairs import Pair, draws, explain, rows
 
 
 def test_a_row_equals_the_run_on_it_alone(pair):
@@ -29,3 +29,14 @@ def test_the_same_call_twice_gives_the_same_map(pair):
     first = explain(method, pair.case)
     assert torch.equal(first, explain(method, pair.case))
     assert torch.equal(first, explain(pair.on(), pair.case))
+
+
+def test_arguments_of_each_sample_stay_with_it(method):
+    """Further arguments as long as the batch belong to the samples one by one."""
+    pair = Pair(method, "timm ViT prompted")
+    if draws(pair.on()):
+        return
+    together = explain(pair.on(), pair.case)
+    for i in range(3):
+        alone = explain(pair.on(), rows(pair.case, slice(i, i + 1)))
+        assert_close(together[i : i + 1], alone, "other batch")

@@ -84,8 +84,9 @@ def test_after_an_exception_anywhere(pair):
     assert sum(raised) >= len(cv.spec_of(pair.case.forward_func).blocks)
 
 
-def test_after_an_exception_on_the_way_back(pair):
-    for module in sites(pair):
+def test_after_an_exception_on_the_way_back(pair, request):
+    """At every third place; at all of them with ``--full``."""
+    for module in sites(pair)[:: 1 if request.config.getoption("--full") else 3]:
         check_after_failure(pair, module, raises_in_backward)
 
 

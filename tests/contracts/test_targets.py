@@ -5,7 +5,7 @@ import torch
 
 import captum_vit as cv
 from tests.contracts.closeness import assert_close
-from tests.contracts.pairs import draws, explain, rows
+from tests.contracts.pairs import draws, explain, knows_targets, rows
 
 ONE_FOR_ALL = {
     "one-element tensor": torch.tensor([3]),
@@ -25,12 +25,6 @@ WRONG = {
     "too many dimensions": (1, 1),
     "not whole": torch.tensor([0.5, 1.0, 2.0]),
 }
-
-
-def knows_targets(pair):
-    """Whether the map depends on the target at all; methods that know none ignore it."""
-    one, other = (explain(pair.on(), pair.case, target=target) for target in (0, 3))
-    return not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("form", ONE_FOR_ALL)
