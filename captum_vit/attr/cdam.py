@@ -103,7 +103,7 @@ class LayerCDAM(TokenAttribution):
         r"""The maps of all classes; (B, N, C) with ``output="tokens"`` and for text.
 
         Each is what :meth:`attribute` gives for that class. With CLS pooling classes differ only in the
-        Jacobian of the outputs by what the CLS row attends to, so all cost about 1.3 forwards (1,000 classes);
+        Jacobian of the outputs by what the CLS row attends to, so all cost about 1.2 forwards (1,000 classes);
         otherwise one forward, and for each class a backward pass from the output to the layer.
 
         Raises:

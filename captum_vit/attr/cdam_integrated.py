@@ -33,7 +33,7 @@ class LayerIntegratedCDAM(TokenAttribution):
     post-norm models the tokens are the stream itself, whose norm bends sharply near zero: take more steps.)
 
     Costs one forward pass of the blocks before the layer, and what follows n times, forward and backward: for the
-    last block of a CLS-pooled model, where the CLS row alone is needed, about 1.05 forwards in all for 50 steps.
+    last block of a CLS-pooled model, where the CLS row alone is needed, about 1.1 forwards in all for 50 steps.
     Captum's ``LayerIntegratedGradients``, to which it is equal given a baseline, takes 50 forwards and backwards
     of the whole model.
 
@@ -84,7 +84,7 @@ class LayerIntegratedCDAM(TokenAttribution):
             method: the quadrature, by Captum's names: ``"riemann_right"`` as in the paper, ``"riemann_middle"``,
                 ``"gausslegendre"`` or ``"riemann_left"``.
             internal_batch_size: how many rows (samples times steps) run at once, but at least one step for the
-                whole batch. By default few, so that no more memory is needed than for LayerCDAM.
+                whole batch. By default few: about as much memory as LayerCDAM needs.
             return_convergence_delta: also return the deltas.
             attribute_to_layer_input: read a literal layer's input instead of its output.
             grad_kwargs: further arguments of ``torch.autograd.grad``.
@@ -107,7 +107,7 @@ class LayerIntegratedCDAM(TokenAttribution):
             slope = (T if start is None else T - start).unsqueeze(0)
             alphas, weights = _quadrature(method, n_steps)
             relevance = torch.zeros(())
-            sizes = list(portions(n_steps, len(T), internal_batch_size, behind.points_at_once))
+            sizes = portions(n_steps, len(T), internal_batch_size, behind.point_rows)
             for alpha, w in zip(alphas.split(sizes), weights.split(sizes), strict=True):
                 (S,) = behind.along(target, slope, alpha, start).by_token  # shape: (B, size, N) or (B, size, N, D)
                 relevance = relevance + torch.einsum("bs...,s->b...", S, w.to(S))

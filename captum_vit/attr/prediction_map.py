@@ -60,12 +60,7 @@ class PredictionMap(TokenAttribution):
         """The maps of all classes at the price of one; (B, N, C) with ``output="tokens"`` and for text."""
         with undisturbed(self.model):
             found = self._record(inputs, None, additional_forward_args)
-            scores = widened(found.layout.silence_padding(self._every(found)))
-            if self.output == "tokens" or found.layout.grid is None:
-                return scores
-            if self.output == "grid":
-                return found.layout.to_grid(scores)
-            return found.layout.to_pixels(scores)
+            return self._finish_classes(self._every(found), found.layout)
 
     def _want(self) -> Want:
         return Want(site=self._site())

@@ -123,8 +123,8 @@ class ClsTail:
     input, and no gradient is ever carried back to the width of the tokens.
     """
 
-    slopes_at_once = 10  # as many copies of the tokens: about the activations of one block
-    points_at_once = 64  # the tokens are shared: a row of attention for each point
+    slope_rows = 48  # each holds a sequence of its own
+    point_rows = 2048  # the sequence is shared: a row of attention for each
 
     def __init__(self, prefix: Prefix, transformer: Transformer, projections: Projections) -> None:
         self.prefix, self.transformer, self.projections = prefix, transformer, projections

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +85,7 @@ class Replay:
     Each run costs the blocks from there to the output, the embedding, and a backward pass to the site.
     """
 
-    slopes_at_once = points_at_once = 1
+    slope_rows = point_rows = 1  # one run of the batch at a time needs no more memory than a plain gradient
 
     def __init__(self, prefix: Prefix, channels: bool = False, grad_kwargs: dict[str, Any] | None = None) -> None:
         self.prefix, self.channels, self.grad_kwargs = prefix, channels, grad_kwargs or {}
@@ -149,10 +148,9 @@ def repeat_samples(
     return x if times == 1 else x.repeat(times, *[1] * (x.dim() - 1))
 
 
-def portions(n: int, batch: int, rows: int | None, default: int) -> Iterator[int]:
-    """Sizes that sum to n: how many runs of a batch are done at once, given how many rows may be."""
+def portions(n: int, batch: int, rows: int | None, default: int) -> list[int]:
+    """Sizes that sum to n: how many runs of a batch are done at once, given how many rows they may have."""
     if rows is not None and rows < 1:
         raise OptionError("`internal_batch_size` of at least 1, or None.", repr(rows))
-    size = default if rows is None else max(1, rows // batch)
-    for done in range(0, n, size):
-        yield min(size, n - done)
+    size = max(1, (default if rows is None else rows) // batch)
+    return [min(size, n - done) for done in range(0, n, size)]
