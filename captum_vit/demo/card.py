@@ -39,9 +39,7 @@ Measured on the stored float16 weights, by `captum_vit.demo.train.evaluate(demo_
 (`captum_vit.demo.scenes.digit_split`). Training scenes hold one to three digits and are drawn anew at every
 step: {seen:,} in all.
 
-**Loss.** A scene's label is one of its digits at random. Cross-entropy ({loss}) is taken in expectation over
-that draw, that is against the uniform distribution over the digits present. Nothing else is supervised: no
-masks, no patches.
+**Loss.** {asked} Nothing else is supervised: no masks, no patches.
 
 **Recipe.** Muon for the matrices of the blocks (peak rate {lr}, weight decay {decay}), AdamW for the rest
 ({lr_rest}), a short warm-up, cosine to zero; batch {batch}, {steps:,} steps, seed {seed}; two-digit scenes
@@ -53,8 +51,15 @@ Licence: BSD-3-Clause, as the code. The scans: UCI, Optical Recognition of Handw
 """
 
 
+ASKED = {
+    "label": """A scene's label is one of its digits at random. Cross-entropy is taken in expectation over that draw,
+that is against the uniform distribution over the digits present.""",
+    "digits": """Of each class, whether it is in the scene: binary cross-entropy against all digits present. The first
+phase asked for one label, a digit of the scene at random (softmax cross-entropy, in expectation over that draw).""",
+}
+
 EARLIER = """
-which goes on from the weights of a first phase, under softmax and with the defaults of the script:
+which goes on from the weights of a first phase, with the defaults of the script:
 
     python -m captum_vit.demo.train --out {start}
 """
@@ -66,6 +71,7 @@ def card(model: VisionTransformer, args: argparse.Namespace, accuracy: Accuracy,
     return CARD.format(
         **facts,
         command=command,
+        asked=ASKED[args.loss],
         earlier=EARLIER.format(start=args.start.name) if args.start is not None else "",
         blocks=len(model.blocks),
         width=model.embed_dim,
