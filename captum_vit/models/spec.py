@@ -64,7 +64,8 @@ class Transformer:
 
     @property
     def blocks(self) -> list[nn.Module]:
-        return list(follow(self.tower, self.spec.blocks))
+        """In their order; of a compiled block the module inside, since names of classes and hooks are its."""
+        return [uncompiled(block) for block in follow(self.tower, self.spec.blocks)]
 
     @property
     def post_norm(self) -> bool:
@@ -92,6 +93,12 @@ class Transformer:
             return follow(block, path)
         except AttributeError:
             return None
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` wrapped, or the module itself."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module
 
 
 def follow(start: Any, path: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.spec import Spec, register_spec
+from captum_vit.models.spec import Spec, register_spec, uncompiled
 
 _PRE_NORM = {"Block", "EvaBlock", "RelPosBlock"}
 _BRANCH_NORM = {"ResPostBlock", "EvaBlockPostNorm", "ResPostRelPosBlock"}  # x + norm(attn(x))
@@ -20,7 +20,7 @@ def timm_vit(model: Any) -> Spec:
     Per-head vectors cannot be read where a norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).
     """
     family = f"timm {type(model).__name__}"
-    for block in model.blocks:
+    for block in map(uncompiled, model.blocks):
         kinds = {cls.__name__ for cls in type(block).__mro__}
         attention = type(getattr(block, "attn", None)).__name__
         if not kinds & (_PRE_NORM | _BRANCH_NORM) or attention == "DiffAttention":
