@@ -35,9 +35,10 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Callable[[], Case]] = {}
+FURTHER: dict[str, Callable[[], Case]] = {}  # no family of their own, but another way of calling one
 
 
-def case(name: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
+def case(name: str, table: dict[str, Callable[[], Case]] = CASES) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     """Enter a builder into the table; its model and inputs depend on the name alone."""
 
     def enter(build: Callable[[], Case]) -> Callable[[], Case]:
@@ -48,7 +49,7 @@ def case(name: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
                 made = build()
             return made._replace(target=list(made.target))
 
-        CASES[name] = built
+        table[name] = built
         return built
 
     return enter
@@ -131,7 +132,7 @@ class Prompted(nn.Module):
         return torch.einsum("bd,bkd->bk", self.vit(pixels), prompts)
 
 
-@case("timm ViT prompted")
+@case("timm ViT prompted", FURTHER)
 def prompted() -> Case:
     vit = redrawn(timm_vit(**TIMM | {"num_classes": 0}))
     return Case(Prompted(vit).eval(), image(), (torch.randn(3, CLASSES, 24),))

@@ -3,12 +3,12 @@
 import pytest
 
 import captum_vit as cv
-from tests.contracts.pairs import IMAGES, pairs
-from tests.models import CASES, SLICE, TEXTS
+from tests.contracts.pairs import ALL, IMAGES, pairs
+from tests.models import SLICE, TEXTS
 
 pytest.register_assert_rewrite("tests.contracts.closeness")
 
-MODELS = {"pair": tuple(CASES), "image_pair": IMAGES, "text_pair": tuple(TEXTS), "slice_pair": SLICE}
+MODELS = {"pair": tuple(ALL), "image_pair": IMAGES, "text_pair": tuple(TEXTS), "slice_pair": SLICE}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,9 +12,10 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 import captum_vit as cv
-from tests.models import CASES, SLICE, TEXTS, Case
+from tests.models import CASES, FURTHER, SLICE, TEXTS, Case
 
-IMAGES = tuple(name for name in CASES if name not in TEXTS)
+ALL = CASES | FURTHER
+IMAGES = tuple(name for name in ALL if name not in TEXTS)
 SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 
 # What a method refuses by name, and says so: see test_bad_input.
@@ -32,7 +33,7 @@ class Pair(NamedTuple):
 
     @property
     def case(self) -> Case:
-        return CASES[self.model]()
+        return ALL[self.model]()
 
     def on(self, forward_func: nn.Module | None = None) -> Attribution:
         """The method on this model, or on another in its place."""

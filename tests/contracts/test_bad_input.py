@@ -87,9 +87,7 @@ def test_a_wrong_target(pair, target):
 
 def test_training_mode(pair):
     model = copy.deepcopy(pair.case.forward_func).train()
-    error = refused(
-        cv.METHODS[pair.method], pair.case._replace(forward_func=model), cv.ModelStateError, RuntimeError
-    )
+    error = refused(cv.METHODS[pair.method], pair.case._replace(forward_func=model), cv.ModelStateError, RuntimeError)
     assert "eval" in error.hint
 
 

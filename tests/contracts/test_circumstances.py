@@ -211,3 +211,17 @@ def test_a_sure_model_in_half_precision(method, dtype):
     found = explain(cv.METHODS[method](copy.deepcopy(sure).to(dtype)), case)
     for row, wanted in zip(found, explain(cv.METHODS[method](sure), case), strict=True):
         assert correlation(row, wanted) > BF16_CORRELATION
+
+
+@pytest.mark.parametrize("name", ["timm ViT", "timm SigLIP", "HF ViT", "HF BERT"])
+def test_blocks_compiled_one_by_one(method, name):
+    """Regional compilation, as libraries advise it: every block in a wrapper of its own."""
+    case = CASES[name]()
+    model = copy.deepcopy(case.forward_func)
+    stack = cv.spec_of(model).blocks
+    holder = next(m for m in model.modules() if isinstance(m, nn.Sequential | nn.ModuleList) and m[0] is stack[0])
+    for i, block in enumerate(stack):
+        holder[i] = torch.compile(block, backend="eager")
+    wanted = explain(Pair(method, name).on(), case)
+    assert_close(explain(cv.METHODS[method](model), case), wanted, "other order of sums")
+    assert all(hasattr(block, "_orig_mod") for block in holder)
