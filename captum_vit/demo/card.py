@@ -55,7 +55,9 @@ ASKED = {
     "label": """A scene's label is one of its digits at random. Cross-entropy is taken in expectation over that draw,
 that is against the uniform distribution over the digits present.""",
     "digits": """Of each class, whether it is in the scene: binary cross-entropy against all digits present. The first
-phase asked for one label, a digit of the scene at random (softmax cross-entropy, in expectation over that draw).""",
+phase asked for one label, a digit of the scene at random (softmax cross-entropy, in expectation over that draw).
+This second phase was kept, among the losses tried, because maps then point at the right digit; so pointing
+scores on this model favour the methods, and only their order on it can be compared.""",
 }
 
 EARLIER = """

@@ -1,7 +1,6 @@
 """Train the demo classifier: ``python -m captum_vit.demo.train --out FILE``.
 
-Plain classification, and nothing made to please an explanation method: no masks, no supervision of patches.
-It has two phases.
+Classification of whole scenes: no masks, no supervision of patches. It has two phases.
 
 ``--loss label``: a scene of several digits carries one of them as its label, drawn at random, as a photograph of
 several things does in ImageNet. Cross-entropy is linear in the target, so its expectation over that draw is
@@ -9,10 +8,10 @@ cross-entropy against the uniform distribution over the digits present; that is 
 gradient on average with less noise.
 
 ``--start FIRST --loss digits``: all digits of a scene are named, each class by itself, as ImageNet's reassessed
-labels name them. One label among several makes the digits compete: a calibrated score of one depends on which others
-are there, and the nearer training comes to that, the more of a digit's evidence lies on its neighbour (the map's
-maximum is on the wrong digit in 28 of 100 cases for PLUS over DecompX and 44 for GenAtt after the first phase, in
-1 and 3 after the second).
+labels name them. This phase was added because of the explanations: after the first one alone, the maps of many
+methods often point at the neighbour of the digit that they should explain. It was kept, among the losses that
+were tried, because the maps then point at the digit; so how well methods point on this model is no evidence of
+how well they point on models that were not chosen so. Why the first phase does that is not established.
 
 Scenes are drawn on the fly from the 1,297 training scans and never repeat. One thread is the default: a model
 this small gains little from a second. The optimizer Muon comes with torch 2.9.
