@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution
+from captum_vit.attr.base import TokenAttribution, rolled_out
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.record import Record, Want
@@ -65,7 +65,4 @@ class AttentionRollout(TokenAttribution):
         return layer_index(transformer, self.layer)
 
     def _relevance(self, found: Record) -> Tensor:
-        row = found.row  # shape: (B, 1, N)
-        for layer in reversed(found.layers):
-            row = (row + row @ found.seen["probs"][layer].mean(1)) / 2
-        return row.squeeze(1)
+        return rolled_out(found, lambda row, layer: row @ found.seen["probs"][layer].mean(1), stream=0.5, branch=0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from captum_vit.attr.base import TokenAttribution, carried_back
+from captum_vit.attr.base import TokenAttribution, carried_back, maps_of_layers, rolled_out
 from captum_vit.trace.record import Record, Want
 
 
@@ -27,11 +27,8 @@ class GenAtt(TokenAttribution):
         return Want(seen=["probs"], grads=["probs"], pool=True)
 
     def _relevance(self, found: Record) -> Tensor:
-        row = found.row  # shape: (B, 1, N)
-        for layer in reversed(found.layers):
-            row = row + carried_back(row, found, layer)
-        return row.squeeze(1)
+        return rolled_out(found, lambda row, layer: carried_back(row, found, layer))
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
-        return [carried_back(found.row, found, layer).squeeze(1) for layer in found.layers]
+        return maps_of_layers(found, lambda row, layer: carried_back(row, found, layer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from captum._utils.common import _format_additional_forward_args
@@ -22,6 +23,9 @@ from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
 
 MAPS = ("grid", "tokens", "pixels")
 PRODUCTS = (*MAPS, "channels")
+
+Carry = Callable[[Tensor, int], Tensor]
+"""A row (B, 1, N) and a block -> the row times that block's map, (B, 1, N)."""
 
 
 class TokenAttribution(LayerAttribution, GradientAttribution):
@@ -187,6 +191,19 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 def gradient_x_input(found: Record) -> list[Tensor]:
     """At the input of every recorded block, the tokens times the gradient: one (B, N, D) for each."""
     return [found.seen["tokens"][layer] * found.grads["tokens"][layer] for layer in found.layers]
+
+
+def rolled_out(found: Record, carry: Carry, stream: float = 1.0, branch: float = 1.0) -> Tensor:  # shape: (B, N)
+    r"""The head's row of :math:`\prod_l (s I + b M_l)`, from the last block to the first: a row times matrices."""
+    row = found.row  # shape: (B, 1, N)
+    for layer in reversed(found.layers):
+        row = stream * row + branch * carry(row, layer)
+    return row.squeeze(1)
+
+
+def maps_of_layers(found: Record, carry: Carry) -> list[Tensor]:  # shape of each: (B, N)
+    """For each block its own map alone, seen from the head's row; PLUS sums them."""
+    return [carry(found.row, layer).squeeze(1) for layer in found.layers]
 
 
 def carried_back(
