@@ -1,13 +1,11 @@
-"""The embedded default: digit scenes with known answers, and a small transformer trained on them.
+"""The embedded default: data with known answers, and small transformers trained on them.
 
-Scenes      digit_scenes, Scenes
-Model       demo_vit
+Digit scenes    digit_scenes, Scenes; demo_vit
 
-Nothing is downloaded: the digits come with scikit-learn, the weights with this package.
-``python -m captum_vit.demo.train --help`` shows how the weights were made.
+Nothing is downloaded: the digits come with scikit-learn, the weights with this package. Each folder here
+holds one kind of data, its model, the script that trained it and the weights with their card.
 """
 
-from captum_vit.demo.model import demo_vit
-from captum_vit.demo.scenes import Scenes, digit_scenes
+from captum_vit.demo.digits import Scenes, demo_vit, digit_scenes
 
 __all__ = ["Scenes", "demo_vit", "digit_scenes"]

@@ -5,22 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_vit.demo.scenes import CANVAS, MEAN, STD
+from captum_vit.demo.digits.scenes import CANVAS, MEAN, STD
+from captum_vit.demo.weights import load_weights
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-WEIGHTS = Path(__file__).parent / "weights" / "digit_vit.safetensors"
+OBJECTIVES = ("digits", "label")
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def demo_vit(pretrained: bool = True) -> VisionTransformer:
+def demo_vit(pretrained: bool = True, *, objective: str = "digits") -> VisionTransformer:
     """A timm ``VisionTransformer`` for digit scenes: 64 x 64 pixels, 8 x 8 patches, CLS pooling, ten classes.
 
     It is an ordinary timm model. ``pretrained_cfg`` carries its normalisation and ``label_names``, so
     ``timm.data.resolve_model_data_config(model)`` works. With ``pretrained`` the weights shipped with the
     package are read; ``weights/README.md`` says how they were made and how accurate they are. Float32, on the
     CPU, in eval mode.
+
+    Args:
+        pretrained: read the weights.
+        objective: what the weights were trained for. ``"label"``: one digit of the scene is its label, as in
+            ImageNet. ``"digits"``: all digits of the scene are named, after a first phase with one label. Only
+            there is it true that a digit's logit is about that digit: leave the *other* one unwritten, and the
+            logit of the model trained on labels changes as much as if the digit itself were gone.
 
     Example::
 
@@ -35,28 +43,15 @@ def demo_vit(pretrained: bool = True) -> VisionTransformer:
     )
     model.pretrained_cfg = model.default_cfg = _config()
     if pretrained:
-        load_weights(model, WEIGHTS)
+        load_weights(model, weights_of(objective))
     return model.eval()
 
 
-def load_weights(model: VisionTransformer, path: Path) -> None:
-    """Fill the model from a float16 safetensors file; its parameters stay float32."""
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        raise FileNotFoundError(
-            f"Expected the demo weights at {path}. They ship with the package; "
-            f"`python -m captum_vit.demo.train --out {path}` makes them anew."
-        )
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-
-
-def save_weights(model: VisionTransformer, path: Path) -> None:
-    """Write the model's parameters as float16 safetensors."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, path)
+def weights_of(objective: str) -> Path:
+    """Where the weights for an objective are."""
+    if objective not in OBJECTIVES:
+        raise ValueError(f"Expected `objective` to be one of {OBJECTIVES}, got {objective!r}.")
+    return Path(__file__).parent / "weights" / f"{objective}_vit.safetensors"
 
 
 def _config() -> dict[str, object]:

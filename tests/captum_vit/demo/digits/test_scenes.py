@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from captum_vit.demo import Scenes, digit_scenes
-from captum_vit.demo.scenes import _glyphs, choose_scans, digit_split
+from captum_vit.demo.digits.scenes import _glyphs, choose_scans, digit_split
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,17 @@ def test_same_arguments_same_scenes() -> None:
         assert torch.equal(getattr(first, name), getattr(again, name))
     assert not torch.equal(first.pixels, other.pixels)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_digit_left_out_is_all_that_changes() -> None:
+    whole, other = digit_scenes(50, 2, seed=4), digit_scenes(50, 2, seed=4, without=1)
+    assert torch.equal(other.digits[:, 0], whole.digits[:, 0]) and (other.digits[:, 1] == -1).all()
+    assert torch.equal(other.masks[:, 0], whole.masks[:, 0]) and not other.masks[:, 1].any()
+    changed = (whole.pixels != other.pixels).any(1)
+    near = torch.nn.functional.max_pool2d(whole.masks[:, 1].float(), 5, 1, 2) > 0
+    assert changed.any() and not (changed & ~near).any()
+    with pytest.raises(ValueError, match="without"):
+        digit_scenes(1, 2, without=2)
 
 
 def test_digits_differ_and_the_label_is_one_of_them(scenes: Scenes) -> None:

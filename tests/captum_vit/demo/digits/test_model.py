@@ -5,8 +5,10 @@ import timm
 import torch
 
 from captum_vit.demo import demo_vit, digit_scenes
-from captum_vit.demo.model import WEIGHTS, load_weights, save_weights
-from captum_vit.demo.train import evaluate, main, targets_of
+from captum_vit.demo.digits.evaluation import effect, evaluate
+from captum_vit.demo.digits.model import OBJECTIVES, weights_of
+from captum_vit.demo.digits.train import main, targets_of
+from captum_vit.demo.weights import load_weights, save_weights
 
 
 def test_it_is_an_ordinary_timm_model() -> None:
@@ -19,9 +21,16 @@ def test_it_is_an_ordinary_timm_model() -> None:
     assert model(digit_scenes(2).images).shape == (2, 10)
 
 
-def test_the_weights_are_small_and_come_as_float32() -> None:
-    assert WEIGHTS.stat().st_size < 3_000_000
-    assert {parameter.dtype for parameter in demo_vit().parameters()} == {torch.float32}
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_weights_are_small_and_come_as_float32(objective: str) -> None:
+    assert weights_of(objective).stat().st_size < 3_000_000
+    assert weights_of(objective).with_suffix(".md").exists()
+    assert {parameter.dtype for parameter in demo_vit(objective=objective).parameters()} == {torch.float32}
+
+
+def test_an_unknown_objective_is_refused() -> None:
+    with pytest.raises(ValueError, match="objective"):
+        demo_vit(objective="dog")
 
 
 def test_weights_survive_the_file(tmp_path) -> None:
@@ -33,14 +42,23 @@ def test_weights_survive_the_file(tmp_path) -> None:
 
 
 def test_missing_weights_say_what_to_do(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"captum_vit\.demo\.train"):
+    with pytest.raises(FileNotFoundError, match="model cards"):
         load_weights(demo_vit(pretrained=False), tmp_path / "none.safetensors")
 
 
-def test_it_names_held_out_digits() -> None:
-    accuracy = evaluate(demo_vit(), seed=1, n=500)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_names_held_out_digits(objective: str) -> None:
+    accuracy = evaluate(demo_vit(objective=objective), seed=1, n=500)
     assert accuracy.single > 0.94
     assert accuracy.both > 0.79
+
+
+def test_what_a_logit_is_about() -> None:
+    """Of the model that names all digits, its digit; of the one trained on labels, as much the other digit."""
+    own, other, share, _ = effect(demo_vit(), seed=1, n=200)
+    assert own > 5 > abs(other) and share < 0.3
+    own, other, share, _ = effect(demo_vit(objective="label"), seed=1, n=200)
+    assert own > 5 and other < -4 and share > 0.6
 
 
 def test_targets_are_uniform_over_the_digits_present() -> None:
@@ -63,7 +81,7 @@ def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
 def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path) -> None:
     weights = _train(monkeypatch, tmp_path)
     assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert "python -m captum_vit.demo.train" in (tmp_path / "README.md").read_text()
+    assert "python -m captum_vit.demo.digits.train" in (tmp_path / "new.md").read_text()
     with pytest.raises(SystemExit, match="--overwrite"):
         _train(monkeypatch, tmp_path)
 
@@ -73,7 +91,7 @@ def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> 
     whole = _train(monkeypatch, tmp_path, keep)
 
     (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.train._schedule", _stop_after(3))
+    monkeypatch.setattr("captum_vit.demo.digits.train._schedule", _stop_after(3))
     with pytest.raises(KeyboardInterrupt):
         _train(monkeypatch, tmp_path, keep, "--overwrite")
     monkeypatch.undo()
@@ -84,7 +102,7 @@ def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> 
 
 def _stop_after(calls: int):
     """The schedule, interrupted at a later call."""
-    from captum_vit.demo.train import _schedule
+    from captum_vit.demo.digits.train import _schedule
 
     def schedule(step: int, steps: int) -> float:
         if step >= calls:

@@ -44,7 +44,14 @@ class Scenes:
         return len(self.pixels)
 
 
-def digit_scenes(n_scenes: int, n_digits: int | tuple[int, int] = 2, split: str = "test", seed: int = 0) -> Scenes:
+def digit_scenes(
+    n_scenes: int,
+    n_digits: int | tuple[int, int] = 2,
+    split: str = "test",
+    seed: int = 0,
+    *,
+    without: int | None = None,
+) -> Scenes:
     """Draw scenes; the same arguments give the same scenes, and no global random state is touched.
 
     Args:
@@ -52,6 +59,8 @@ def digit_scenes(n_scenes: int, n_digits: int | tuple[int, int] = 2, split: str 
         n_digits: digits in each scene, at most 4; a pair ``(low, high)`` draws the number for each scene.
         split: ``"train"`` or ``"test"``: which scans the digits are taken from.
         seed: of the private generator.
+        without: leave the digit at this position unwritten, and everything else as it was. What a model then
+            answers differently is what that digit's strokes did, known without any method of explanation.
 
     Example::
 
@@ -64,9 +73,11 @@ def digit_scenes(n_scenes: int, n_digits: int | tuple[int, int] = 2, split: str 
         raise ValueError(f"Expected at least one scene, got n_scenes={n_scenes}.")
     if not 1 <= low <= high <= MAX_DIGITS:
         raise ValueError(f"Expected n_digits from 1 to {MAX_DIGITS}, or a pair (low, high) of such, got {n_digits}.")
+    if without is not None and not 0 <= without < high:
+        raise ValueError(f"Expected `without` to be the position of a digit, 0 to {high - 1}, got {without}.")
     generator = Generator().manual_seed(seed)
     sizes = [min(CHUNK, n_scenes - start) for start in range(0, n_scenes, CHUNK)]
-    parts = [_draw(size, low, high, split, generator) for size in sizes]
+    parts = [_draw(size, low, high, split, generator, without) for size in sizes]
     return Scenes(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
@@ -110,7 +121,7 @@ def _glyphs() -> Tensor:
     return F.interpolate(F.pad(scans, (1, 1, 1, 1)), scale_factor=4, mode="bicubic")
 
 
-def _draw(n: int, low: int, high: int, split: str, generator: Generator) -> tuple[Tensor, ...]:
+def _draw(n: int, low: int, high: int, split: str, generator: Generator, without: int | None) -> tuple[Tensor, ...]:
     """The fields of :class:`Scenes` for ``n`` scenes of ``low`` to ``high`` digits."""
     count = torch.randint(low, high + 1, (n,), generator=generator)
     present = torch.arange(high) < count[:, None]  # shape: (B, K)
@@ -121,12 +132,13 @@ def _draw(n: int, low: int, high: int, split: str, generator: Generator) -> tupl
 
     scans = _glyphs()[choose_scans(classes, split, generator).flatten()]
     tiles = _write(scans, heights.flatten(), boxes.flatten(), generator).view(n, high, TILE, TILE)
-    ink = _paste(tiles * present[..., None, None], corners)  # shape: (B, K, S, S)
+    written = present & (torch.arange(high) != without) if without is not None else present
+    ink = _paste(tiles * written[..., None, None], corners)  # shape: (B, K, S, S)
 
     pixels = _paint(ink, generator)
     chosen = (torch.rand(n, generator=generator) * count).long()
     label = classes.gather(1, chosen[:, None])[:, 0]
-    return pixels, classes.masked_fill(~present, -1), ink > 0.3, label
+    return pixels, classes.masked_fill(~written, -1), ink > 0.3, label
 
 
 def _layout(boxes: Tensor, present: Tensor, generator: Generator, tries: int = 48) -> Tensor:
