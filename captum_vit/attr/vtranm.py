@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution, carried_back, one_of
-from captum_vit.errors import OptionError, UnsupportedModelError
-from captum_vit.models.spec import Transformer
+from captum_vit.errors import OptionError
+from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES
 
@@ -152,32 +152,3 @@ def _refuse_contradiction(score: str, whole: bool) -> None:
             'score="prob"' if score == "prob" else "a part switched off",
             'variant="paper", whose parts can be switched off.',
         )
-
-
-def output_map(transformer: Transformer, layer: int, heads: int) -> Tensor:  # shape: (H, d, D)
-    """What each head's vector becomes in the residual stream: its columns of the output projection, scaled."""
-    block, spec = transformer.blocks[layer], transformer.spec
-    extras = [path for path in spec.attn_extra if not _transparent(transformer.find(block, path))]
-    if spec.out_proj is None or extras:
-        raise UnsupportedModelError(
-            "Heads that reach the residual stream through a linear projection alone.",
-            f"{spec.family} with {', '.join(extras) or 'something else'} in between",
-            "a method that needs no per-head vectors, such as GenAtt or DecompX.",
-        )
-    W = linear_map(transformer.part(block, spec.out_proj))  # shape: (H*d, D)
-    scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
-    W = W if scale is None else W * scale.detach()
-    return W.unflatten(0, (heads, -1))
-
-
-def _transparent(module: object) -> bool:
-    return module is None or isinstance(module, nn.Identity | nn.Dropout)
-
-
-def linear_map(module: nn.Module) -> Tensor:  # shape: (in, out)
-    """The matrix of a linear layer; of one that is not plain (adapted, quantised) by feeding it the identity."""
-    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
-        return module.weight.detach().T
-    width, like = int(module.in_features), next(module.parameters())  # type: ignore[arg-type]
-    eye = torch.eye(width, dtype=like.dtype, device=like.device)
-    return (module(eye) - module(torch.zeros_like(eye[:1]))).detach()

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
-from captum_vit.attr.vtranm import output_map
 from captum_vit.doctor.report import DEFECT, Report
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
 

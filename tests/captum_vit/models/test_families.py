@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.attr.vtranm import output_map
 from captum_vit.models.output import scores_of
+from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import undisturbed
 from captum_vit.trace.tail import SubNetwork, readout
