@@ -97,6 +97,7 @@ def bert(model: nn.Module) -> Spec:
         attn="attention.self",
         out_proj="attention.output.dense",
         mid="intermediate",
+        first_norm="attention.output.LayerNorm",
         last_norm="output.LayerNorm",
         family=_family(model),
     )
@@ -110,6 +111,7 @@ def distilbert(model: nn.Module) -> Spec:
         attn="attention",
         out_proj="attention.out_lin",
         mid="ffn",
+        first_norm="sa_layer_norm",
         last_norm="output_layer_norm",
         family=_family(model),
     )
@@ -123,6 +125,7 @@ def deberta_v2(model: nn.Module) -> Spec:
         attn="attention.self",
         out_proj="attention.output.dense",
         mid="intermediate",
+        first_norm="attention.output.LayerNorm",
         last_norm="output.LayerNorm",
         entry="encoder",
         returns=lambda tokens: (tokens, None),

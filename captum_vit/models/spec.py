@@ -29,6 +29,8 @@ class Spec:
             something else follows it (methods that read per-head vectors then refuse the model).
         mid: from a block to the module whose input is the stream between attention and feed-forward.
         attn_scale: from a block to the LayerScale vector of the attention branch, if it has one.
+        first_norm: post-norm blocks only: from a block to the norm behind its attention. Its input is the stream
+            plus the attention branch. Methods that follow vectors through it need it.
         last_norm: post-norm blocks only: from a block to the norm that ends it. Its input is the stream
             plus the feed-forward branch. None means pre-norm.
         attn_extra: names of attributes of the attention module that, where present, stand between the
@@ -46,6 +48,7 @@ class Spec:
     out_proj: Path | None = "attn.proj"
     mid: Path = "norm2"
     attn_scale: Path | None = None
+    first_norm: Path | None = None
     last_norm: Path | None = None
     attn_extra: tuple[str, ...] = ()
     pool: Callable[[int, int], Tensor] | None = None

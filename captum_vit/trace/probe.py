@@ -15,7 +15,7 @@ from captum_vit.trace.attention import Attention
 from captum_vit.trace.site import Site, Visit
 from captum_vit.trace.watch import Watch
 
-KINDS = ("tokens", "attn_in", "probs", "values", "context", "mid", "before_norm", "out")
+KINDS = ("tokens", "attn_in", "probs", "values", "context", "before_mid", "mid", "before_norm", "out")
 ATTENTION = {"probs", "values", "context"}
 
 
@@ -25,8 +25,8 @@ class Want:
 
     Args:
         seen: kinds to keep, of ``KINDS``: ``tokens`` enter the block, ``attn_in`` enters the attention,
-            ``mid`` is the stream between attention and feed-forward, ``before_norm`` what a post-norm
-            block normalises last, ``out`` leaves the block.
+            ``mid`` is the stream between attention and feed-forward, ``before_mid`` what a post-norm block
+            normalises to get it, ``before_norm`` what it normalises last, ``out`` leaves the block.
         grads: kinds whose gradient is needed too.
         score: what is differentiated, ``"logit"``, ``"prob"`` or ``"auto"``.
         rule: the rule under which the graph is built, of ``RULES``.
@@ -71,7 +71,8 @@ class Probe:
         for layer, block in enumerate(blocks):
             watch.at(Site(self.transformer.entrance(layer), "input"), self._enter(layer))
             if layer >= self.start:
-                parts = {"attn_in": spec.attn, "mid": spec.mid, "before_norm": spec.last_norm}
+                parts = {"attn_in": spec.attn, "mid": spec.mid}
+                parts |= {"before_mid": spec.first_norm, "before_norm": spec.last_norm}
                 for kind, path in parts.items():
                     if kind in self.want.kinds and path is not None:
                         site = Site(self.transformer.part(block, path), "input")
