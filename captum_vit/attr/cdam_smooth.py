@@ -34,7 +34,8 @@ class LayerSmoothCDAM(TokenAttribution):
 
     Departs from the paper where it is silent: it takes the standard deviation that gives the best fidelity on
     200 images and prints neither that nor n. Here n is 50, as for Integrated CDAM, and the default ``stdev`` 0.5,
-    half the spread of tokens that come from a LayerNorm without gain; choose it by fidelity on images of yours.
+    half the spread of tokens that come from a LayerNorm without gain; ``quantus_metrics.sweep_option`` chooses it by
+    fidelity on images of yours, as the paper does (on the demo model it finds 1.0).
 
     Args:
         forward_func: the model, or a target module around it.

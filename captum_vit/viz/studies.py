@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,42 @@ def cutoff_curves(
     axes.set_ylabel(score, fontsize=8, color=FAINT)
     if len(scores) > 1:
         _legend(axes)
+    return figure
+
+
+def option_curve(
+    option: str,
+    values: Sequence[Any],
+    mean: Tensor,  # shape: (V,)
+    interval: Tensor,  # shape: (V, 2)
+    best: int,
+    as_good: Sequence[bool],
+    score: str = "score",
+) -> Figure:
+    """The mean score of every value of an option with its interval; the best is ringed and named.
+
+    Numbers stand where they are on their axis and are joined by a line; other values stand side by side. Values
+    that are not told from the best are filled, the others hollow.
+    """
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    x = np.asarray(values, dtype=float) if numbers else np.arange(len(values))
+    y, (low, high) = finite(mean).numpy(), finite(interval).numpy().T
+    figure = _figure(4.2, 2.8)
+    axes = figure.subplots()
+    if numbers:
+        order = x.argsort()
+        axes.fill_between(x[order], low[order], high[order], color=SERIES[0], alpha=0.14, lw=0, zorder=2)
+        axes.plot(x[order], y[order], color=SERIES[0], lw=1.6, zorder=3)
+    else:
+        axes.vlines(x, low, high, color=SERIES[0], lw=4, alpha=0.25, zorder=2)
+    faces = [SERIES[0] if good else "white" for good in as_good]
+    axes.scatter(x, y, s=22, c=faces, edgecolors=SERIES[0], linewidths=1.3, zorder=4)
+    axes.plot(x[best], y[best], "o", ms=10, mfc="none", mec=INK, mew=1.2, zorder=5)
+    axes.annotate(f"best: {values[best]}", (x[best], 1.02), xycoords=("data", "axes fraction"), ha="center",
+                  fontsize=8, color=INK)  # fmt: skip
+    _value_axis(axes, option, None if numbers else [str(value) for value in values])
+    axes.margins(x=0.08, y=0.12)
+    axes.set_ylabel(score, fontsize=8, color=FAINT)
     return figure
 
 
@@ -199,6 +236,13 @@ def _mean_line(axes: Axes, values: Tensor, colour: str, label: str, most: float)
 def _block_axis(axes: Axes, depth: int, label: str = "block") -> None:
     axes.set_xlim(-0.6, depth - 0.4)
     axes.set_xticks(range(0, depth, -(-depth // 12)))
+    _value_axis(axes, label)
+
+
+def _value_axis(axes: Axes, label: str, names: Sequence[str] | None = None) -> None:
+    """A quiet axis to the right, with a name for each place where values are no numbers."""
+    if names is not None:
+        axes.set_xticks(range(len(names)), names)
     axes.set_xlabel(label, fontsize=8, color=FAINT)
     axes.tick_params(length=0, labelsize=7.5, labelcolor=INK, pad=3)
     axes.grid(axis="y", color=LINE, lw=0.8, zorder=0)

@@ -1,0 +1,215 @@
+"""Which value of an option is best? A metric, value by value, over the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from quantus.helpers.enums import ScoreDirection
+from quantus.metrics.base import Metric
+from scipy.stats import bootstrap
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_vit.errors import InputError, OptionError
+from captum_vit.viz.studies import Figure, option_curve
+from quantus_metrics.explain import ExplainFunc
+
+
+@dataclass(frozen=True)
+class OptionSweep:
+    """What a metric said of every value of an option; V values, n images."""
+
+    option: str
+    values: tuple[Any, ...]
+    metric: str
+    scores: Tensor  # shape: (V, n), of each image; rows are paired, image by image
+    interval: Tensor  # shape: (V, 2), low and high end for each mean, by bootstrap over images
+    behind: Tensor  # shape: (V, 2), the same for how far each value is behind the best, image by image
+    higher_is_better: bool = True
+
+    @property
+    def mean(self) -> Tensor:  # shape: (V,)
+        """The mean score of each value over the images."""
+        return self.scores.mean(1)
+
+    @property
+    def best(self) -> Any:
+        """The value with the best mean; the first of several."""
+        return self.values[_best(self.mean, self.higher_is_better)]
+
+    @property
+    def as_good(self) -> list[Any]:
+        """The best value, and those that these images do not tell from it: the interval of `behind` reaches zero."""
+        return [value for value, (low, _) in zip(self.values, self.behind.tolist(), strict=True) if low <= 0]
+
+    def plot(self) -> Figure:
+        """Means and their intervals over the values, the best ringed, those that are as good filled."""
+        return option_curve(
+            self.option,
+            self.values,
+            self.mean,
+            self.interval,
+            best=self.values.index(self.best),
+            as_good=[value in self.as_good for value in self.values],
+            score=self.metric,
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{self.option:>10}  {self.metric} (mean of {self.scores.shape[1]} images)"]
+        for value, mean, (low, high) in zip(self.values, self.mean.tolist(), self.interval.tolist(), strict=True):
+            mark = " best" if value == self.best else " as good" if value in self.as_good else ""
+            lines.append(f"{value!s:>10}  {mean:.4g}  [{low:.4g}, {high:.4g}]{mark}")
+        return "\n".join(lines)
+
+
+def sweep_option(
+    metric: Metric,
+    explain: ExplainFunc,
+    model: nn.Module,
+    x_batch: Any,  # shape: (n, C, H, W), an array or a tensor
+    y_batch: Any,  # shape: (n,)
+    option: str,
+    values: Sequence[Any],
+    *,
+    s_batch: Any = None,  # shape: (n, 1, H, W)
+    explain_func_kwargs: dict[str, Any] | None = None,
+    batch_size: int = 64,
+    confidence: float = 0.95,
+    seed: int = 0,
+    display_progressbar: bool = True,
+    **call: Any,
+) -> OptionSweep:
+    """Score a method under every value of one of its options.
+
+    The CDAM paper picks the noise of Smooth CDAM in this way, ``stdev`` by fidelity on 200 held-out images:
+
+    >>> sweep = sweep_option(
+    ...     Fidelity(patch_size=16), explain_func(LayerSmoothCDAM), model, images, labels, "stdev", [0, 0.25, 0.5, 1]
+    ... )  # doctest: +SKIP
+    >>> LayerSmoothCDAM(model).attribute(others, targets, stdev=sweep.best)  # doctest: +SKIP
+
+    Every value meets the same images and, where the method draws numbers from torch, the same numbers; so values
+    differ by the option alone, and are compared image by image (`behind`, `as_good`). The intervals are those of
+    `scipy.stats.bootstrap` over images, by percentiles.
+
+    Reads     `best`, and `as_good`: among those take the cheapest, or the default.
+    Watch     the best of several means is an optimistic number: report it on images that had no part in the choice.
+    Costs     for each value what the metric costs, and one map for each image. One image is explained under every
+              value first, so that a value that is refused is refused before the work.
+
+    Args:
+        metric: any Quantus metric with one score for each image: `Fidelity`, or one of Quantus's own.
+        explain: as `explain_func` makes it. For an option of the constructor a function of your own: ``def at(model,
+            inputs, targets, layer): return explain_func(lambda m: LayerCDAM(m, layer))(model, inputs, targets)``.
+        model: in evaluation mode.
+        x_batch: the images.
+        y_batch: the classes that are explained.
+        option: a keyword of `explain`: of the method's ``attribute``, for `explain_func`.
+        values: what it shall be, in the order in which they are drawn.
+        s_batch: masks, for metrics that read them.
+        explain_func_kwargs: further keywords of `explain`, the same for all values.
+        batch_size: images at a time.
+        confidence: of the intervals.
+        seed: of the method's draws and of the bootstrap. Torch's global state is left as it was.
+        display_progressbar: show one.
+        call: further keywords of the metric's call: ``softmax=True``.
+
+    Raises:
+        InputError: fewer than two images, or targets that are not one for each; scores that are not finite, or not
+            one for each image.
+        OptionError: no values, one twice, an option that is fixed already, an impossible confidence or batch size.
+
+    Source: Brocki et al., Class-Discriminative Attention Maps, section 3.3, for what is chosen and how.
+    """
+    x, y = _array(x_batch), _array(y_batch)
+    fixed = explain_func_kwargs or {}
+    _check(x, y, option, values, fixed, batch_size, confidence)
+    masks = None if s_batch is None else _array(s_batch)
+
+    def scored(value: Any, progress: tqdm) -> Iterator[list[float]]:
+        """The scores of one batch after the other."""
+        torch.manual_seed(seed)
+        progress.set_description(f"{option}={value}")
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
+            here = {} if masks is None else {"s_batch": masks[rows]}
+            keywords = {**fixed, option: value}
+            yield _one_for_each(
+                metric(model, x[rows], y[rows], explain_func=explain, explain_func_kwargs=keywords, **here, **call),
+                len(x[rows]),
+            )
+            progress.update(len(x[rows]))
+
+    with torch.random.fork_rng():
+        for value in values:
+            explain(model=model, inputs=x[:1], targets=y[:1], **{**fixed, option: value})
+        with tqdm(total=len(values) * len(x), unit="map", disable=not display_progressbar) as progress:
+            scores = np.array([[score for part in scored(value, progress) for score in part] for value in values])
+    if not np.isfinite(scores).all():
+        raise InputError("Finite scores.", f"others among those of {metric.name}", "images on which it is defined.")
+    higher = metric.score_direction == ScoreDirection.HIGHER
+    best = scores[_best(torch.from_numpy(scores).mean(1), higher)]
+    interval, behind = (
+        torch.from_numpy(_bootstrapped(rows, confidence, seed))
+        for rows in (scores, best - scores if higher else scores - best)
+    )
+    return OptionSweep(option, tuple(values), metric.name, torch.from_numpy(scores), interval, behind, higher)
+
+
+def _best(mean: Tensor, higher_is_better: bool) -> int:
+    return int(mean.argmax() if higher_is_better else mean.argmin())
+
+
+def _bootstrapped(
+    scores: np.ndarray,  # shape: (V, n)
+    confidence: float,
+    seed: int,
+) -> np.ndarray:  # shape: (V, 2)
+    """Low and high ends for the mean of each row; the same images are drawn for all rows."""
+    mean: Callable[..., Any] = np.mean
+    found = bootstrap(
+        (scores,), mean, axis=-1, batch=500, confidence_level=confidence, method="percentile", rng=seed
+    ).confidence_interval
+    return np.stack([found.low, found.high], -1)
+
+
+def _one_for_each(scores: Any, n: int) -> list[float]:
+    found = np.asarray(scores, dtype=np.float64)
+    if found.shape != (n,):
+        raise InputError(
+            f"One score for each of {n} images.", f"scores of shape {found.shape}", "return_aggregate=False."
+        )
+    return list(found)
+
+
+def _array(given: Any) -> np.ndarray:
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+
+
+def _check(
+    x: np.ndarray,
+    y: np.ndarray,
+    option: str,
+    values: Sequence[Any],
+    fixed: dict[str, Any],
+    batch_size: int,
+    confidence: float,
+) -> None:
+    if len(x) < 2 or y.shape != (len(x),):
+        raise InputError(
+            "At least two images, and a class for each: an interval needs several.",
+            f"{len(x)} images, targets of shape {y.shape}",
+        )
+    if not len(values) or any(value in values[:i] for i, value in enumerate(values)):
+        raise OptionError("At least one value, and none twice.", repr(list(values)))
+    if option in fixed:
+        raise OptionError("An option to vary.", f"{option!r}, which `explain_func_kwargs` holds fixed")
+    if batch_size < 1 or not 0 < confidence < 1:
+        raise OptionError(
+            "`batch_size` of at least 1, and `confidence` between 0 and 1.",
+            f"batch_size={batch_size}, confidence={confidence}",
+        )
