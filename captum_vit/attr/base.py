@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from captum._utils.common import _format_additional_forward_args
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from captum_vit.errors import OptionError, UnsupportedModelError, ZeroMapWarning
 from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.tokens import TokenLayout, check_output
+from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want, record
-from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
+from captum_vit.trace.state import checked_inputs, ordinary, undisturbed, widened
 
 MAPS = ("grid", "tokens", "pixels")
 PRODUCTS = (*MAPS, "channels")
+AGGREGATIONS = ("rollout", "sum", "last")
 
 Carry = Callable[[Tensor, int], Tensor]
 """A row (B, 1, N) and a block -> the row times that block's map, (B, 1, N)."""
@@ -193,17 +195,25 @@ def gradient_x_input(found: Record) -> list[Tensor]:
     return [found.seen["tokens"][layer] * found.grads["tokens"][layer] for layer in found.layers]
 
 
-def rolled_out(found: Record, carry: Carry, stream: float = 1.0, branch: float = 1.0) -> Tensor:  # shape: (B, N)
+def rolled_out(
+    found: Record,
+    carry: Carry,
+    stream: float = 1.0,
+    branch: float = 1.0,
+    layers: Sequence[int] | None = None,  # of those recorded; all of them by default
+) -> Tensor:  # shape: (B, N)
     r"""The head's row of :math:`\prod_l (s I + b M_l)`, from the last block to the first: a row times matrices."""
     row = found.row  # shape: (B, 1, N)
-    for layer in reversed(found.layers):
+    for layer in reversed(found.layers if layers is None else layers):
         row = stream * row + branch * carry(row, layer)
     return row.squeeze(1)
 
 
-def maps_of_layers(found: Record, carry: Carry) -> list[Tensor]:  # shape of each: (B, N)
+def maps_of_layers(
+    found: Record, carry: Carry, layers: Sequence[int] | None = None
+) -> list[Tensor]:  # shape of each: (B, N)
     """For each block its own map alone, seen from the head's row; PLUS sums them."""
-    return [carry(found.row, layer).squeeze(1) for layer in found.layers]
+    return [carry(found.row, layer).squeeze(1) for layer in (found.layers if layers is None else layers)]
 
 
 def carried_back(
@@ -223,16 +233,21 @@ def forward_args(args: Any) -> tuple[Any, ...]:
     return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
 
 
+def chosen_layers(transformer: Transformer, layers: Iterable[int] | None) -> list[int]:
+    """Blocks that take part, as 0 ... L-1 in their order; None: all."""
+    if layers is None:
+        return list(range(len(transformer.blocks)))
+    chosen = sorted({layer_index(transformer, layer) for layer in layers})
+    if not chosen:
+        raise OptionError("At least one layer, or None for all.", "none")
+    return chosen
+
+
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     """The value, if it is allowed."""
     if value not in allowed:
         raise OptionError(f"`{name}` must be one of {', '.join(map(repr, allowed))}.", repr(value))
     return value
-
-
-def widened(x: Tensor) -> Tensor:
-    """Maps are float32 for half-precision models, else of the model's precision."""
-    return x.float() if x.element_size() < 4 else x
 
 
 def warn_if_zero(relevance: Tensor, name: str) -> None:

@@ -71,9 +71,9 @@ class Probe:
         for layer, block in enumerate(blocks):
             watch.at(Site(self.transformer.entrance(layer), "input"), self._enter(layer))
             if layer >= self.start:
-                parts = {"attn_in": spec.attn, "mid": spec.mid}
-                parts |= {"before_mid": spec.first_norm, "before_norm": spec.last_norm}
-                for kind, path in parts.items():
+                parts = (("attn_in", spec.attn), ("mid", spec.mid))
+                norms = (("before_mid", spec.first_norm), ("before_norm", spec.last_norm))
+                for kind, path in (*parts, *norms):
                     if kind in self.want.kinds and path is not None:
                         site = Site(self.transformer.part(block, path), "input")
                         watch.at(site, self._keep(kind, layer))

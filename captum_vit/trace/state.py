@@ -82,3 +82,8 @@ def _dtype(model: nn.Module) -> torch.dtype | None:
 def ordinary(x: Any) -> Any:
     """Tensors made in inference mode cannot take part in a backward pass; their copies can. All else as it is."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+
+
+def widened(x: Tensor) -> Tensor:
+    """What is shown is float32 for half-precision models, else of the model's precision."""
+    return x.float() if x.element_size() < 4 else x
