@@ -6,14 +6,17 @@
 
 from captum_vit import studies
 from captum_vit.attr import (
+    ALTI,
     CAT,
     METHODS,
     PLUS,
     AttentionRollout,
+    AttIN,
     DecompX,
     FullGrad,
     FullGradPlus,
     GenAtt,
+    GlobEnc,
     LayerCDAM,
     LayerIntegratedCDAM,
     LayerSmoothCDAM,
@@ -71,6 +74,9 @@ __all__ = [
     "GenAtt",
     "RawAttention",
     "AttentionRollout",
+    "AttIN",
+    "GlobEnc",
+    "ALTI",
     "RandomAttribution",
     "METHODS",
     "TokenAttribution",

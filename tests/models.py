@@ -249,6 +249,7 @@ def torchvision_vit() -> Case:
 
 # -- what is not supported -------------------------------------------------------------------------------------
 
+READ_HEADS = {"VTranM", "AttIN", "GlobEnc", "ALTI", "PLUS(GlobEnc)", "PLUS(ALTI)"}  # refuse what mixes the heads
 STRANGERS: dict[str, Callable[[], nn.Module]] = {
     "Swin": lambda: timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(2, 2), num_heads=(2, 2), num_classes=CLASSES

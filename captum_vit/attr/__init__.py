@@ -16,6 +16,7 @@ from captum_vit.attr.cdam_integrated import LayerIntegratedCDAM
 from captum_vit.attr.cdam_smooth import LayerSmoothCDAM
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
+from captum_vit.attr.norms import ALTI, AttIN, GlobEnc
 from captum_vit.attr.plus import PLUS, SkipPLUS
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.attr.random import RandomAttribution
@@ -39,19 +40,27 @@ METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
     "PLUS(GenAtt)": lambda model: PLUS(GenAtt(model)),
     "RawAttention": RawAttention,
     "AttentionRollout": AttentionRollout,
+    "AttIN": AttIN,
+    "GlobEnc": GlobEnc,
+    "ALTI": ALTI,
+    "PLUS(GlobEnc)": lambda model: PLUS(GlobEnc(model)),
+    "PLUS(ALTI)": lambda model: PLUS(ALTI(model)),
     "RandomAttribution": RandomAttribution,
 }
 """Name -> something that makes an Attribution from a model alone, for loops and command lines."""
 
 __all__ = [
+    "ALTI",
     "CAT",
     "METHODS",
     "PLUS",
+    "AttIN",
     "AttentionRollout",
     "DecompX",
     "FullGrad",
     "FullGradPlus",
     "GenAtt",
+    "GlobEnc",
     "LayerCDAM",
     "LayerIntegratedCDAM",
     "LayerSmoothCDAM",

@@ -24,7 +24,6 @@ from captum_vit.trace.state import checked_inputs, ordinary, undisturbed, widene
 
 MAPS = ("grid", "tokens", "pixels")
 PRODUCTS = (*MAPS, "channels")
-AGGREGATIONS = ("rollout", "sum", "last")
 
 Carry = Callable[[Tensor, int], Tensor]
 """A row (B, 1, N) and a block -> the row times that block's map, (B, 1, N)."""

@@ -14,7 +14,7 @@ from captum_vit import METHODS
 from captum_vit.doctor import DEFECT
 from captum_vit.models import spec as registry
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
-from tests.models import CASES, TIMM, redrawn, timm_vit
+from tests.models import CASES, READ_HEADS, TIMM, redrawn, timm_vit
 
 READS = {
     "CLS": "CLS",
@@ -40,7 +40,7 @@ def test_every_family_without_inputs(name: str):
     assert report.pooling == READS.get(read, f"attention over {report.tokens - prefix * (name != 'timm PE')} tokens")
     assert report.family == cv.spec_of(model).spec.family
     refused = {method for method, reason in report.methods.items() if reason is not None}
-    assert refused == ({"VTranM"} if name in NO_HEAD_VECTORS else set())
+    assert refused == (READ_HEADS if name in NO_HEAD_VECTORS else set())
     assert report.methods.keys() == METHODS.keys() and not report.problems
     assert max(map(len, str(report).splitlines())) < 120
 

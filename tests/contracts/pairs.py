@@ -12,14 +12,14 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 import captum_vit as cv
-from tests.models import CASES, FURTHER, SLICE, TEXTS, Case
+from tests.models import CASES, FURTHER, READ_HEADS, SLICE, TEXTS, Case
 
 ALL = CASES | FURTHER
 IMAGES = tuple(name for name in ALL if name not in TEXTS)
 SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 
 # What a method refuses by name, and says so: see test_bad_input.
-REFUSED = {("VTranM", "timm EVA-02 CLIP")}
+REFUSED = {(method, "timm EVA-02 CLIP") for method in READ_HEADS}
 
 
 class Pair(NamedTuple):

@@ -16,7 +16,17 @@ from captum.attr import Attribution, InputXGradient
 from torch import Tensor, nn
 
 import captum_vit as cv
-from tests.references import attention, attention_gradient, cdam, decompx, full_grad, plus, prediction_map, vtranm
+from tests.references import (
+    attention,
+    attention_gradient,
+    cdam,
+    decompx,
+    full_grad,
+    norms,
+    plus,
+    prediction_map,
+    vtranm,
+)
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
 FLOAT64, FLOAT32 = 1e-9, 1e-5
@@ -97,6 +107,26 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         lambda m: cv.AttentionRollout(m, **TOKENS),
         lambda m, x, c: attention.attention_rollout(m, x),
     ),
+    **{
+        f"{method.__name__} with {options}": (
+            lambda m, method=method, options=options: method(m, **options, **TOKENS),
+            lambda m, x, c, twin=twin, options=options: twin(m, x, **options),
+        )
+        for method, twin, special in (
+            (cv.AttIN, norms.att_in, {}),
+            (cv.GlobEnc, norms.glob_enc, {"include_ln2": True}),
+            (cv.GlobEnc, norms.glob_enc, {"include_ln2": False}),
+        )
+        for options in ({}, *({"aggregation": how} | special for how in ("rollout", "sum", "last")))
+    },
+    **{
+        f"ALTI by {norm}, {how}": (
+            lambda m, norm=norm, how=how: cv.ALTI(m, norm=norm, aggregation=how, **TOKENS),
+            lambda m, x, c, norm=norm, how=how: norms.alti(m, x, how, int(norm[1])),
+        )
+        for norm in ("l1", "l2")
+        for how in ("rollout", "sum", "last")
+    },
 }
 GRIDS: dict[str, tuple[Make, Twin]] = {
     "PLUS(InputXGradient)": (
@@ -160,7 +190,7 @@ def test_every_method_has_a_twin() -> None:
         "LayerSmoothCDAM",  # its twin must be given the noise: test_cdam_smooth.py
     }
     known = {name.partition(" ")[0] for name in (*METHODS, *GRIDS)}
-    assert set(cv.METHODS) - exempt <= known | {"PLUS(GenAtt)"}
+    assert set(cv.METHODS) - exempt <= known | {"PLUS(GenAtt)", "PLUS(GlobEnc)", "PLUS(ALTI)"}
 
 
 def test_concept_cdam_is_class_cdam_where_the_concept_is_the_class_weight() -> None:
