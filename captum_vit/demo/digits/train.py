@@ -24,10 +24,8 @@ this small gains little from a second. The optimizer Muon comes with torch 2.9.
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -39,6 +37,7 @@ from captum_vit.demo.digits.card import card
 from captum_vit.demo.digits.evaluation import effect, evaluate
 from captum_vit.demo.digits.model import demo_vit
 from captum_vit.demo.digits.scenes import digit_scenes
+from captum_vit.demo.training import blend, optimizers_of, resume_run, save_run, schedule, take_step
 from captum_vit.demo.weights import load_weights, save_weights
 
 
@@ -70,12 +69,11 @@ def train(args: argparse.Namespace) -> nn.Module:
     average.load_state_dict(model.state_dict())
     for block in model.blocks:
         block.attn.fused_attn = False  # the fused kernel's bfloat16 backward is slow on CPUs
-    optimizers = _optimizers(model, args)
-    start = _resume(args.checkpoint, model, average, optimizers)
+    optimizers = optimizers_of(model, "blocks", args.lr, args.lr_rest, args.decay)
+    parts = {"model": model, "average": average}
+    start = resume_run(args.checkpoint, parts, optimizers)
 
     for step in (bar := trange(start, args.steps, initial=start, total=args.steps, mininterval=10)):
-        for group in _groups(optimizers):
-            group["lr"] = group["peak"] * _schedule(step, args.steps)
         most = min(3, 1 + step // args.grow)  # single digits first: it shortens the plateau at the start
         # A seed of its own for each step: a resumed run sees the scenes that an unbroken one would have seen.
         scenes = digit_scenes(args.batch, (1, most), "train", seed=args.seed * 10**8 + step)
@@ -84,80 +82,13 @@ def train(args: argparse.Namespace) -> nn.Module:
         loss = LOSSES[args.loss](logits.float(), scenes.digits)
         model.zero_grad()
         loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        _blend(average, model, weight=max(1 - args.ema, 1 / (step + 1)))
+        take_step(optimizers, schedule(step, args.steps))
+        blend(average, model, weight=max(1 - args.ema, 1 / (step + 1)))
         if (step + 1) % args.every == 0:
             accuracy = evaluate(average, args.seed, args.test // 10, "train")
             bar.write(f"step {step + 1}: {accuracy} on training scans")
-            _save(args.checkpoint, step + 1, model, average, optimizers)
+            save_run(args.checkpoint, step + 1, parts, optimizers)
     return average
-
-
-def _optimizers(model: nn.Module, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for everything else."""
-    matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
-    others = [p for name, p in model.named_parameters() if not ("blocks" in name and p.ndim == 2)]
-    muon = torch.optim.Muon(matrices, args.lr, args.decay, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, args.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
-    for group in _groups([muon, adamw]):
-        group["peak"] = group["lr"]
-    return [muon, adamw]
-
-
-def _groups(optimizers: list[torch.optim.Optimizer]) -> Iterator[dict]:
-    return (group for optimizer in optimizers for group in optimizer.param_groups)
-
-
-def _schedule(step: int, steps: int, warmup: int = 300) -> float:
-    """Share of the peak learning rate: a short warm-up, then a cosine down to zero."""
-    return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-
-
-@torch.no_grad()
-def _blend(average: nn.Module, model: nn.Module, weight: float) -> None:
-    """Move the running average of the weights towards the model."""
-    for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(parameter, weight)
-
-
-def _save(path: Path | None, step: int, model: nn.Module, average: nn.Module, optimizers: list) -> None:
-    """Write every tensor that the run needs to go on."""
-    from safetensors.torch import save_file
-
-    if path is None:
-        return
-    parts = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    parts |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for i, optimizer in enumerate(optimizers):
-        for j, state in optimizer.state_dict()["state"].items():
-            parts |= {f"optimizer{i}.{j}.{name}": tensor for name, tensor in state.items()}
-    new = path.with_suffix(".new")
-    save_file(parts, new, metadata={"step": str(step)})
-    new.replace(path)  # in one move, so that an interruption leaves the old checkpoint whole
-
-
-def _resume(path: Path | None, model: nn.Module, average: nn.Module, optimizers: list) -> int:
-    """Load a checkpoint into the run and return the step to go on from; 0 where there is none."""
-    from safetensors import safe_open
-
-    if path is None or not path.exists():
-        return 0
-    kept: dict[str, dict[str, Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-        for key in file.keys():  # noqa: SIM118, the file is no dictionary
-            part, name = key.split(".", 1)
-            kept.setdefault(part, {})[name] = file.get_tensor(key)
-    model.load_state_dict(kept["model"])
-    average.load_state_dict(kept["average"])
-    for i, optimizer in enumerate(optimizers):
-        whole = optimizer.state_dict()
-        for key, tensor in kept[f"optimizer{i}"].items():
-            j, name = key.split(".")
-            whole["state"].setdefault(int(j), {})[name] = tensor
-        optimizer.load_state_dict(whole)
-    return step
 
 
 def main() -> None:

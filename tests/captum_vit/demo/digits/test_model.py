@@ -8,6 +8,7 @@ from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.demo.digits.evaluation import effect, evaluate
 from captum_vit.demo.digits.model import OBJECTIVES, weights_of
 from captum_vit.demo.digits.train import main, targets_of
+from captum_vit.demo.training import schedule
 from captum_vit.demo.weights import load_weights, save_weights
 
 
@@ -91,7 +92,7 @@ def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> 
     whole = _train(monkeypatch, tmp_path, keep)
 
     (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.digits.train._schedule", _stop_after(3))
+    monkeypatch.setattr("captum_vit.demo.digits.train.schedule", _stop_after(3))
     with pytest.raises(KeyboardInterrupt):
         _train(monkeypatch, tmp_path, keep, "--overwrite")
     monkeypatch.undo()
@@ -102,11 +103,10 @@ def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> 
 
 def _stop_after(calls: int):
     """The schedule, interrupted at a later call."""
-    from captum_vit.demo.digits.train import _schedule
 
-    def schedule(step: int, steps: int) -> float:
+    def stopping(step: int, steps: int) -> float:
         if step >= calls:
             raise KeyboardInterrupt
-        return _schedule(step, steps)
+        return schedule(step, steps)
 
-    return schedule
+    return stopping

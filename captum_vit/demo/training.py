@@ -1,0 +1,91 @@
+"""What the demo models' training scripts share: two optimizers, a schedule, a running average, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def optimizers_of(model: nn.Module, blocks: str, lr: float, lr_rest: float, decay: float) -> list[Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for everything else.
+
+    Args:
+        model: what is trained.
+        blocks: the name that every parameter inside a block carries.
+        lr, lr_rest: peak learning rates of Muon and of AdamW.
+        decay: weight decay of the blocks' matrices.
+    """
+    matrices = [p for name, p in model.named_parameters() if blocks in name and p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if not (blocks in name and p.ndim == 2)]
+    muon = torch.optim.Muon(matrices, lr, decay, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(others, lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
+    for group in _groups([muon, adamw]):
+        group["peak"] = group["lr"]
+    return [muon, adamw]
+
+
+def take_step(optimizers: Sequence[Optimizer], share: float) -> None:
+    """One step of every optimizer at a share of its peak learning rate."""
+    for group in _groups(optimizers):
+        group["lr"] = group["peak"] * share
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def _groups(optimizers: Sequence[Optimizer]) -> Iterator[dict]:
+    return (group for optimizer in optimizers for group in optimizer.param_groups)
+
+
+def schedule(step: int, steps: int, warmup: int = 300) -> float:
+    """Share of the peak learning rate: a short warm-up, then a cosine down to zero."""
+    return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def blend(average: nn.Module, model: nn.Module, weight: float) -> None:
+    """Move the running average of the weights towards the model."""
+    for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(parameter, weight)
+
+
+def save_run(path: Path | None, step: int, parts: dict[str, nn.Module], optimizers: Sequence[Optimizer]) -> None:
+    """Write every tensor that the run needs to go on; nothing where there is no path."""
+    from safetensors.torch import save_file
+
+    if path is None:
+        return
+    tensors = {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.state_dict().items()}
+    for i, optimizer in enumerate(optimizers):
+        for j, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer{i}.{j}.{name}": tensor for name, tensor in state.items()}
+    new = path.with_suffix(".new")
+    save_file(tensors, new, metadata={"step": str(step)})
+    new.replace(path)  # in one move, so that an interruption leaves the old checkpoint whole
+
+
+def resume_run(path: Path | None, parts: dict[str, nn.Module], optimizers: Sequence[Optimizer]) -> int:
+    """Load a checkpoint into the run and return the step to go on from; 0 where there is none."""
+    from safetensors import safe_open
+
+    if path is None or not path.exists():
+        return 0
+    kept: dict[str, dict[str, Tensor]] = {}
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+        for key in file.keys():  # noqa: SIM118, the file is no dictionary
+            part, name = key.split(".", 1)
+            kept.setdefault(part, {})[name] = file.get_tensor(key)
+    for part, of in parts.items():
+        of.load_state_dict(kept[part])
+    for i, optimizer in enumerate(optimizers):
+        whole = optimizer.state_dict()
+        for key, tensor in kept[f"optimizer{i}"].items():
+            j, name = key.split(".")
+            whole["state"].setdefault(int(j), {})[name] = tensor
+        optimizer.load_state_dict(whole)
+    return step
