@@ -85,10 +85,13 @@ class PredictionMap(TokenAttribution):
                 "an int for a block, or the block itself.",
             )
         said = readout(self.model, found.transformer, tokens, found.layout, found.inputs, found.args)
-        if said.shape[-1] != found.output.shape[-1]:
+        output = found.output
+        if output.dim() == 1:  # one number for each sample, and so for each token
+            said, output = said.unsqueeze(-1), output.unsqueeze(-1)
+        if said.shape[-1] != output.shape[-1]:
             raise InputError(
                 "Further arguments that hold one value for each sample, where they are as long as the batch.",
-                f"{said.shape[-1]} scores for a sample alone, {found.output.shape[-1]} for one in the batch",
+                f"{said.shape[-1]} scores for a sample alone, {output.shape[-1]} for one in the batch",
                 "a module that holds what all samples share, such as ConceptSimilarity or TextSimilarity.",
             )
         return transform(said, self.score, self.model)
@@ -96,7 +99,7 @@ class PredictionMap(TokenAttribution):
     def _relevance(self, found: Record) -> Tensor:
         scores = self._readings(found)  # shape: (B, N, C)
         batch, n_tokens = scores.shape[:2]
-        everywhere = scores.flatten(0, 1).expand(batch * n_tokens, *found.output.shape[1:])
+        everywhere = scores.flatten(0, 1).expand(batch * n_tokens, *(found.output.shape[1:] or (1,)))
         return select(everywhere, repeat_target(found.target, n_tokens)).unflatten(0, (batch, n_tokens))
 
 

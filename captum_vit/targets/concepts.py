@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.output import scores_of
 from captum_vit.targets.scores import TargetModule, constant
+from captum_vit.trace.state import checked_inputs, undisturbed
 
 
 def similarity_to(
@@ -39,15 +40,22 @@ class ConceptSimilarity(TargetModule):
 
     .. math:: g_k = \langle l(X), l_k \rangle
 
-    ``l(X)`` is what the model's last linear layer reads (for CLS pooling the CLS token after the final norm),
-    or the output itself of a model without a head; ``l_k`` is a concept's embedding.
+    ``l(X)`` is what the model's last linear layer reads (for CLS pooling the CLS token after the final norm);
+    where the scores are not the output of a linear layer (a model without a head, or with two whose answers are
+    averaged) it is the scores themselves. ``l_k`` is a concept's embedding. With the rows of the head's weight as
+    concepts and ``"dot"`` the concepts are the classes, up to the head's bias.
 
     Args:
         model: an image or text model.
         embeddings: (K, D), one concept in each row.
-        similarity: ``"dot"`` as in the paper, ``"cosine"``, or ``"neg_l2"``.
+        similarity: ``"dot"`` as in the paper, ``"cosine"``, or ``"neg_l2"``, minus the distance, so that higher is
+            nearer; the paper names both without a formula.
 
     Source: the CDAM paper, equations 3 and 4.
+
+    Example:
+        >>> stripes = ConceptSimilarity.from_images(model, {"stripes": zebras, "dots": ladybirds})  # doctest: +SKIP
+        >>> LayerCDAM(stripes).attribute(images, target=0)  # doctest: +SKIP
     """
 
     embeddings: Tensor
@@ -63,9 +71,21 @@ class ConceptSimilarity(TargetModule):
 
     @classmethod
     def from_images(cls, model: nn.Module, images: Mapping[str, Tensor], similarity: str = "dot") -> ConceptSimilarity:
-        """Concepts from examples: the mean embedding of each named batch of images, in their order."""
-        with torch.no_grad():
-            means = [embedding(model, batch).mean(0) for batch in images.values()]
+        """Concepts from examples: the mean embedding of each named batch of images, in their order.
+
+        Args:
+            model: an image model, in evaluation mode.
+            images: name -> (n, 3, H, W), preprocessed; the paper takes 30 of each concept.
+            similarity: as above.
+
+        Raises:
+            InputError: no batch, or one that is empty or not finite.
+            ModelStateError: a model in training mode, whose dropout would make every concept a different one.
+        """
+        if not isinstance(images, Mapping) or not images:
+            raise InputError("Images by the name of their concept.", type(images).__name__, '{"dog": images}')
+        with undisturbed(model):
+            means = [embedding(model, *checked_inputs(batch, model)).mean(0) for batch in images.values()]
         made = cls(model, torch.stack(means), similarity)
         made.names = list(images)
         return made
