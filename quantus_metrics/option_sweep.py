@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from quantus.helpers.enums import ScoreDirection
 from quantus.metrics.base import Metric
-from scipy.stats import bootstrap
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.viz.studies import Figure, option_curve
 from quantus_metrics.explain import ExplainFunc
+from quantus_metrics.statistics import Summary, summarise
 
 
 @dataclass(frozen=True)
@@ -26,43 +26,37 @@ class OptionSweep:
     option: str
     values: tuple[Any, ...]
     metric: str
-    scores: Tensor  # shape: (V, n), of each image; rows are paired, image by image
-    interval: Tensor  # shape: (V, 2), low and high end for each mean, by bootstrap over images
-    behind: Tensor  # shape: (V, 2), the same for how far each value is behind the best, image by image
-    higher_is_better: bool = True
-
-    @property
-    def mean(self) -> Tensor:  # shape: (V,)
-        """The mean score of each value over the images."""
-        return self.scores.mean(1)
+    scores: Tensor  # shape: (V, n), NaN where an image has no score; rows are paired, image by image
+    means: tuple[Summary, ...]  # for each value: the mean over images and its interval
+    behind: tuple[Summary, ...]  # the same for how far each value is behind the best, image by image
 
     @property
     def best(self) -> Any:
         """The value with the best mean; the first of several."""
-        return self.values[_best(self.mean, self.higher_is_better)]
+        return next(value for value, lag in zip(self.values, self.behind, strict=True) if lag.mean <= 0)
 
     @property
     def as_good(self) -> list[Any]:
         """The best value, and those that these images do not tell from it: the interval of `behind` reaches zero."""
-        return [value for value, (low, _) in zip(self.values, self.behind.tolist(), strict=True) if low <= 0]
+        return [value for value, lag in zip(self.values, self.behind, strict=True) if lag.low <= 0]
 
     def plot(self) -> Figure:
         """Means and their intervals over the values, the best ringed, those that are as good filled."""
         return option_curve(
             self.option,
             self.values,
-            self.mean,
-            self.interval,
+            torch.tensor([found.mean for found in self.means]),
+            torch.tensor([(found.low, found.high) for found in self.means]),
             best=self.values.index(self.best),
             as_good=[value in self.as_good for value in self.values],
             score=self.metric,
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.option:>10}  {self.metric} (mean of {self.scores.shape[1]} images)"]
-        for value, mean, (low, high) in zip(self.values, self.mean.tolist(), self.interval.tolist(), strict=True):
-            mark = " best" if value == self.best else " as good" if value in self.as_good else ""
-            lines.append(f"{value!s:>10}  {mean:.4g}  [{low:.4g}, {high:.4g}]{mark}")
+        lines = [f"{self.option:>10}  {self.metric}"]
+        for value, found in zip(self.values, self.means, strict=True):
+            mark = ", best" if value == self.best else ", as good" if value in self.as_good else ""
+            lines.append(f"{value!s:>10}  {found}{mark}")
         return "\n".join(lines)
 
 
@@ -93,8 +87,8 @@ def sweep_option(
     >>> LayerSmoothCDAM(model).attribute(others, targets, stdev=sweep.best)  # doctest: +SKIP
 
     Every value meets the same images and, where the method draws numbers from torch, the same numbers; so values
-    differ by the option alone, and are compared image by image (`behind`, `as_good`). The intervals are those of
-    `scipy.stats.bootstrap` over images, by percentiles.
+    differ by the option alone, and are compared image by image (`behind`, `as_good`). Images without a score under
+    some value are left out under all. The intervals are those of `quantus_metrics.statistics`.
 
     Reads     `best`, and `as_good`: among those take the cheapest, or the default.
     Watch     the best of several means is an optimistic number: report it on images that had no part in the choice.
@@ -119,8 +113,7 @@ def sweep_option(
         call: further keywords of the metric's call: ``softmax=True``.
 
     Raises:
-        InputError: fewer than two images, or targets that are not one for each; scores that are not finite, or not
-            one for each image.
+        InputError: fewer than two images (with scores), targets or scores that are not one for each.
         OptionError: no values, one twice, an option that is fixed already, an impossible confidence or batch size.
 
     Source: Brocki et al., Class-Discriminative Attention Maps, section 3.3, for what is chosen and how.
@@ -149,32 +142,12 @@ def sweep_option(
             explain(model=model, inputs=x[:1], targets=y[:1], **{**fixed, option: value})
         with tqdm(total=len(values) * len(x), unit="map", disable=not display_progressbar) as progress:
             scores = np.array([[score for part in scored(value, progress) for score in part] for value in values])
-    if not np.isfinite(scores).all():
-        raise InputError("Finite scores.", f"others among those of {metric.name}", "images on which it is defined.")
-    higher = metric.score_direction == ScoreDirection.HIGHER
-    best = scores[_best(torch.from_numpy(scores).mean(1), higher)]
-    interval, behind = (
-        torch.from_numpy(_bootstrapped(rows, confidence, seed))
-        for rows in (scores, best - scores if higher else scores - best)
-    )
-    return OptionSweep(option, tuple(values), metric.name, torch.from_numpy(scores), interval, behind, higher)
-
-
-def _best(mean: Tensor, higher_is_better: bool) -> int:
-    return int(mean.argmax() if higher_is_better else mean.argmin())
-
-
-def _bootstrapped(
-    scores: np.ndarray,  # shape: (V, n)
-    confidence: float,
-    seed: int,
-) -> np.ndarray:  # shape: (V, 2)
-    """Low and high ends for the mean of each row; the same images are drawn for all rows."""
-    mean: Callable[..., Any] = np.mean
-    found = bootstrap(
-        (scores,), mean, axis=-1, batch=500, confidence_level=confidence, method="percentile", rng=seed
-    ).confidence_interval
-    return np.stack([found.low, found.high], -1)
+    kept = scores[:, ~np.isnan(scores).any(0)]
+    means = tuple(summarise(row, confidence=confidence, seed=seed) for row in kept)
+    sign = 1 if metric.score_direction == ScoreDirection.HIGHER else -1
+    best = kept[int(np.argmax([sign * found.mean for found in means]))]
+    behind = tuple(summarise(sign * (best - row), confidence=confidence, seed=seed) for row in kept)
+    return OptionSweep(option, tuple(values), metric.name, torch.from_numpy(scores), means, behind)
 
 
 def _one_for_each(scores: Any, n: int) -> list[float]:

@@ -7,13 +7,13 @@ import pytest
 import quantus
 import torch
 from quantus.helpers.enums import ScoreDirection
-from scipy.stats import bootstrap
 
 import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.errors import InputError, OptionError
 from quantus_metrics.option_sweep import sweep_option
+from quantus_metrics.statistics import summarise
 
 
 class Known(qm.Fidelity):
@@ -44,7 +44,7 @@ def swept(values=(0, 3, -1), metric=None, explain=named, **options):
 def test_scores_are_the_metrics_own_value_by_value():
     found = swept(explain_func_kwargs={"factor": 2.0})
     assert found.scores.tolist() == [[2.0 * i + shift for i in range(6)] for shift in (0, 3, -1)]
-    assert found.mean.tolist() == [5, 8, 4]
+    assert [summary.mean for summary in found.means] == [5, 8, 4]
     assert (found.best, found.values, found.metric, found.option) == (3, (0, 3, -1), "Known", "shift")
 
 
@@ -52,30 +52,36 @@ def test_lower_may_be_better():
     metric = Known()
     metric.score_direction = ScoreDirection.LOWER
     found = swept(metric=metric)
-    assert found.best == -1 and not found.higher_is_better
-    assert found.behind.tolist() == [[1, 1], [4, 4], [0, 0]]
+    assert found.best == -1
+    assert [(lag.mean, lag.low, lag.high) for lag in found.behind] == [(1, 1, 1), (4, 4, 4), (0, 0, 0)]
 
 
-def test_intervals_are_scipys():
+def test_intervals_are_those_of_the_means():
     found = swept(confidence=0.8, seed=3)
-    for scores, interval in zip(found.scores.numpy(), found.interval.tolist(), strict=True):
-        theirs = bootstrap((scores,), np.mean, batch=500, confidence_level=0.8, method="percentile", rng=3)
-        assert interval == [theirs.confidence_interval.low, theirs.confidence_interval.high]
-        assert interval[0] < scores.mean() < interval[1]
-    narrow = swept(confidence=0.3)
-    assert (narrow.interval[:, 1] - narrow.interval[:, 0] < found.interval[:, 1] - found.interval[:, 0]).all()
+    assert found.means == tuple(summarise(row, confidence=0.8, seed=3) for row in found.scores.numpy())
 
 
 def test_values_are_compared_image_by_image():
     """A shift that is small beside the spread of images, yet the same for each, is told from the best."""
     found = swept((0, 0.01))
-    assert found.interval[0, 1] > found.interval[1, 0]
-    assert found.as_good == [0.01] and found.behind[0].tolist() == pytest.approx([0.01, 0.01], rel=1e-4)
+    assert found.means[0].high > found.means[1].low
+    assert found.as_good == [0.01] and found.behind[0].high == pytest.approx(0.01, rel=1e-4)
 
     def noisy(model, inputs, targets, shift):
         return named(model, inputs, targets, shift * np.array([1, -1, 1, -1, 1, -1])[: len(inputs), None, None, None])
 
     assert swept((0, 0.5), explain=noisy).as_good == [0, 0.5]
+
+
+def test_images_without_a_score_are_left_out_under_every_value():
+    def lost(model, inputs, targets, shift):
+        maps = named(model, inputs, targets, shift).copy()
+        maps[inputs[:, 0, 0, 0] == shift] = np.nan
+        return maps
+
+    found = swept((0, 5), explain=lost)
+    assert [summary.mean for summary in found.means] == [2.5, 7.5]
+    assert found.scores.isnan().sum() == 2
 
 
 def test_batches_and_masks_go_together():
@@ -101,7 +107,7 @@ def test_the_noise_of_smooth_cdam(scenes, capsys):
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert "stdev=1.0: 100%" in capsys.readouterr().err
-    assert found.best == found.values[int(found.mean.argmax())]
+    assert found.best == found.values[int(found.scores.mean(1).argmax())]
     x, y = scenes.images.numpy(), scenes.label.numpy()
     for value, scores in zip(found.values, found.scores.tolist(), strict=True):
         torch.manual_seed(5)
@@ -133,7 +139,7 @@ def test_pictures_and_words():
     places = axes.collections[-1].get_offsets()
     assert places.tolist() == [[0, 2.5], [3, 5.5], [-1, 1.5]]
     lines = str(found).splitlines()
-    assert "mean of 6 images" in lines[0] and lines[2].endswith("best") and lines[1].endswith("]")
+    assert "n = 6" in lines[1] and [line.endswith("best") for line in lines] == [False, False, True, False]
 
 
 WRONG = {
@@ -157,7 +163,7 @@ def test_images_that_cannot_be_swept(scenes):
     for x, y in ((X[:1], Y[:1]), (X, Y[:5]), (X, np.zeros((6, 2)))):
         with pytest.raises(InputError, match="two images"):
             sweep_option(Known(), named, torch.nn.Identity(), x, y, "shift", [0, 1])
-    with pytest.raises(InputError, match="Finite"):
+    with pytest.raises(InputError, match="two images"):
         swept((0, float("nan")))
     with pytest.raises(InputError, match="One score"):
         swept((0, 1), metric=Aggregated())
