@@ -38,7 +38,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Who may know a stranger. Everyone may know torch, captum and numpy; examples may know anyone.
 STRANGERS: dict[str, tuple[str, ...]] = {
-    "transformers": ("captum_vit.models",),
+    "transformers": ("captum_vit.models", "captum_vit.demo"),
     "open_clip": ("captum_vit.models",),
     "timm": ("captum_vit.models", "captum_vit.demo"),
     "torchvision": ("captum_vit.models", "captum_vit.demo"),
