@@ -1,0 +1,191 @@
+"""What a model says without some of its tokens, by the cheapest way that it allows: found by trying."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_vit.errors import InputError, OptionError, TraceError, UnsupportedModelError
+from captum_vit.models.spec import spec_of
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
+from captum_vit.trace.record import Want, record
+from captum_vit.trace.site import Site
+from captum_vit.trace.watch import Watch
+
+WAYS = ("auto", "drop", "mask")
+_MISFITS = (AssertionError, IndexError, RuntimeError, ValueError)  # raised where a sequence is shorter than expected
+
+
+class Without:
+    """A model's answers about the samples of a batch, each without some of its tokens.
+
+    Tokens are dropped before the first block where that gives what hiding their keys gives, and hidden where it
+    does not. Which it is is tried out before the first answer, on one sample that loses its first half and then
+    its second half: three passes of that sample. Hiding has to prove itself too, where it is relied on: what is
+    hidden is disturbed, and the answer must stay (two passes more); the attention mask that a text model takes
+    is trusted. Of texts, the rows that the head reads (CLS, the end of a text) are never dropped but hidden;
+    finding them takes one pass of the batch.
+
+    Use it inside :func:`captum_vit.trace.state.undisturbed`.
+
+    Args:
+        model: the forward function's module.
+        inputs: checked inputs, pictures or token ids.
+        args: further positional arguments; those as long as the batch belong to its samples.
+        way: ``"drop"`` and ``"mask"`` insist; ``"auto"`` drops where it can.
+    """
+
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], way: str = "auto") -> None:
+        if way not in WAYS:
+            raise OptionError(f"`way` must be one of {', '.join(map(repr, WAYS))}.", repr(way))
+        self.model, self.inputs, self.args, self.asked = model, inputs, args, way
+        self.transformer = spec_of(model)
+        self.text = not inputs[0].is_floating_point()
+        self.way: str | None = None  # "drop" or "mask", once it was needed
+        self._real = self._read = torch.zeros(0)  # shape: (B, T), words that are no padding; rows that the head reads
+
+    def __call__(
+        self,
+        rows: Tensor,  # shape: (n,)
+        gone: Tensor,  # shape: (n, P) bool, patches of the grid in reading order, or words
+    ) -> Tensor:  # shape: (n, K)
+        """The scores of ``inputs[rows]`` without what is gone; where nothing is, those of the plain pass.
+
+        One pass; another one for the samples that lose nothing, if there are both, and for pictures one for each
+        number of patches that they lose.
+
+        Raises:
+            InputError: places that are not the model's patches or words, or nothing left to read.
+            UnsupportedModelError: the model allows no way, or not the one that is insisted on.
+        """
+        count = gone.sum(1)
+        kinds = count.clamp(max=1) if self.text else count
+        groups = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
+        said = [self._answer(rows[group], gone[group]) for group in groups]
+        return torch.cat(said)[torch.cat(groups).argsort()]
+
+    def whole(self) -> tuple[Tensor, TokenLayout]:
+        """The plain pass of the batch: scores (B, K), and how the tokens lie."""
+        return self._run(torch.arange(len(self.inputs[0]), device=self.inputs[0].device))
+
+    def _answer(self, rows: Tensor, gone: Tensor) -> Tensor:
+        if not gone.any():
+            return self._run(rows)[0]
+        if self.way is None:
+            self.way = self._found_way(gone)
+        scores = self._run(rows, gone, self.way)[0]
+        if gone.all(1).any() and not scores.isfinite().all():
+            raise InputError("At least one patch left, since the head reads patches.", "every patch of a picture gone")
+        return scores
+
+    def _run(
+        self, rows: Tensor, gone: Tensor | None = None, way: str = "drop", disturb: bool = False
+    ) -> tuple[Tensor, TokenLayout]:
+        """One pass of some samples without what is gone, which may be disturbed: no one should notice."""
+        watch = Watch(self.model, self.transformer)
+        lengths: list[int] = []
+
+        def see(x: Tensor) -> Tensor | None:
+            lengths.append(x.shape[1])
+            if gone is None or not disturb:
+                return None
+            return torch.where(F.pad(gone, (x.shape[1] - gone.shape[1], 0)).unsqueeze(-1), 1 - x, x)
+
+        watch.at(Site(self.transformer.entrance(0), "input"), see)
+        inputs, args = (tuple(self._of(rows, x) for x in given) for given in (self.inputs, self.args))
+        with torch.no_grad():
+            scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
+        layout = watch.layout(lengths[0])
+        if gone is not None and layout.grid is not None and prod(layout.grid) != gone.shape[1]:
+            raise InputError(f"One place for each of {layout.grid} patches.", f"{gone.shape[1]} places")
+        return scores, layout
+
+    def _of(self, rows: Tensor, x: Any) -> Any:
+        """What belongs to these samples; an argument that all share stays."""
+        per_sample = isinstance(x, Tensor) and x.dim() > 0 and len(x) == len(self.inputs[0])
+        return x[rows.to(x.device)] if per_sample else x
+
+    def _absent(self, rows: Tensor, gone: Tensor, way: str) -> AbstractContextManager[None]:
+        if not self.text:
+            return patches_absent(self.transformer, gone, drop=way == "drop")
+        stay = (self._real[rows] & ~gone) | self._read[rows] if way == "drop" else None
+        return words_absent(self.model, self.transformer, gone, stay=stay)
+
+    # -- which way -------------------------------------------------------------------------------
+
+    def _found_way(self, gone: Tensor) -> str:
+        """Try on one sample, twice, what is dropped against what is hidden."""
+        trusted = self.text and takes_mask(self.model, self.transformer)
+        if trusted and self.asked == "mask":
+            return "mask"
+        rows, halves = self._trial(gone)
+        hidden, why = torch.zeros(0), "the head reads every word"
+        if halves.any():
+            hidden, _ = self._run(rows, halves, "mask")
+            why = "" if self.asked == "mask" else self._dropped_differs(rows, halves, hidden)
+            if self.asked != "mask" and not why:
+                return "drop"
+        if self.asked == "drop":
+            raise self._unsupported("dropped", why)
+        if trusted:
+            return "mask"
+        if why and not halves.any():
+            raise self._unsupported("taken away", f"{why}, and the model takes no attention mask")
+        if not _alike(self._run(rows, halves, "mask", disturb=True)[0], hidden):
+            raise self._unsupported("taken away", "the output changed with what was hidden from all queries")
+        return "mask"
+
+    def _trial(self, gone: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (2,), (2, P)
+        """One sample without the first half of what can be dropped, and without the second half."""
+        row, places = 0, torch.arange(gone.shape[1], device=gone.device)
+        if self.text:
+            self._real, self._read = self._words()
+            loose = self._real & ~self._read
+            row = int(loose.sum(1).argmax())
+            places = loose[row].nonzero().flatten()
+        half = (len(places) + 1) // 2
+        halves = torch.zeros(2, gone.shape[1], dtype=torch.bool, device=gone.device)
+        halves[0, places[:half]] = halves[1, places[len(places) - half :]] = True
+        return torch.full((2,), row, device=gone.device), halves
+
+    def _words(self) -> tuple[Tensor, Tensor]:  # shapes: (B, T)
+        """Of a text, the words that are no padding, and the rows that the head reads: all, where that is not seen."""
+        try:
+            with torch.no_grad():
+                found = record(self.model, self.transformer, self.inputs, self.args, None, Want(pool=True))
+        except TraceError:
+            everyone = torch.ones_like(self.inputs[0], dtype=torch.bool)
+            return everyone, everyone
+        read = found.row.squeeze(1) != 0
+        return torch.ones_like(read) if found.layout.keep is None else found.layout.keep, read
+
+    def _dropped_differs(self, rows: Tensor, halves: Tensor, hidden: Tensor) -> str:
+        try:
+            dropped, _ = self._run(rows, halves, "drop")
+        except _MISFITS as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return "" if _alike(dropped, hidden) else "other scores than with their keys hidden"
+
+    def _unsupported(self, how: str, why: str) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"A model whose tokens can be {how}.",
+            f"{self.transformer.spec.family}: {why}",
+            "removing them in the input instead: a blurred or filled patch, a mask token for a word.",
+        )
+
+
+def _alike(
+    found: Tensor,  # shape: (2, K), a sample without one half, and without the other
+    wanted: Tensor,
+) -> bool:
+    """Whether two ways to compute the same agree, but for rounding, measured by how much it matters which half."""
+    if found.shape != wanted.shape:
+        return False
+    matters = (wanted[0] - wanted[1]).abs().max()
+    return bool((found - wanted).abs().max() <= torch.finfo(wanted.dtype).eps ** 0.5 * matters)
