@@ -30,6 +30,8 @@ class Want:
         grads: kinds whose gradient is needed too.
         score: what is differentiated, ``"logit"``, ``"prob"`` or ``"auto"``.
         rule: the rule under which the graph is built, of ``RULES``.
+        relevance: let ``grads`` hold relevances in place of gradients: what the score, counted as 1, hands back
+            by layer-wise relevance propagation. Everything is then computed in float64.
         pool: find the rows that the head reads.
         biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``pool``
             and gradients.
@@ -42,6 +44,7 @@ class Want:
     grads: Collection[str] = ()
     score: str = "logit"
     rule: str = "grad"
+    relevance: bool = False
     pool: bool = False
     biases: bool = False
     first_row: bool = False

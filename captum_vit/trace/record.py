@@ -16,8 +16,10 @@ from captum_vit.trace.attention import AttentionTap
 from captum_vit.trace.biases import BiasRelevance, BiasTap
 from captum_vit.trace.pooling import pooling_weights
 from captum_vit.trace.probe import ATTENTION, Probe, Want
+from captum_vit.trace.relevance import relevance_modes
 from captum_vit.trace.rules import rule_modes
 from captum_vit.trace.score import select, transform
+from captum_vit.trace.state import dtype_of
 from captum_vit.trace.watch import Watch
 
 
@@ -86,7 +88,8 @@ def record(
     probe = Probe(transformer, want, start)
     probe.attach(watch)
     bias_tap = BiasTap(lambda: probe.place)
-    modes = rule_modes(want.rule)  # the last sees a call first; what it writes out, those before it see
+    # The last mode sees a call first; what it writes out, those before it see.
+    modes = relevance_modes(model, len(inputs[0])) if want.relevance else rule_modes(want.rule)
     if want.biases:
         modes.append(bias_tap)
     if want.kinds & ATTENTION:
@@ -110,7 +113,17 @@ def record(
         score = select(transform(output, want.score, model), target)
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
+    if want.relevance:
+        _narrow(found, dtype_of(model))
     return found
+
+
+def _narrow(found: Record, dtype: torch.dtype | None) -> None:
+    """What was computed in float64, as precise as the model is."""
+    for kinds in (found.seen, found.grads):
+        for kind, row in kinds.items():
+            kinds[kind] = {layer: x.to(dtype) for layer, x in row.items()}
+    found.pool = None if found.pool is None else found.pool.to(dtype)
 
 
 def _gradients(

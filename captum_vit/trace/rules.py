@@ -7,11 +7,13 @@
   lost only to biases.
 - ``"libra"``: the balanced gradients of LibraGrad. The same, but of a gated unit both streams carry half of the
   gradient, as either could be called the gate. Relevance is lost only to biases here too.
+- ``"conservative"``: the rules of Ali et al. Attention probabilities and the deviation in every norm are held, and
+  activations and gates have their plain gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -117,6 +119,9 @@ class Frozen(TorchFunctionMode):
     for the deviation of a norm that is written out.
     """
 
+    activations: Container[Any] = ACTIVATIONS
+    gates: Container[Any] = GATES
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
@@ -133,9 +138,9 @@ class Frozen(TorchFunctionMode):
         if func in PRODUCTS and _gated(args):
             return self.gated_product(func, args, kwargs)
         result = func(*args, **kwargs)
-        if func in SOFTMAX or func in GATES or func in DEVIATIONS:
+        if func in SOFTMAX or func in self.gates or func in DEVIATIONS:
             return result.detach()
-        if func in ACTIVATIONS:
+        if func in self.activations:
             result = FrozenActivation.apply(args[0], result.detach())
             result._is_activation = True
         return result
@@ -159,7 +164,16 @@ class Libra(Frozen):
         return half
 
 
-_MODES: dict[str, list[type[TorchFunctionMode]]] = {"grad": [], "frozen": [Frozen], "libra": [Libra]}
+class Conservative(Frozen):
+    """Inside this context attention and norms are frozen; activations and gates are not."""
+
+    activations: Container[Any] = ()
+    gates: Container[Any] = ()
+
+
+_MODES: dict[str, list[type[TorchFunctionMode]]] = {
+    "grad": [], "frozen": [Frozen], "libra": [Libra], "conservative": [Conservative],
+}  # fmt: skip
 RULES = tuple(_MODES)
 
 

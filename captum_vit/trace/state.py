@@ -59,7 +59,7 @@ def checked_inputs(inputs: object, model: nn.Module) -> tuple[Tensor, ...]:
             f"{type(inputs).__name__} of {', '.join(type(t).__name__ for t in tensors)}",
             "the tensor itself; keyword inputs go into `additional_forward_args` in the order of the forward.",
         )
-    return tuple(_checked(t, _dtype(model)) for t in tensors)
+    return tuple(_checked(t, dtype_of(model)) for t in tensors)
 
 
 def _checked(x: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -75,7 +75,8 @@ def _checked(x: Tensor, dtype: torch.dtype | None) -> Tensor:
     return ordinary(x)
 
 
-def _dtype(model: nn.Module) -> torch.dtype | None:
+def dtype_of(model: nn.Module) -> torch.dtype | None:
+    """The precision of its parameters; None if it has none."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
 

@@ -1,0 +1,223 @@
+r"""Relevance passed back in place of gradients: layer-wise relevance propagation by the rules of Chefer et al.
+
+Inside :class:`Relevance` a forward pass builds a graph whose "gradients" are relevances: each operation hands the
+relevance R of its result to its inputs x, by how much each of them contributes to a sum z,
+
+.. math:: R_x = x \odot \left(\frac{\partial z}{\partial x}\right)^\top \frac{R}{z}.
+
+- Linear layers, convolutions and products with a constant matrix: z is the positive part of the sum,
+  :math:`z = x^+ w^+ + x^- w^-` (alpha = 1, beta = 0). Biases get nothing.
+- Products of two streams (queries with keys, attention with values, gates): z is the product, and each gets half.
+- Sums of two streams (residuals): z is the sum; then both shares of a sample are scaled, see :class:`Added`.
+- Means and sums over tokens: z is the sum.
+- Norms, softmax, and everything that acts on single entries (activations, multiples, shifts by a constant): the
+  relevance passes as it is. A deviation that is written out counts as a constant.
+- What only moves entries moves their relevance.
+
+So relevance is conserved, up to what arrives where z is zero. Anything else is refused once relevance arrives there.
+
+The rules divide by sums of mixed sign, which come near zero: what float32 rounds away would be seen in the map. So
+the pass is computed in float64, whatever the model's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from captum_vit.errors import ModelStateError
+from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit, unpacked_multi_head
+from captum_vit.trace.redistribution import (
+    Added,
+    Function,
+    Passed,
+    Redistributed,
+    Undefined,
+    positive,
+    undefined,
+)
+from captum_vit.trace.rules import ACTIVATIONS, DEVIATIONS, GATES, PRODUCTS
+
+
+def _named(names: str) -> set[Any]:
+    """The functions and methods of torch with these names."""
+    rooms = (torch.Tensor, torch, F)
+    return {getattr(room, name) for name in names.split() for room in rooms if hasattr(room, name)}
+
+
+LINEAR = _named("linear conv1d conv2d")
+SUMS = _named("add __add__ __radd__ __iadd__")
+DIFFERENCES = _named("sub __sub__ subtract")
+MEANS = _named("mean sum")
+QUOTIENTS = _named("div divide true_divide __truediv__")
+MULTIPLES = PRODUCTS | QUOTIENTS | _named("__imul__ __itruediv__ __rsub__ rsub")
+SINGLE = ACTIVATIONS | GATES | SOFTMAX | _named(
+    "layer_norm rms_norm batch_norm normalize gelu silu elu mish leaky_relu hardswish softplus erf exp "
+    "pow __pow__ square neg __neg__ clamp"
+)  # fmt: skip
+MOVES = _named(
+    "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
+    "masked_fill_ movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
+    "to transpose type_as unbind unflatten unsqueeze view view_as where flip requires_grad_ double"
+)  # fmt: skip
+AS_THEY_ARE = {F.embedding}  # a look-up need not make the whole table wider
+
+
+class Relevance(TorchFunctionMode):
+    """Inside this context the graph of a forward pass carries relevances back.
+
+    Parameters and other tensors without a graph are constants. See the module for the rules.
+
+    Args:
+        batch: the number of samples; every tensor that depends on the tokens has that many rows, or a multiple.
+    """
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "__get__":  # shape, dtype, requires_grad: of the tensor itself
+            found = func(*args, **kwargs)
+            return found.detach() if isinstance(found, Tensor) and isinstance(args[0], nn.Parameter) else found
+        if func is F.scaled_dot_product_attention:
+            with self:
+                return explicit(*args, **kwargs).context
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unpacked_multi_head(*args, **kwargs)
+        if any(map(_is_stream, _tensors((args, tuple(kwargs.values()))))):
+            return self._propagated(func, args, kwargs)
+        if func in AS_THEY_ARE or _in_place(func):
+            return func(*args, **kwargs)
+        return (torch.Tensor.double if func is torch.Tensor.float else func)(*_wide(args), **_wide(kwargs))
+
+    def _propagated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call on tensors that depend on the tokens, under the rule for it."""
+        if func in LINEAR:
+            return _linear(func, args, kwargs)
+        args, kwargs = _wide(args), _wide(kwargs)
+        if func in DEVIATIONS:
+            return func(*args, **kwargs).detach()
+        if func is torch.Tensor.float:
+            return args[0]
+        if func in MOVES:
+            return func(*args, **kwargs)
+        if func in SINGLE:
+            return _passed(func, args, kwargs)
+        if func in MATMUL:
+            return _matrix_product(func, *args)
+        if func is torch.einsum and len(args) == 3:
+            return _matrix_product(lambda a, b: torch.einsum(args[0], a, b), *args[1:])
+        if func in MEANS:
+            f = lambda x: func(x, *args[1:], **kwargs)  # noqa: E731
+            return Redistributed.apply(f, f, 1.0, args[0])
+        if func in SUMS | DIFFERENCES | MULTIPLES:
+            return self._of_two(func, args, kwargs)
+        return _undefined(func, args, kwargs)
+
+    def _of_two(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Sums, differences, products and quotients; a constant, or what is divided by, gets nothing."""
+        a, b = args[:2]
+        if not (_is_stream(a) and _is_stream(b)) or func in QUOTIENTS:
+            return _passed(func, args, kwargs)
+        a, b = torch.broadcast_tensors(a, b)
+        if func in PRODUCTS:
+            return Redistributed.apply(torch.mul, torch.mul, 0.5, a, b)
+        if kwargs or func not in SUMS | DIFFERENCES:
+            return _undefined(func, args, kwargs)
+        return Added.apply(a, b if func in SUMS else Passed.apply(b, -b.detach()), self.batch)
+
+
+def relevance_modes(model: nn.Module, batch: int) -> list[TorchFunctionMode]:
+    """The modes inside which a forward pass of a batch lets relevance back.
+
+    Raises:
+        ModelStateError: the model is of half precision, whose rounding is of the size of the sums divided by.
+    """
+    narrow = {str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.element_size() < 4}
+    if narrow:
+        raise ModelStateError(
+            "A model in float32 or float64: relevance is divided by sums that come near zero, so that rounding the "
+            "weights to half precision changes the map altogether.",
+            ", ".join(sorted(narrow)),
+            "the model as it was before it was rounded, or model.float() for that of the rounded weights.",
+        )
+    return [Relevance(batch)]
+
+
+def _linear(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The z+ rule; weights are made wider when they are needed, and not kept so."""
+    given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+    x, w, bias = _wide(given.pop("input")), given.pop("weight"), given.pop("bias", None)
+    if _is_stream(w):
+        raise undefined(func)
+    without_bias = lambda x, w: func(x, w, None, *args[3:], **given)  # noqa: E731
+    return Redistributed.apply(
+        lambda x: func(x, _wide(w), _wide(bias), *args[3:], **given),
+        lambda x: positive(without_bias, x, _wide(w)),
+        1.0,
+        x,
+    )
+
+
+def _matrix_product(f: Function, a: Tensor, b: Tensor) -> Any:
+    """Of two streams, half to each; with a constant matrix as a linear layer."""
+    if _is_stream(a) and _is_stream(b):
+        return Redistributed.apply(f, f, 0.5, a, b)
+    if _is_stream(a):
+        return Redistributed.apply(lambda x: f(x, b), lambda x: positive(f, x, b), 1.0, a)
+    return Redistributed.apply(lambda x: f(a, x), lambda x: positive(lambda x, w: f(w, x), x, a), 1.0, b)
+
+
+def _passed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function of single entries of the first stream: it gets all of the relevance."""
+    x = next(filter(_is_stream, (*args, *kwargs.values())))
+    with torch.no_grad():
+        y = func(*args, **kwargs)
+    return Passed.apply(x.expand_as(y), y)
+
+
+def _undefined(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What has no rule may be computed, such as a deviation, as long as no relevance comes back to it."""
+    if _in_place(func):
+        raise undefined(func)
+    result = func(*args, **kwargs)
+    guarded = lambda x: Undefined.apply(x, func) if isinstance(x, Tensor) and x.requires_grad else x  # noqa: E731
+    return type(result)(map(guarded, result)) if type(result) in (tuple, list) else guarded(result)
+
+
+def _wide(x: Any) -> Any:
+    """Constants without a graph, and everything that is float32 in float64."""
+    if isinstance(x, Tensor):
+        x = x.detach() if isinstance(x, nn.Parameter) else x
+        return x.double() if x.dtype == torch.float32 else x
+    if isinstance(x, dict):
+        return {name: _wide(item) for name, item in x.items()}
+    if type(x) in (tuple, list):
+        return type(x)(map(_wide, x))
+    return torch.float64 if x is torch.float32 else x
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from _tensors(item)
+
+
+def _is_stream(x: Any) -> bool:
+    """Whether it depends on the tokens."""
+    return isinstance(x, Tensor) and x.requires_grad and not isinstance(x, nn.Parameter)
+
+
+def _in_place(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
