@@ -4,12 +4,17 @@ Importing this package registers its metrics with Quantus; `unregister` takes th
 """
 
 from .explain import explain_func, wrap
-from .metrics import Fidelity, register, unregister
+from .metrics import AOPC, Compactness, Fidelity, LogOdds, PerturbationAccuracy, register, unregister
 from .option_sweep import OptionSweep, sweep_option
+from .statistics import Comparison, Summary, compare, summarise
 
 __all__ = [
     # metrics of the CDAM paper
-    "Fidelity",
+    "Fidelity", "Compactness",
+    # of the papers of Prediction Maps and VTranM
+    "PerturbationAccuracy", "AOPC", "LogOdds",
+    # what a mean is worth
+    "summarise", "Summary", "compare", "Comparison",
     # which value of an option is best
     "sweep_option", "OptionSweep",
     # the door to Quantus

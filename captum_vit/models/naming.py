@@ -23,6 +23,27 @@ def host_of(model: nn.Module) -> tuple[str, Any] | None:
     return None
 
 
+def n_outputs(model: nn.Module) -> int | None:
+    """How many classes a classifier scores, read off its head; None where that cannot be told for sure.
+
+    What a module around a classifier gives, or a head of another make, is known only by running it.
+    """
+    inner = getattr(model, "model", None)
+    if getattr(model, "raw_scores", True) is False and isinstance(inner, nn.Module):
+        return n_outputs(inner)  # the model is a wrapper that hands on the scores as they are
+    host = host_of(model)
+    if host is None or host[1] is not model:
+        return None
+    library, module = host
+    if library == "timm":
+        head = module.get_classifier()
+    elif library == "torchvision":
+        head = module.heads[-1]
+    else:
+        head = getattr(module, "classifier", None)
+    return head.out_features if isinstance(head, nn.Linear) else None
+
+
 def class_names(model: nn.Module) -> dict[int, str] | None:
     """Names of the model's outputs, or None where it gives none.
 

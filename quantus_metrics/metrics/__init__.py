@@ -1,12 +1,18 @@
 """Metrics: in each file pure torch functions first, the Quantus class below them."""
 
+from .aopc import AOPC
 from .base import TokenMetric
 from .batch import Batch
+from .compactness import Compactness
+from .curves import CurveMetric
 from .fidelity import Fidelity
+from .log_odds import LogOdds
+from .perturbation_accuracy import PerturbationAccuracy
 from .registration import METRICS, register, unregister
 
 __all__ = [
-    "Fidelity",
-    "TokenMetric", "Batch",
+    "Fidelity", "Compactness",
+    "PerturbationAccuracy", "AOPC", "LogOdds",
+    "TokenMetric", "CurveMetric", "Batch",
     "METRICS", "register", "unregister",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from quantus.helpers.enums import DataType, EvaluationCategory, ModelType, ScoreDirection
 from quantus.helpers.warn import check_kwargs
 from quantus.metrics.base import Metric
@@ -18,8 +20,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.models.naming import n_outputs
+from captum_vit.models.output import gives_raw_scores
+from quantus_metrics.statistics import Summary, summarise
 
-from .batch import Batch, Samples, channels_first
+from .batch import Answers, Batch, Explainer, Samples, answers, channels_first, check_classes, check_explains, explainer
 
 
 class TokenMetric(Metric):
@@ -30,7 +35,7 @@ class TokenMetric(Metric):
     small as the grid of patches, are as welcome as others. No weight, mode, hook, gradient or random state
     is touched, and no reference to the model is kept.
 
-    An author owes `_measure` and the class attributes below.
+    An author owes `_measure` and the class attributes below; `_check` for what the metric cannot use.
 
     Args:
         abs: rank the absolute relevance.
@@ -50,8 +55,15 @@ class TokenMetric(Metric):
     score_direction: ScoreDirection = ScoreDirection.HIGHER
     evaluation_category: ClassVar[EvaluationCategory] = EvaluationCategory.FAITHFULNESS
 
-    softmax: ClassVar[bool] = False
-    """Whether the metric reads probabilities where the caller does not say."""
+    score_range: tuple[float, float] = (-math.inf, math.inf)
+    """The least and the greatest score there can be."""
+
+    softmax: bool = False
+    """Whether the metric reads probabilities where the caller does not say; never of raw scores, such as
+    similarities, which a softmax would make meaningless."""
+
+    scores: list[float]
+    """One per sample, of the last call."""
 
     kept: dict[str, Tensor]
     """What `_measure` gave besides the scores in the last call, samples first, on the CPU."""
@@ -82,11 +94,18 @@ class TokenMetric(Metric):
             display_progressbar=display_progressbar,
             **kwargs,
         )
-        self.kept = {}
+        self.scores, self.kept = [], {}
 
     @abstractmethod
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         """Tensors with one row per sample: the floats to return under "score", anything to keep beside it."""
+
+    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+        """Refuse, before the model runs, what this metric in particular cannot use."""
+
+    def _classes(self, samples: Samples, model: nn.Module, answer: Answers) -> np.ndarray | None:  # shape: (n,)
+        """The classes to explain whatever maps are given; None takes the maps, or explains `y_batch`."""
+        return None
 
     def __call__(
         self,
@@ -117,7 +136,7 @@ class TokenMetric(Metric):
             explain_func: as `quantus_metrics.explain_func` makes it.
             explain_func_kwargs: its further keywords.
             model_predict_kwargs: further keywords of the model's forward.
-            softmax: read probabilities, or logits; None is the metric's own choice.
+            softmax: read probabilities, or the scores as they are; None is the metric's own choice.
             device: handed to `explain_func`. The metric works where the model is.
             batch_size: samples at a time.
             custom_batch: anything with one entry per sample.
@@ -127,27 +146,38 @@ class TokenMetric(Metric):
 
         Raises:
             InputError: arrays that do not fit together, are empty, or that the metric cannot use.
+            TargetError: a class that the model does not have. It is found before any forward pass where the
+                model's head tells how many there are, else in the first.
             ModelStateError: a model in training mode.
         """
         check_kwargs(kwargs)
-        self.kept, self.evaluation_scores = {}, []
+        self.kept, self.scores, self.evaluation_scores = {}, [], []
         x_batch = channels_first(np.asarray(x_batch), channel_first)
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
-        softmax = self.softmax if softmax is None else softmax
-        explain_kwargs = {**({} if device is None else {"device": device}), **(explain_func_kwargs or {})}
+        softmax = self.softmax and not gives_raw_scores(model) if softmax is None else softmax
+        answer = answers(model, softmax, model_predict_kwargs or {})
+        check_classes(y_batch, n_outputs(model))
+        if samples.a_batch is None:
+            check_explains(explain_func)
+        self._check(samples, model, explain_func)
 
+        explain_kwargs = {**({} if device is None else {"device": device}), **(explain_func_kwargs or {})}
+        explain = explainer(explain_func, model, explain_kwargs)
         found = []
         for rows in self._batches(len(samples), batch_size):
-            here = samples[rows]
-            if here.a_batch is None:
-                here = replace(here, a_batch=_explain(explain_func, model, here, explain_kwargs))
-            found.append(self._measure(here.tensors(model, self._maps(here), softmax, model_predict_kwargs)))
+            found.append(self._measure(self._batch(samples[rows], model, answer, explain)))
 
         self.kept = {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
-        scores = self.kept.pop("score").tolist()
-        self.evaluation_scores = [self.aggregate_func(scores)] if self.return_aggregate else scores
+        self.scores = self.kept.pop("score").tolist()
+        self.evaluation_scores = [self._aggregate()] if self.return_aggregate else self.scores
         self.all_evaluation_scores.extend(self.evaluation_scores)
         return self.evaluation_scores
+
+    def summary(self, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0) -> Summary:
+        """The last call's figure over all its samples, and its bootstrap interval; see `summarise`."""
+        if not self.scores:
+            raise InputError("The scores of a call.", "none yet", "call the metric first.")
+        return self._summarise(confidence=confidence, n_resamples=n_resamples, seed=seed)
 
     def evaluate_batch(
         self,
@@ -162,7 +192,10 @@ class TokenMetric(Metric):
         """Quantus's hook for one batch: the scores of these samples, nothing kept."""
         model = model if isinstance(model, nn.Module) else model.get_model()
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
-        return self._measure(samples.tensors(model, self._maps(samples), self.softmax))["score"].tolist()
+        check_classes(y_batch, n_outputs(model))
+        self._check(samples, model, None)
+        answer = answers(model, self.softmax and not gives_raw_scores(model), {})
+        return self._measure(self._batch(samples, model, answer, explainer(None, model, {})))["score"].tolist()
 
     def plot(
         self,
@@ -172,10 +205,8 @@ class TokenMetric(Metric):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Draw, save if there is a path, then show (saved after, the file would be blank)."""
-        plot_func = plot_func or self.default_plot_func
-        if plot_func is None:
-            raise OptionError("A `plot_func`.", "none, and this metric has no picture of its own")
+        """Draw the last call, save if there is a path, then show (saved after, the file would be blank)."""
+        plot_func = plot_func or self.default_plot_func or self._draw
         plot_func(*args, **kwargs)
         if path_to_save:
             plt.savefig(path_to_save, dpi=400)
@@ -195,6 +226,17 @@ class TokenMetric(Metric):
                 yield slice(start, start + batch_size)
                 bar.update(min(batch_size, n - start))
 
+    def _batch(self, samples: Samples, model: nn.Module, answer: Answers, explain: Explainer) -> Batch:
+        """These samples as tensors, explained if they are not yet."""
+
+        def maps_of(classes: np.ndarray) -> np.ndarray:
+            return self._maps(replace(samples, a_batch=explain(samples.x_batch, classes)))
+
+        classes = self._classes(samples, model, answer)
+        if classes is None and samples.a_batch is not None:
+            return samples.tensors(model, answer, self._maps(samples), maps_of)
+        return samples.tensors(model, answer, maps_of(samples.y_batch if classes is None else classes), maps_of)
+
     def _maps(self, samples: Samples) -> np.ndarray:  # shape: (n, 1, h, w)
         """Normalised each by itself, then made absolute, as asked."""
         maps = samples.maps()
@@ -202,17 +244,20 @@ class TokenMetric(Metric):
             maps = np.concatenate([self.normalise_func(one) for one in np.split(maps, len(maps))])
         return np.abs(maps) if self.abs else maps
 
+    def _aggregate(self) -> float:
+        """What `return_aggregate` gives."""
+        return self.aggregate_func(self.scores)
 
-def _explain(
-    explain_func: Callable[..., np.ndarray] | None,
-    model: nn.Module,
-    samples: Samples,
-    kwargs: dict[str, Any],
-) -> np.ndarray:  # shape: (n, 1, h, w) or (n, h, w)
-    if not callable(explain_func):
-        raise InputError(
-            "Maps, or a function that makes them.",
-            f"a_batch None and explain_func {explain_func!r}",
-            "explain_func=quantus_metrics.explain_func(LayerCDAM).",
-        )
-    return explain_func(model=model, inputs=samples.x_batch, targets=samples.y_batch, **kwargs)
+    def _summarise(self, **options: Any) -> Summary:
+        return summarise(self.scores, **options)
+
+    def _draw(self, ax: Axes | None = None) -> Axes:
+        """The picture of a metric that has no other: how the last call's scores are spread."""
+        summary, ax = self.summary(), ax or plt.subplots()[1]
+        scores = np.array(self.scores)
+        ax.hist(scores[np.isfinite(scores)], bins=20, alpha=0.6)
+        ax.axvline(summary.mean, color="black", label=str(summary))
+        ax.axvspan(summary.low, summary.high, color="black", alpha=0.15)
+        ax.set(xlabel=self.name, ylabel="images")
+        ax.legend()
+        return ax

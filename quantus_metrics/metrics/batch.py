@@ -7,10 +7,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, ModelStateError
+from captum_vit.errors import InputError, ModelStateError, TargetError
 from quantus_metrics.explain import placement, to_tensor, wrap
+
+Answers = Callable[[Tensor], Tensor]
+"""From images (n, C, H, W) to scores (n, n_classes)."""
+
+Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From images (n, C, H, W) and classes (n,) to maps (n, 1, h, w) or (n, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +27,22 @@ class Batch:
     Args:
         model: answers images (n, C, H, W) with float scores (n, n_classes): logits, or probabilities if the
             caller asked for a softmax.
+        module: the model itself, for what it says of its inputs.
         inputs: (B, C, H, W).
         target: (B,).
         relevance: (B, 1, h, w), channels summed; pixels, or patches.
+        explain: makes maps like `relevance` of other classes, (B,) to (B, 1, h, w), by the caller's explain
+            function.
         masks: (B, 1, H, W), the caller's `s_batch`, if any.
         custom: the caller's `custom_batch`, these samples only.
     """
 
-    model: Callable[[Tensor], Tensor]
+    model: Answers
+    module: nn.Module
     inputs: Tensor
     target: Tensor
     relevance: Tensor
+    explain: Callable[[Tensor], Tensor]
     masks: Tensor | None = None
     custom: Any = None
 
@@ -44,6 +56,7 @@ class Samples:
     Raises:
         InputError: no samples, no classes, entries that are not one per sample, or maps that are no pictures,
             not finite or constant.
+        TargetError: classes that are no whole numbers from 0.
     """
 
     x_batch: np.ndarray  # shape: (N, C, H, W)
@@ -60,8 +73,9 @@ class Samples:
         for name, column in self._columns().items():
             if column is not None and len(column) != len(self):
                 raise InputError(f"One entry of {name} per sample.", f"{len(column)} entries for {len(self)} samples")
+        check_classes(self.y_batch)
         if self.a_batch is not None:
-            _check_maps(self.maps())
+            check_maps(self.maps())
 
     def __len__(self) -> int:
         return len(self.x_batch)
@@ -72,37 +86,72 @@ class Samples:
 
     def maps(self) -> np.ndarray:  # shape: (N, 1, h, w)
         """The relevance, channels summed."""
-        relevance = np.asarray(self.a_batch)
-        if relevance.ndim not in (3, 4) or not relevance.size:
-            raise InputError("Maps (N, 1, h, w) or (N, h, w).", f"maps of shape {relevance.shape}")
-        return relevance[:, None] if relevance.ndim == 3 else relevance.sum(1, keepdims=True)
+        return one_channel(self.a_batch)
+
+    def inputs(self, model: nn.Module) -> Tensor:  # shape: (N, C, H, W)
+        """The images, where the model is."""
+        inputs = to_tensor(self.x_batch, placement(model)[0])
+        return inputs if inputs.is_floating_point() else inputs.float()
 
     def tensors(
         self,
         model: nn.Module,
+        answer: Answers,
         relevance: np.ndarray,  # shape: (N, 1, h, w)
-        softmax: bool = False,
-        predict_kwargs: dict[str, Any] | None = None,
+        explain: Callable[[np.ndarray], np.ndarray],  # classes (N,) to maps (N, 1, h, w)
     ) -> Batch:
         """The same, on the model's device, with the model as a function of images alone."""
-        device, _ = placement(model)
-        inputs = to_tensor(self.x_batch, device)
+        inputs = self.inputs(model)
+        device = inputs.device
         return Batch(
-            model=answers(model, softmax, predict_kwargs or {}),
-            inputs=inputs if inputs.is_floating_point() else inputs.float(),
+            model=answer,
+            module=model,
+            inputs=inputs,
             target=to_tensor(self.y_batch, device).long(),
             relevance=to_tensor(relevance, device),
             masks=None if self.s_batch is None else to_tensor(self.s_batch, device),
             custom=self.custom_batch,
+            explain=lambda classes: to_tensor(explain(classes.cpu().numpy()), device),
         )
 
     def _columns(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _check_maps(
+def one_channel(
+    relevance: Any,  # shape: (N, h, w) or (N, C, h, w)
+) -> np.ndarray:  # shape: (N, 1, h, w)
+    """Maps, their channels summed."""
+    maps = np.asarray(relevance)
+    if maps.ndim not in (3, 4) or not maps.size:
+        raise InputError("Maps (N, 1, h, w) or (N, h, w).", f"maps of shape {maps.shape}")
+    return maps[:, None] if maps.ndim == 3 else maps.sum(1, keepdims=True)
+
+
+def check_classes(
+    classes: Any,  # shape: (N,)
+    n_classes: int | None = None,
+    name: str = "y_batch",
+) -> None:
+    """Whole numbers from 0, one per sample, and below the number of classes where that is known."""
+    found = np.asarray(classes)
+    last = "..." if n_classes is None else str(n_classes - 1)
+    if found.ndim != 1 or found.dtype.kind not in "iuf":
+        raise TargetError(f"One number of a class per sample: {name}.", f"shape {found.shape} of {found.dtype}")
+    wrong = ~((found >= 0) & (found == np.floor(found)))
+    if n_classes is not None:
+        wrong |= found >= n_classes
+    if wrong.any():
+        raise TargetError(
+            f"Classes from 0 to {last} in {name}.",
+            f"{found[wrong][:10].tolist()} for sample(s) {np.flatnonzero(wrong)[:10].tolist()}",
+        )
+
+
+def check_maps(
     maps: np.ndarray,  # shape: (N, 1, h, w)
 ) -> None:
+    """Finite, and not constant: what ranks nothing is refused."""
     rows = maps.reshape(len(maps), -1)
     for good, wanted in (
         (np.isfinite(rows).all(1), "Finite relevance."),
@@ -113,9 +162,7 @@ def _check_maps(
             raise InputError(wanted, f"otherwise in sample(s) {bad} of {len(maps)}", "another method or target.")
 
 
-def answers(
-    model: nn.Module, softmax: bool, predict_kwargs: dict[str, Any]
-) -> Callable[[Tensor], Tensor]:  # images (n, C, H, W) to scores (n, n_classes)
+def answers(model: nn.Module, softmax: bool, predict_kwargs: dict[str, Any]) -> Answers:
     """The model as a function of images alone; only in evaluation mode is it one."""
     if model.training:
         raise ModelStateError("A model in evaluation mode.", "one in training mode", "model.eval().")
@@ -128,6 +175,16 @@ def answers(
     return answer
 
 
+@torch.no_grad()
+def whole_images(
+    answer: Answers,
+    inputs: Tensor,  # shape: (n, C, H, W)
+    internal_batch_size: int | None = None,
+) -> Tensor:  # shape: (n, n_classes)
+    """What the model says when nothing is gone: one image pass each."""
+    return torch.cat([answer(part) for part in inputs.split(internal_batch_size or len(inputs))])
+
+
 def channels_first(
     x_batch: np.ndarray,  # shape: (N, C, H, W) or (N, H, W, C)
     channel_first: bool | None,
@@ -136,3 +193,21 @@ def channels_first(
     if channel_first is None:
         channel_first = x_batch.ndim != 4 or x_batch.shape[3] >= min(x_batch.shape[1:3])
     return x_batch if channel_first else np.moveaxis(x_batch, -1, 1)
+
+
+def check_explains(explain_func: Callable[..., np.ndarray] | None) -> None:
+    """Maps can be made."""
+    if not callable(explain_func):
+        raise InputError(
+            "Maps, or a function that makes them.",
+            f"no such maps and explain_func {explain_func!r}",
+            "explain_func=quantus_metrics.explain_func(LayerCDAM).",
+        )
+
+
+def explainer(explain_func: Callable[..., np.ndarray] | None, model: nn.Module, kwargs: dict[str, Any]) -> Explainer:
+    def explain(inputs: np.ndarray, classes: np.ndarray) -> np.ndarray:  # shape: (n, 1, h, w) or (n, h, w)
+        check_explains(explain_func)
+        return explain_func(model=model, inputs=inputs, targets=classes, **kwargs)  # type: ignore[misc]
+
+    return explain

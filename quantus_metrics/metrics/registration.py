@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from quantus.helpers.constants import AVAILABLE_METRICS
 
+from .aopc import AOPC
 from .base import TokenMetric
+from .compactness import Compactness
 from .fidelity import Fidelity
+from .log_odds import LogOdds
+from .perturbation_accuracy import PerturbationAccuracy
 
-METRICS: tuple[type[TokenMetric], ...] = (Fidelity,)
+METRICS: tuple[type[TokenMetric], ...] = (
+    Fidelity,
+    Compactness,
+    PerturbationAccuracy,
+    AOPC,
+    LogOdds,
+)
 
 
 def register() -> None:

@@ -11,7 +11,8 @@ from quantus.helpers.enums import ScoreDirection
 
 import quantus_metrics as qm
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.metrics.fidelity import area, fidelity, plot_curves
+from quantus_metrics.metrics.curves import plot_curves
+from quantus_metrics.metrics.fidelity import area, fidelity
 from quantus_metrics.perturb import Curve, Fill
 
 W = torch.tensor([[[4.0, 1.0], [2.0, 3.0]]])

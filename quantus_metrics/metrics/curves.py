@@ -1,0 +1,160 @@
+"""What metrics of perturbation curves share: how parts go away, and the curves that a call keeps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+
+from captum_vit.errors import InputError, OptionError
+from captum_vit.models.reading import mean_std
+from quantus_metrics.perturb import FRACTIONS, Curve, Fill, Remover, curves, ranking_map, target_score
+
+from .base import TokenMetric
+from .batch import Batch, Samples
+
+
+class CurveMetric(TokenMetric):
+    """A metric that watches a prediction while parts of the image go away in the order of a map.
+
+    An author owes `_score`, and `_remover` where a choice must be made for the model.
+
+    Args:
+        patch_size: rank and remove whole patches, of this many pixels; for pixel maps, as Quantus has them.
+            None ranks pixels. Give the model's patch size for maps of patches that were enlarged to pixels: no
+            patch is then half removed.
+        remover: how parts go away; None is the metric's own choice.
+        fractions: how much is gone at each step, from 0 to 1.
+        internal_batch_size: images per forward pass.
+        return_curves: keep the curves of the last call, as `curves`, which `plot` draws.
+        **kwargs: Quantus's own; see `TokenMetric`.
+    """
+
+    orders: tuple[str, ...] = ("mif",)
+    reading: ClassVar[str] = "score of the target"
+    """What `_readout` reads, in words."""
+
+    def __init__(
+        self,
+        *,
+        patch_size: int | tuple[int, int] | None = None,
+        remover: Remover | None = None,
+        fractions: Sequence[float] = FRACTIONS,
+        internal_batch_size: int | None = None,
+        return_curves: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.patch_size, self.remover = patch_size, remover
+        self.fractions, self.internal_batch_size = tuple(fractions), internal_batch_size
+        self.return_curves = return_curves
+
+    @abstractmethod
+    def _score(
+        self,
+        found: Mapping[str, Curve],
+        intact: Tensor,  # shape: (B,), the reading at the first fraction; of the whole image if `_wants_intact`
+    ) -> Tensor:  # shape: (B,)
+        """From the curve of each order to the score."""
+
+    _wants_intact: ClassVar[bool] = False
+
+    def _readout(
+        self,
+        outputs: Tensor,  # shape: (n, n_classes)
+        target: Tensor,  # shape: (n,)
+    ) -> Tensor:  # shape: (n,)
+        return target_score(outputs, target)
+
+    def _remover(self, module: nn.Module) -> Remover:
+        return self.remover or black(module)
+
+    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+        """All maps can be ranked, and what stands in for the parts that go is known."""
+        self._remover(model)
+        if samples.a_batch is not None:
+            ranking_map(torch.from_numpy(self._maps(samples)), samples.x_batch.shape[-2:], self.patch_size)
+
+    def _measure(self, batch: Batch) -> dict[str, Tensor]:
+        extra = self._wants_intact and self.fractions[0] > 0
+        found = curves(
+            batch.model,
+            batch.inputs,
+            batch.target,
+            batch.relevance,
+            orders=self.orders,
+            remover=self._remover(batch.module),
+            fractions=(0.0, *self.fractions) if extra else self.fractions,
+            patch_size=self.patch_size,
+            internal_batch_size=self.internal_batch_size,
+            readout=self._readout,
+        )
+        intact = next(iter(found.values())).scores[:, 0]
+        if extra:
+            found = {order: Curve(curve.fractions[1:], curve.scores[:, 1:]) for order, curve in found.items()}
+        kept = {order: curve.scores for order, curve in found.items()} if self.return_curves else {}
+        return {"score": self._score(found, intact), **kept}
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """The curves behind the last call's scores, by order, on the CPU; needs `return_curves`."""
+        if not self.kept:
+            raise InputError(
+                "Curves of a call.",
+                "none kept" if self.return_curves else "return_curves=False",
+                f"{type(self).__name__}(return_curves=True), and call it first.",
+            )
+        return {
+            order: Curve(torch.tensor(self.fractions, dtype=scores.dtype), scores)
+            for order, scores in self.kept.items()
+        }
+
+    def plot(
+        self,
+        plot_func: Callable[..., Any] | None = None,
+        show: bool = True,
+        path_to_save: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Draw the last call's curves, or those given: `plot_func` takes them first; see `plot_curves`."""
+        super().plot(plot_func, show, path_to_save, *(args or (self.curves,)), **kwargs)
+
+    def _draw(self, found: Mapping[str, Curve], ax: Axes | None = None) -> Axes:  # type: ignore[override]
+        return plot_curves(found, ax, self.reading)
+
+
+def plot_curves(found: Mapping[str, Curve], ax: Axes | None = None, reading: str = "score of the target") -> Axes:
+    """The mean over samples against the percentage gone, one line per order, the area in percent beside it."""
+    ax = ax or plt.subplots()[1]
+    for order, curve in found.items():
+        label = f"{order.upper()}, area {100 * curve.area().mean():.4g}"
+        ax.plot(100 * curve.fractions, curve.scores.mean(0), label=label)
+    if {"mif", "lif"} <= found.keys():
+        low, high = found["mif"].scores.mean(0), found["lif"].scores.mean(0)
+        ax.fill_between(100 * found["mif"].fractions, low, high, alpha=0.15, label="LIF less MIF")
+    ax.set(xlabel="% of the image gone", ylabel=reading, xlim=(0, 100))
+    ax.legend()
+    return ax
+
+
+def black(module: nn.Module) -> Fill:
+    """Black pixels, as they look to a model after the normalisation that it was trained with.
+
+    Raises:
+        OptionError: the model does not say how its inputs were normalised.
+    """
+    known = mean_std(module)
+    if known is None:
+        raise OptionError(
+            "The mean and deviation that normalised the inputs, since black is a colour of raw pixels.",
+            f"{type(module).__name__}, which does not say",
+            "remover=quantus_metrics.perturb.Fill(0, mean=..., std=...).",
+        )
+    return Fill(0.0, mean=known[0], std=known[1])

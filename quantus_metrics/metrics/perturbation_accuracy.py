@@ -1,0 +1,122 @@
+"""Accuracy under perturbation: does the model keep its answer for as long as it should, and no longer?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from quantus.helpers.enums import ScoreDirection
+from torch import Tensor, nn
+
+from captum_vit.errors import OptionError
+from quantus_metrics.perturb import Curve, target_score
+
+from .batch import Answers, Samples, check_explains, whole_images
+from .curves import CurveMetric
+
+TENTHS = tuple(k / 10 for k in range(1, 10))
+"""10, 20, ..., 90 %."""
+
+
+def hits(
+    outputs: Tensor,  # shape: (n, n_classes)
+    target: Tensor,  # shape: (n,)
+) -> Tensor:  # shape: (n,), 1 where the model answers with the target, else 0
+    """Top-1 accuracy, one image at a time."""
+    target_score(outputs, target)  # refuses targets that the model does not have
+    return (outputs.argmax(1) == target).to(outputs.dtype)
+
+
+def accuracy_area(
+    accuracy: Curve,
+) -> Tensor:  # shape: (B,)
+    r"""The area under the accuracy against the part that is gone, times 100.
+
+    .. math:: 100 \int \mathbf{1}[\arg\max f(x_{\setminus p}) = y] \, dp
+
+    by the trapezoid rule. Its mean over images is the area under the mean accuracy.
+
+    Reads     lower is better where important parts leave first ("positive"), higher where they leave last.
+              At most 100 times the width of the curve: 90 from 0 to 90 %, 80 from 10 to 90 %.
+    """
+    return 100 * accuracy.area()
+
+
+class PerturbationAccuracy(CurveMetric):
+    """The area under the model's accuracy while parts turn black, important ones last or first.
+
+    See `accuracy_area` for the formula. Accuracy is always that of the ground truth, ``y_batch``. Costs 10 image
+    passes per sample, 9 without the zero point; twice as many less one for the difference, and one more where the
+    predicted class is asked for.
+
+    Args:
+        score: "negative", least important parts first, higher is better; "positive", most important first, lower
+            is better; or "difference", negative less positive, higher is better.
+        explained: the class that the maps explain. "target": ``y_batch``, or whatever the given ``a_batch``
+            explains. "predicted": the model's answer to the whole image. The maps are then always made by
+            ``explain_func``; an ``a_batch``, which ``quantus.evaluate`` makes for ``y_batch``, is not read.
+        include_zero: begin the area with the accuracy on whole images, at 0 %. The authors' published figures do.
+            Without it the area begins at the first of `fractions`, which must then be above 0.
+        fractions: what is gone at each step beyond the zero point; 10, ..., 90 % by default. VTranM's tables have
+            0, 5, ..., 100 %: ``fractions=FRACTIONS``.
+        **kwargs: `patch_size`, `remover` (black, through the normalisation that the model's own configuration
+            tells), `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's own; see
+            `TokenMetric`.
+
+    Departs   a step removes the nearest whole number of parts where the authors round down. They enlarge maps of
+              patches bilinearly and rank pixels: give maps so enlarged (``LayerAttribution.interpolate``) for that.
+
+    Example:
+        >>> metric = PerturbationAccuracy(score="positive", explained="predicted", patch_size=16)
+        >>> scores = metric(model, x_batch, labels, explain_func=explain_func(PredicAtt))
+        >>> print(metric.summary())
+
+    Reference: Chefer et al., Transformer Interpretability Beyond Attention Visualization, section 4, as the papers of
+    Prediction Maps and VTranM use it.
+    """
+
+    name = "Perturbation Accuracy"
+    reading = "accuracy"
+
+    def __init__(
+        self,
+        *,
+        score: Literal["negative", "positive", "difference"] = "negative",
+        explained: Literal["target", "predicted"] = "target",
+        include_zero: bool = True,
+        fractions: tuple[float, ...] = TENTHS,
+        **kwargs: Any,
+    ) -> None:
+        if score not in ("negative", "positive", "difference"):
+            raise OptionError('`score` must be "negative", "positive" or "difference".', repr(score))
+        if explained not in ("target", "predicted"):
+            raise OptionError('`explained` must be "target" or "predicted".', repr(explained))
+        if not include_zero and 0 in fractions:
+            raise OptionError("`fractions` above 0, without the zero point.", repr(fractions), "include_zero=True.")
+        begin = (0.0,) if include_zero and 0 not in fractions else ()
+        super().__init__(fractions=(*begin, *fractions), **kwargs)
+        self.score, self.explained, self.include_zero = score, explained, include_zero
+        self.orders = {"negative": ("lif",), "positive": ("mif",), "difference": ("lif", "mif")}[score]
+        self.score_direction = ScoreDirection.LOWER if score == "positive" else ScoreDirection.HIGHER
+        most = 100 * (self.fractions[-1] - self.fractions[0])
+        self.score_range = (-most if score == "difference" else 0.0, most)
+
+    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+        if self.explained == "predicted":
+            check_explains(explain_func)
+            samples = replace(samples, a_batch=None)
+        super()._check(samples, model, explain_func)
+
+    def _classes(self, samples: Samples, model: nn.Module, answer: Answers) -> np.ndarray | None:
+        if self.explained == "target":
+            return None
+        return whole_images(answer, samples.inputs(model), self.internal_batch_size).argmax(1).cpu().numpy()
+
+    def _readout(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return hits(outputs, target)
+
+    def _score(self, found: Mapping[str, Curve], intact: Tensor) -> Tensor:
+        first, *second = (accuracy_area(found[order]) for order in self.orders)
+        return first - second[0] if second else first
