@@ -25,6 +25,7 @@ from captum_vit.attr import (
     RandomAttribution,
     RawAttention,
     SkipPLUS,
+    TokenAblation,
     TokenAttribution,
     VTranM,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "AttIN",
     "GlobEnc",
     "ALTI",
+    "TokenAblation",
     "RandomAttribution",
     "METHODS",
     "TokenAttribution",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from captum.attr import Attribution, InputXGradient
 from torch import nn
 
+from captum_vit.attr.ablation import TokenAblation
 from captum_vit.attr.attention import AttentionRollout, RawAttention
 from captum_vit.attr.attention_gradient import GenAtt
 from captum_vit.attr.base import TokenAttribution
@@ -45,6 +46,7 @@ METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
     "ALTI": ALTI,
     "PLUS(GlobEnc)": lambda model: PLUS(GlobEnc(model)),
     "PLUS(ALTI)": lambda model: PLUS(ALTI(model)),
+    "TokenAblation": TokenAblation,
     "RandomAttribution": RandomAttribution,
 }
 """Name -> something that makes an Attribution from a model alone, for loops and command lines."""
@@ -69,6 +71,7 @@ __all__ = [
     "RandomAttribution",
     "RawAttention",
     "SkipPLUS",
+    "TokenAblation",
     "TokenAttribution",
     "VTranM",
 ]

@@ -182,10 +182,10 @@ class _Absence(TorchFunctionMode):
 
     def _thinned(self, x: Tensor) -> Tensor:
         """What runs over tokens: a mask (B, N), one of pairs, or what rotates tokens, with or without the prefix."""
-        if x.dim() == 2 and x.shape[1] == self.n_tokens and len(x) in (1, len(self.gone)):
-            return _taken(x, self.index, 1)
         if x.dim() not in (2, 3, 4) or x.shape == (self.n_tokens, self.n_tokens):
             return x  # of a mask of pairs for all rows alike the attention makes one for each
+        if x.dim() == 2 and x.shape[1] == self.n_tokens and len(x) in (1, len(self.gone)):
+            return _taken(x, self.index, 1)
         return self._at_places(x)
 
     def _at_places(

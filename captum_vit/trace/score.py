@@ -71,6 +71,14 @@ def repeat_target(target: TargetType, steps: int, times: int = 1) -> TargetType:
     return from_captum
 
 
+def target_of_rows(target: TargetType, rows: Tensor) -> TargetType:
+    """Targets of some samples: each its own, or the one that all share."""
+    target = plain_target(target)
+    if isinstance(target, list):
+        return [target[row] for row in rows.tolist()]
+    return target[rows.to(target.device)] if isinstance(target, Tensor) and target.numel() > 1 else target
+
+
 def plain_target(target: Any) -> Any:
     """NumPy integers and arrays as Captum knows them."""
     if hasattr(target, "tolist") and not isinstance(target, Tensor):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tests.references import plus as bases
+from tests.references.ablation import token_ablation
 from tests.references.attention import attention_rollout, raw_attention
 from tests.references.attention_gradient import cat, gen_att, grad_sam, one_layer_gen_att
 from tests.references.cdam import cdam, cdam_channels, closed_form, integrated_cdam, smooth_cdam
@@ -274,6 +275,7 @@ ALL = {
     "prediction_map": prediction_map,
     "predic_att": predic_att,
     "vtranm": vtranm,
+    "token_ablation": token_ablation,
     "raw_attention": lambda model, sample, target: raw_attention(model, sample),
     "attention_rollout": lambda model, sample, target: attention_rollout(model, sample),
     "gen_att": gen_att,

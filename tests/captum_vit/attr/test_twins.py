@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from tests.references import (
+    ablation,
     attention,
     attention_gradient,
     cdam,
@@ -40,6 +41,11 @@ METHODS: dict[str, tuple[Make, Twin]] = {
     "LayerCDAM": (lambda m: cv.LayerCDAM(m, **TOKENS), cdam.cdam),
     "LayerCDAM at block 1": (lambda m: cv.LayerCDAM(m, 1, **TOKENS), lambda m, x, c: cdam.cdam(m, x, c, layer=1)),
     "LayerIntegratedCDAM": (lambda m: cv.LayerIntegratedCDAM(m, **TOKENS), cdam.integrated_cdam),
+    "TokenAblation": (lambda m: cv.TokenAblation(m, **TOKENS), ablation.token_ablation),
+    "TokenAblation of logits": (
+        lambda m: cv.TokenAblation(m, score="logit", **TOKENS),
+        lambda m, x, c: ablation.token_ablation(m, x, c, score="logit"),
+    ),
     "PredictionMap": (lambda m: cv.PredictionMap(m, **TOKENS), prediction_map.prediction_map),
     "PredictionMap of logits at block 0": (
         lambda m: cv.PredictionMap(m, 0, score="logit", **TOKENS),
