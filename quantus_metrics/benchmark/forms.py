@@ -1,0 +1,97 @@
+"""A table as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Any
+
+from quantus_metrics.benchmark.table import Cell, Table
+
+
+def markdown(table: Table) -> str:
+    """One table for each model: methods down, metrics across; the best and its equals in bold."""
+    blocks = [f"# {table.title}"]
+    for model in table.models:
+        head = ["method", *(f"{name} {_arrow(table.higher[name])}" for name in table.metrics), "time"]
+        lines = [f"## {model}", "", _line(head), _line(["---", *["--:"] * (len(head) - 1)])]
+        for method in table.methods:
+            shown = [_text(table.cells[model, name, method], "**{}**") for name in table.metrics]
+            lines.append(_line([method, *shown, _ratio(table, model, method)]))
+        blocks.append("\n".join(lines))
+    blocks.append(NOTES)
+    return "\n\n".join(blocks) + "\n"
+
+
+NOTES = (
+    "Mean [95 % bootstrap interval over images] (rank; methods share a rank where a permutation test on the same "
+    "images finds no difference, p ≥ 0.05). *paper*: the printed number and ours less it. *time*: of a map by a "
+    "plain forward pass, median."
+)
+
+
+def latex(table: Table) -> str:
+    """The same as a LaTeX table (booktabs), one for each model."""
+    blocks = []
+    for model in table.models:
+        head = ["method", *(f"{_tex(name)} {_arrow(table.higher[name], tex=True)}" for name in table.metrics), "time"]
+        lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+        for method in table.methods:
+            shown = [_tex(_text(table.cells[model, name, method], "{}")) for name in table.metrics]
+            lines.append(" & ".join([_tex(method), *shown, _ratio(table, model, method)]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        blocks.append(f"% {table.title}: {model}\n" + "\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """One line for each cell, every figure in a column of its own."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    figures = ["mean", "low", "high", "n", "skipped", "errors", "rank", "p", "published", "difference", "time"]
+    writer.writerow(["model", "metric", "method", *figures])
+    for (model, metric, method), cell in table.cells.items():
+        s = cell.summary
+        found: list[Any] = [None, None, None, 0, 0] if s is None else [s.mean, s.low, s.high, s.n, s.skipped]
+        found += [cell.errors, cell.rank, cell.p, cell.published, cell.difference, table.ratio.get((model, method))]
+        writer.writerow([model, metric, method, *("" if value is None else value for value in found)])
+    return out.getvalue()
+
+
+FORMS: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex, ".csv": comma_separated}
+
+
+def _text(cell: Cell, best: str) -> str:
+    if cell.summary is None:
+        return f"failed ({cell.errors})" if cell.errors else "no score"
+    mean = f"{cell.summary.mean:.4g}"
+    parts = [best.format(mean) if cell.rank == 1 else mean, f"[{cell.summary.low:.4g}, {cell.summary.high:.4g}]"]
+    if cell.rank is not None:
+        parts.append(f"({cell.rank})")
+    if cell.difference is not None:
+        parts.append(f"paper {cell.published:.4g}, {cell.difference:+.3g}")
+    if cell.errors:
+        parts.append(f"{cell.errors} failed")
+    return " ".join(parts)
+
+
+def _ratio(table: Table, model: str, method: str) -> str:
+    ratio = table.ratio.get((model, method))
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _arrow(higher: bool | None, tex: bool = False) -> str:
+    if higher is None:
+        return ""
+    return (r"$\uparrow$" if tex else "↑") if higher else (r"$\downarrow$" if tex else "↓")
+
+
+def _tex(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, "\\" + sign)
+    return text

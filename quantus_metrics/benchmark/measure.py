@@ -1,0 +1,103 @@
+"""One group of samples, one method, its metrics: maps are computed once and shared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from captum.attr import Attribution
+from quantus.metrics.base import Metric
+from torch import Tensor, nn
+
+from captum_vit.errors import OptionError
+from quantus_metrics.benchmark.group import Group, reason
+from quantus_metrics.explain import explain_func, to_array, to_pixels, wrap
+from quantus_metrics.metrics import TokenMetric
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a metric says of a sample, or why it says nothing."""
+
+    metric: str
+    sample: str
+    score: float | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass
+class Maps:
+    """A method's maps of one group, by classes: asked twice for the same, it computes once."""
+
+    method: Attribution
+    options: Mapping[str, Any]
+    group: Group
+    seconds: float = 0.0
+    images: int = 0
+    _known: dict[bytes, Tensor] = field(default_factory=dict)
+
+    def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:  # shape: (n, 1, h, w)
+        """As Quantus asks for them; the inputs are those of the group."""
+        return to_array(self.of(np.asarray(targets)))
+
+    def of(self, classes: np.ndarray) -> Tensor:  # shape: (n, 1, h, w)
+        """The maps of these classes, one for each sample."""
+        key = classes.astype(np.int64).tobytes()
+        if key not in self._known:
+            start = time.perf_counter()
+            target = torch.as_tensor(classes, device=self.group.inputs.device).long()
+            self._known[key] = _picture(self.method.attribute(self.group.inputs, target=target, **self.options))
+            self.seconds += time.perf_counter() - start
+            self.images += len(classes)
+        return self._known[key]
+
+
+def measure(
+    maps: Callable[[Group], Maps], group: Group, metrics: Mapping[str, Metric], model: nn.Module, seed: int
+) -> Iterator[Finding]:
+    """What each metric says of each sample. Where a metric fails on the group, the samples are tried one by one."""
+    made = maps(group)
+    for name, metric in metrics.items():
+        torch.manual_seed(crc32(f"{seed}/{name}/{group.names}".encode()))
+        np.random.seed(torch.initial_seed() % 2**32)  # Quantus's own metrics draw from numpy's global state
+        try:
+            found = list(_asked(name, metric, made, group, model))
+        except Exception as error:  # one bad sample must not stop a run of days; its row says what happened
+            if len(group) == 1:
+                found = [Finding(name, group.names[0], error=reason(error))]
+            else:
+                found = [each for one in group.singles() for each in measure(maps, one, {name: metric}, model, seed)]
+        yield from found
+
+
+def _asked(name: str, metric: Metric, maps: Maps, group: Group, model: nn.Module) -> Iterator[Finding]:
+    kept: dict[str, Tensor] = {}
+    call: dict[str, Any] = {
+        "model": wrap(model),
+        "x_batch": to_array(group.inputs),
+        "y_batch": group.labels,
+        "s_batch": group.masks,
+        "batch_size": len(group),
+    }
+    if isinstance(metric, TokenMetric):
+        scores = metric(**call, custom_batch=group.wrong, explain_func=maps)
+        kept = metric.kept
+    else:
+        pixels = to_array(to_pixels(maps.of(group.labels), tuple(group.inputs.shape)))
+        again = explain_func(lambda _: maps.method)  # robustness metrics explain other inputs
+        scores = metric(**call, a_batch=pixels, explain_func=again, explain_func_kwargs=dict(maps.options))
+    for i, (sample, score) in enumerate(zip(group.names, scores, strict=True)):
+        yield Finding(name, sample, float(score), {key: rows[i].tolist() for key, rows in kept.items()})
+
+
+def _picture(relevance: Any) -> Tensor:  # shape: (n, 1, h, w)
+    maps = relevance[0] if isinstance(relevance, tuple) else relevance
+    if maps.dim() != 4:
+        raise OptionError("A method that gives pictures (n, 1, h, w).", f"shape {tuple(maps.shape)}", 'output="grid"')
+    return maps if maps.shape[1] == 1 else maps.sum(1, keepdim=True)

@@ -1,0 +1,135 @@
+"""From the names in a spec to the things themselves: data, model, methods, metrics."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import quantus
+import torch
+from captum.attr import Attribution
+from quantus.metrics.base import Metric
+from torch import nn
+
+import captum_vit as cv
+from captum_vit import demo
+from captum_vit.errors import OptionError
+from captum_vit.models.loading import load_model
+from quantus_metrics import perturb
+from quantus_metrics.benchmark.data import READERS, Samples
+from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, ModelSpec
+from quantus_metrics.metrics import METRICS
+
+DEMOS: dict[str, Callable[[], nn.Module]] = {
+    "digits": demo.demo_vit,
+    "label": partial(demo.demo_vit, objective="label"),
+}
+SUMS = {"PLUS": cv.PLUS, "SkipPLUS": cv.SkipPLUS}
+
+
+def make_data(spec: DataSpec) -> Samples:
+    """The data set, opened."""
+    reader = _named("data.use", spec.use, READERS)
+    return reader(**_accepted("data.options", spec.options, _arguments(reader)))
+
+
+def make_model(spec: ModelSpec, device: torch.device, precision: str) -> nn.Module:
+    """The model in eval mode, on the device and in the precision of the run."""
+    library, _, name = spec.load.partition(":")
+    if library == "demo":
+        model = _named(f"model {spec.name!r}, load", name, DEMOS)()
+    else:
+        model = load_model(spec.load, pretrained=spec.pretrained, checkpoint=spec.checkpoint)
+    return model.to(device, getattr(torch, precision)).eval()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method without its model yet, and what each call of ``attribute`` is given."""
+
+    make: Callable[[nn.Module], Attribution]
+    options: dict[str, Any]
+
+
+def make_method(spec: MethodSpec) -> Method:
+    """The method. Its options are those of the constructor and of ``attribute``.
+
+    Any method may stand in PLUS(...) or SkipPLUS(...).
+    """
+    where, options = f"method {spec.name!r}", spec.options
+    found = re.fullmatch(r"(PLUS|SkipPLUS)\((.+)\)", spec.method)
+    if found and spec.method not in cv.METHODS:
+        around, inner = SUMS[found[1]], _named(f"{where}, use", found[2], cv.METHODS)
+        options = _accepted(f"{where}, options", options, _arguments(around))
+        return Method(lambda model: around(inner(model), **options), {})
+    factory = _named(f"{where}, use", spec.method, cv.METHODS)
+    ours, calls = _arguments(factory), _arguments(getattr(factory, "attribute", None))
+    _accepted(f"{where}, options", options, [*ours, *calls])
+    made = {name: value for name, value in options.items() if name in ours}
+    return Method(partial(factory, **made), {name: value for name, value in options.items() if name not in ours})
+
+
+def make_metric(spec: MetricSpec) -> Metric:
+    """The metric. In its options a table with a ``use`` is a remover: ``remover = {use = "Fill", value = 0}``."""
+    key = f"metric {spec.name!r}, use"
+    if spec.metric.startswith("quantus."):
+        kind = _named(key, spec.metric, {f"quantus.{name}": getattr(quantus, name) for name in _quantus_names()})
+    else:
+        kind = _named(key, spec.metric, {metric.__name__: metric for metric in METRICS})
+    options = _accepted(f"metric {spec.name!r}, options", spec.options, _arguments(kind))
+    options = {name: _remover(spec.name, value) for name, value in options.items()}
+    if "return_curves" in _arguments(kind):
+        options = {"return_curves": True, **options}
+    return kind(**options)
+
+
+def _quantus_names() -> list[str]:
+    return [name for name, kind in vars(quantus).items() if inspect.isclass(kind) and issubclass(kind, Metric)]
+
+
+def _remover(metric: str, value: Any) -> Any:
+    if not (isinstance(value, dict) and "use" in value):
+        return value
+    known = {name: getattr(perturb, name) for name in perturb.__all__ if inspect.isclass(getattr(perturb, name))}
+    known = {name: kind for name, kind in known.items() if issubclass(kind, perturb.Remover)}
+    kind = _named(f"metric {metric!r}, remover", value["use"], known)
+    rest = {name: option for name, option in value.items() if name != "use"}
+    return kind(**_accepted(f"metric {metric!r}, remover", rest, _arguments(kind)))
+
+
+def _named(key: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        near = get_close_matches(name, known, n=5, cutoff=0.4)
+        raise OptionError(f"{key}: a known name.", repr(name), "one of " + ", ".join(near or known))
+    return known[name]
+
+
+def _accepted(key: str, options: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    """The options, if all of them are known."""
+    if unknown := [name for name in options if name not in known]:
+        hint = "one of " + ", ".join(known) if known else "no options: it takes none"
+        raise OptionError(f"{key}: names that it takes.", repr(unknown[0]), hint)
+    return options
+
+
+def _arguments(made: Any) -> list[str]:
+    """The names of the options of a class, its ancestors' included where it hands keywords on, or of a function."""
+    if made is None:
+        return []
+    kinds: Iterable[Any] = [made] if not inspect.isclass(made) else [k for k in made.__mro__ if "__init__" in vars(k)]
+    found: dict[str, None] = {}
+    for kind in kinds:
+        parameters = inspect.signature(kind).parameters.values()
+        named = (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        found |= dict.fromkeys(name for name in named if name not in _NOT_FOR_SPECS)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)
+
+
+_NOT_FOR_SPECS = ("self", "forward_func", "model", "method", "inputs", "target", "additional_forward_args", "generator")

@@ -1,0 +1,186 @@
+"""Running a spec: groups of samples shared out among processes, results appended as they come."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from captum.attr import Attribution
+from quantus.metrics.base import Metric
+from torch import nn
+from tqdm.auto import tqdm
+
+from captum_vit.errors import InputError
+from quantus_metrics.benchmark.data import Samples
+from quantus_metrics.benchmark.group import Group, read_group
+from quantus_metrics.benchmark.measure import Finding, Maps, measure
+from quantus_metrics.benchmark.parts import Method, make_data, make_method, make_metric, make_model
+from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
+from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
+
+RESOURCES = "(resources)"
+"""Under this name each group's rows hold what the maps cost."""
+
+PACKAGES = ("torch", "captum", "quantus", "timm", "transformers", "captum-vit")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A spec whose parts are made, so that every name and option in it is known to be right.
+
+    Args:
+        spec: what is run.
+        data: the samples.
+        methods: by the names of the spec.
+        metrics: by the names of the spec.
+        n: how many of the samples.
+    """
+
+    spec: Spec
+    data: Samples
+    methods: dict[str, Method]
+    metrics: dict[str, Metric]
+    n: int
+
+    @property
+    def groups(self) -> list[range]:
+        """Places of the samples that are worked on together, whatever the number of processes."""
+        size = self.spec.batch_size
+        return [range(start, min(start + size, self.n)) for start in range(0, self.n, size)]
+
+
+def bench_of(spec: Spec, limit: int | None = None) -> Bench:
+    """Make the parts of a spec; only models wait, since they are large.
+
+    Raises:
+        OptionError: a name or an option that is not known.
+        InputError: data that cannot be read, or none.
+    """
+    methods = {part.name: make_method(part) for part in spec.method}
+    metrics = {part.name: make_metric(part) for part in spec.metric}
+    data = make_data(spec.data)
+    n = len(data) if limit is None else min(limit, len(data))
+    if n < 1:
+        raise InputError("At least one sample.", f"{n} in the data" if limit is None else f"--limit {limit}")
+    return Bench(spec, data, methods, metrics, n)
+
+
+def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) -> None:
+    """Measure what is not in the folder yet; this process's share of it.
+
+    Killed at any moment and run again, with as many processes or with others, nothing is lost and nothing counts
+    twice. A sample that fails gets a row with its error; `retry` tries such samples again.
+
+    Raises:
+        InputError: the folder holds results of another spec.
+    """
+    remember(bench.spec, folder, state)
+    done = {key for key, row in read_rows(folder, bench.spec.hash).items() if not (retry and row.error)}
+    state.wait_for_everyone()  # nobody writes before everybody has read
+    writer = RowWriter(folder, state.process_index)
+    mine = bench.groups[state.process_index :: state.num_processes]
+    facts = Row(bench.spec.hash, bench.spec.seed, versions(), "", "", "", "")
+    with tqdm(
+        total=len(mine) * len(bench.spec.model) * len(bench.methods), unit="group", disable=not state.is_main_process
+    ) as bar:
+        for model_spec in bench.spec.model:
+            at_model = replace(facts, model=model_spec.name)
+            bar.set_description(model_spec.name)
+            left = [group for group in mine if _left(bench, model_spec, group, done)]
+            bar.update((len(mine) - len(left)) * len(bench.methods))
+            if left:
+                model = make_model(model_spec, state.device, bench.spec.precision)
+                for group in left:
+                    for rows in _work(bench, model, at_model, group, done):
+                        writer.write(rows)
+                        bar.update()
+    state.wait_for_everyone()
+
+
+def remember(spec: Spec, folder: Path, state: PartialState) -> None:
+    """Keep the spec beside its results; refuse a folder of another one."""
+    path = folder / "spec.toml"
+    if path.exists() and (other := read_spec(path)).hash != spec.hash:
+        raise InputError(
+            "A folder of this spec alone.", f"{str(folder)!r}, of {other.title!r} ({other.hash})", "another --out."
+        )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        new.write_text(write_spec(spec), encoding="utf-8")
+        new.replace(path)
+    state.wait_for_everyone()
+
+
+def versions() -> str:
+    """What the numbers were made with."""
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)])
+
+
+def _left(bench: Bench, model: ModelSpec, group: range, done: set[Key]) -> bool:
+    """Whether anything of this group is missing."""
+    return any(
+        (model.name, method, metric, bench.data.name(index)) not in done
+        for method in bench.methods
+        for metric in bench.metrics
+        for index in group
+    )
+
+
+def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[Key]) -> Iterator[list[Row]]:
+    """The missing rows of a group, method by method."""
+    group, failed = read_group(bench.data, indices, model)
+    plain = None if group is None else forward_seconds(model, group)
+    names = [bench.data.name(index) for index in indices]
+    for method_name, method in bench.methods.items():
+        at_method = replace(facts, method=method_name)
+        missing = {
+            name: metric
+            for name, metric in bench.metrics.items()
+            if any((facts.model, method_name, name, sample) not in done for sample in names)
+        }
+        found = [Finding(metric, sample, error=why) for metric in missing for sample, why in failed.items()]
+        rows = []
+        if group is not None and missing:
+            made: list[Maps] = []
+            attribution = method.make(model)
+            found += measure(partial(_maps, made, attribution, method), group, missing, model, bench.spec.seed)
+            rows.append(_resources(at_method, group, made[0], plain))
+        rows += [
+            replace(at_method, metric=f.metric, sample=f.sample, score=f.score, kept=f.kept, error=f.error)
+            for f in found
+        ]
+        yield [row for row in rows if row.key not in done]
+
+
+def _maps(made: list[Maps], attribution: Attribution, method: Method, group: Group) -> Maps:
+    """The maps of a group, remembered so that their cost is known."""
+    made.append(Maps(attribution, method.options, group))
+    return made[-1]
+
+
+def _resources(facts: Row, group: Group, maps: Maps, forward: float | None) -> Row:
+    """What the maps of a group cost, in seconds for each image."""
+    kept: dict[str, float | list[float]] = {"images": maps.images}
+    if maps.images and forward is not None:
+        kept |= {"seconds": maps.seconds / maps.images, "forward_seconds": forward}
+    return replace(facts, metric=RESOURCES, sample=group.names[0], kept=kept)
+
+
+@torch.inference_mode()
+def forward_seconds(model: nn.Module, group: Group) -> float:
+    """Wall time of a plain forward pass, for each image; the second of two, since the first warms up."""
+    for _ in range(2):
+        start = time.perf_counter()
+        model(group.inputs)
+        if group.inputs.is_cuda:
+            torch.cuda.synchronize()
+    return (time.perf_counter() - start) / len(group)

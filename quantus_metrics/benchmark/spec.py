@@ -1,0 +1,188 @@
+"""What a benchmark runs, as a TOML file and as frozen dataclasses: data, models, methods, metrics.
+
+Everything is checked when the file is read; an error names the key, the value, and what is allowed there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from captum_vit.errors import InputError, OptionError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataSpec:
+    """Which samples: a reader of `quantus_metrics.benchmark.data` by name, and its options."""
+
+    use: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelSpec:
+    """A model: ``timm:NAME``, ``hf:PATH`` or ``demo:digits``; ``name`` is what tables call it."""
+
+    name: str
+    load: str
+    checkpoint: str | None = None
+    pretrained: bool = True
+
+
+@dataclass(frozen=True, config=STRICT)
+class MethodSpec:
+    """A method of `captum_vit.METHODS`, or PLUS(...) or SkipPLUS(...) of one, with options of its constructor."""
+
+    name: str
+    use: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The name in METHODS; that of the table unless ``use`` says otherwise."""
+        return self.use or self.name
+
+
+@dataclass(frozen=True, config=STRICT)
+class MetricSpec:
+    """A metric of this package, or ``quantus.NAME`` of Quantus, with options of its constructor."""
+
+    name: str
+    use: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The class; that of the table unless ``use`` says otherwise."""
+        return self.use or self.name
+
+
+@dataclass(frozen=True, config=STRICT)
+class Published:
+    """A number that the paper printed; ``column`` where the metric has several."""
+
+    model: str
+    method: str
+    metric: str
+    value: float
+    column: str = "score"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Spec:
+    """A benchmark: every model x every method x every metric on the same data.
+
+    ``batch_size`` is part of what is run: samples are worked on in these groups whatever the number of
+    processes, so that the numbers do not depend on it.
+    """
+
+    title: str
+    data: DataSpec
+    model: list[ModelSpec]
+    method: list[MethodSpec]
+    metric: list[MetricSpec]
+    source: str = ""
+    note: str = ""
+    seed: int = 0
+    batch_size: PositiveInt = 16
+    precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    published: list[Published] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for kind in ("model", "method", "metric"):
+            names = [part.name for part in getattr(self, kind)]
+            if not names:
+                raise ValueError(f"{kind}: at least one [[{kind}]] is wanted")
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{kind}: the name {twice[0]!r} stands twice; names must differ")
+        for number in self.published:
+            for kind in ("model", "method", "metric"):
+                known = [part.name for part in getattr(self, kind)]
+                if getattr(number, kind) not in known:
+                    raise ValueError(f"published: no {kind} {getattr(number, kind)!r}; there are {', '.join(known)}")
+
+    @property
+    def hash(self) -> str:
+        """What the numbers depend on, in twelve digits: not titles, notes and printed numbers."""
+        words = ("title", "source", "note", "published")
+        facts = {key: value for key, value in asdict(self).items() if key not in words}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+SPEC = TypeAdapter(Spec)
+
+
+def read_spec(path: str | Path) -> Spec:
+    """The spec in a TOML file.
+
+    Raises:
+        InputError: no such file, or not TOML.
+        OptionError: a key that is missing, unknown, or has a value that is not allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("A TOML file with a benchmark.", f"{str(path)!r}, which is no file")
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("A TOML file with a benchmark.", f"{str(path)!r} ({error})") from error
+    return spec_of(tables, str(path))
+
+
+def spec_of(tables: dict[str, Any], where: str = "spec") -> Spec:
+    """The spec in parsed TOML.
+
+    Raises:
+        OptionError: a key that is missing, unknown, or has a value that is not allowed.
+    """
+    try:
+        return SPEC.validate_python(tables)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        wanted = first["msg"].removeprefix("Value error, ")
+        raise OptionError(f"{where}, key {key!r}: {wanted}.", _shown(first["input"]), _known(first)) from error
+
+
+def write_spec(spec: Spec) -> str:
+    """The TOML of a spec; reading it back gives an equal spec."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(asdict(spec)))
+
+
+def _without_none(table: Any) -> Any:
+    """TOML has no null: what is None is left out."""
+    if isinstance(table, dict):
+        return {key: _without_none(value) for key, value in table.items() if value is not None}
+    return [_without_none(value) for value in table] if isinstance(table, list) else table
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+_PARTS = {"data": DataSpec, "model": ModelSpec, "method": MethodSpec, "metric": MetricSpec, "published": Published}
+
+
+def _known(error: Any) -> str:
+    """For a key that is not known or missing: those that are allowed."""
+    if error["type"] not in ("unexpected_keyword_argument", "missing"):
+        return ""
+    part: Any = _PARTS.get(str(error["loc"][0]), Spec) if len(error["loc"]) > 1 else Spec
+    return "one of the keys " + ", ".join(each.name for each in fields(part))
