@@ -64,6 +64,39 @@ class TokenLayout:
             )
         return F.interpolate(self.to_grid(relevance), size=self.image_size, mode="bilinear", align_corners=False)
 
+    def patch_size(
+        self,
+        image: Tensor,  # shape: (B, C, H, W)
+    ) -> tuple[int, int]:
+        """Height and width of a patch in pixels; refused if the patches do not tile this very image."""
+        height, width = image.shape[-2:]
+        if self.grid is None or (height, width) != self.image_size or height % self.grid[0] or width % self.grid[1]:
+            raise InputError(
+                "An image that its patches tile, handed to the patch embedding as it is.",
+                f"{height} x {width} pixels for patches in a grid of {self.grid}",
+                "an image whose sides are multiples of the patch size, resized before the model.",
+            )
+        return height // self.grid[0], width // self.grid[1]
+
+    def from_pixels(
+        self,
+        relevance: Tensor,  # shape: (B, C, H, W)
+    ) -> Tensor:  # shape: (B, N)
+        """Each patch the sum over its pixels and channels; prefix tokens, under which no pixel lies, get zero."""
+        sums = F.avg_pool2d(relevance.sum(1, keepdim=True), self.patch_size(relevance), divisor_override=1)
+        return F.pad(sums.flatten(1), (self.prefix, 0))
+
+    def counted(
+        self,
+        like: Tensor,  # shape: (B, ...)
+        prefix: bool = True,
+    ) -> Tensor:  # shape: (B, N)
+        """1 for each token that counts and 0 for padding; without ``prefix`` 0 for prefix tokens too."""
+        ones = like.new_ones(len(like), self.n_tokens) if self.keep is None else self.keep.to(like)
+        if not prefix:
+            ones[:, : self.prefix] = 0
+        return ones
+
     def silence_padding(
         self,
         relevance: Tensor,  # shape: (B, N, ...)

@@ -88,9 +88,10 @@ class PLUS(TokenAttribution):
 
     def _on_subnetwork(self, found: Record, layer: int) -> Tensor:  # shape: (B, N, D)
         """The general route: the method itself, explaining f_l at x_l."""
-        part = SubNetwork(self.model, found.transformer, layer)
+        tokens = ordinary(found.seen["tokens"][layer])
+        part = SubNetwork(self.model, found.transformer, layer, tokens.dtype)
         return _explaining(self.method, part).attribute(
-            ordinary(found.seen["tokens"][layer]).requires_grad_(),
+            tokens.requires_grad_(),
             target=plain_target(found.target),
             additional_forward_args=(*found.inputs, *found.args),
         )

@@ -10,7 +10,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, TraceError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.spec import Transformer, uncompiled
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.site import Site
 from captum_vit.trace.watch import Watch
@@ -132,6 +132,21 @@ def layer_index(transformer: Transformer, layer: int) -> int:
     if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer < depth:
         raise LayerError(f"A block from 0 to {depth - 1} (or -1 to {-depth}).", repr(layer))
     return layer % depth
+
+
+def block_index(model: nn.Module, transformer: Transformer, layer: Layer) -> int:
+    """A block's index as 0 ... L-1, from an index, the block, a module inside it, or its name; None is the last."""
+    if layer is None or isinstance(layer, int | float):
+        return layer_index(transformer, -1 if layer is None else layer)
+    module = uncompiled(literal_module(model, layer))
+    for index, block in enumerate(transformer.blocks):
+        if any(module is m for m in block.modules()):
+            return index
+    raise LayerError(
+        "A block, or a module inside one: attention belongs to a block.",
+        f"{type(module).__name__}, which is in no block",
+        f"layer=None, or an int from 0 to {len(transformer.blocks) - 1}.",
+    )
 
 
 def literal_module(model: nn.Module, layer: nn.Module | str) -> nn.Module:

@@ -13,7 +13,7 @@ from captum_vit.models.spec import Transformer, spec_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
-from captum_vit.trace.gradient import Layer, gradient_at, layer_index, leaf_at, literal_module, reading_point
+from captum_vit.trace.gradient import Layer, gradient_at, leaf_at, literal_module, reading_point
 from captum_vit.trace.replay import Prefix, Replay, run_prefix
 from captum_vit.trace.site import Site
 from captum_vit.trace.watch import Watch
@@ -57,9 +57,14 @@ class Reading:
             prefix, behind = self.walk()
             relevance = behind.at_tokens(target)
             return relevance, self._layout(prefix.watch, prefix.tokens, relevance)
+        tokens, grad, layout = self.tokens_and_gradient(target)
+        product = tokens * grad
+        return product if self.channels else product.sum(-1), layout
+
+    def tokens_and_gradient(self, target: TargetType) -> tuple[Tensor, Tensor, TokenLayout | None]:
+        """The tokens as they are, and the target's gradient there, both (B, N, D)."""
         at = gradient_at(*self._call, target, **self.grad_kwargs or {})
-        product = at.tokens * at.grad
-        return product if self.channels else product.sum(-1), self.layout(at.watch, at.tokens, at.grad)
+        return at.tokens, at.grad, self.layout(at.watch, at.tokens, at.grad)
 
     def every_output(self) -> tuple[Tensor, TokenLayout]:
         """Relevance for every output, (B, N, C)."""
@@ -100,15 +105,9 @@ class Reading:
                 'a block or a norm, or output="channels".',
             )
         layout = watch.layout(tokens.shape[1])
-        reached = read.ne(0).any(0).view(read.shape[1], -1).any(1)  # shape: (N,)
-        if reached.any() and not reached[max(layout.prefix, 1) :].any() and len(reached) > 1:
-            assert self.transformer is not None
-            last = layer_index(self.transformer, -1)
-            raise LayerError(
-                "A layer from which the patches still reach the output.",
-                "one where only prefix tokens have a gradient: behind it the head reads them alone",
-                f"layer=None, which reads where block {last} begins to attend, or an earlier block's output.",
-            )
+        refuse_unread(
+            layout, read, "layer=None, which reads where the last block begins to attend, or an earlier one."
+        )
         return layout
 
     def _site(self) -> Site:
@@ -122,3 +121,18 @@ class Reading:
         if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+
+
+def refuse_unread(
+    layout: TokenLayout,
+    read: Tensor,  # shape: (B, N) or (B, N, D): not zero where a token reaches the output
+    hint: str,
+) -> None:
+    """Where the output is reached from prefix tokens alone, the patches' map would be a silent zero."""
+    reached = read.ne(0).any(0).view(read.shape[1], -1).any(1)  # shape: (N,)
+    if reached.any() and not reached[max(layout.prefix, 1) :].any() and len(reached) > 1:
+        raise LayerError(
+            "A layer from which the patches still reach the output.",
+            "one where only prefix tokens have a gradient: behind it the head reads them alone",
+            hint,
+        )

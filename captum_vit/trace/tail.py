@@ -48,23 +48,42 @@ def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = own
 
 
-class SubNetwork(nn.Module):
-    """The network f_l as a function of the tokens at block ``layer``, for any attribution method.
+class Network(nn.Module):
+    """The network f as a function of its input, for any attribution method: f(x, *further arguments) is its scores.
+
+    With a ``dtype``, what Captum adds to ``x`` in float32 (its noise) reaches the model in that precision.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        self.training = model.training
+
+    def forward(self, x: Tensor, *inputs: Any) -> Tensor:
+        scores = self.scores(x if self.dtype is None else x.to(self.dtype), *inputs)
+        if torch.is_grad_enabled() and x.requires_grad and not scores.requires_grad:
+            raise TraceError("Scores that depend on the input with a gradient.", "scores without a graph", UNHIDDEN)
+        return scores
+
+    def scores(self, x: Tensor, *inputs: Any) -> Tensor:
+        return scores_of(self.model(x, *inputs))
+
+
+class SubNetwork(Network):
+    """The network f_l as a function of the tokens at block ``layer``.
 
     The model's own inputs follow as further arguments: masks and positions are computed from them.
     """
 
-    def __init__(self, model: nn.Module, transformer: Transformer, layer: int) -> None:
-        super().__init__()
-        self.model, self.transformer, self.layer = model, transformer, layer
-        self.training = model.training
+    def __init__(
+        self, model: nn.Module, transformer: Transformer, layer: int, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(model, dtype)
+        self.transformer, self.layer = transformer, layer
 
-    def forward(self, tokens: Tensor, *inputs: Any) -> Tensor:
-        with entering(self.transformer, self.layer, tokens):
-            scores = scores_of(self.model(*inputs))
-        if torch.is_grad_enabled() and tokens.requires_grad and not scores.requires_grad:
-            raise TraceError("Scores that depend on the tokens with a gradient.", "scores without a graph", UNHIDDEN)
-        return scores
+    def scores(self, x: Tensor, *inputs: Any) -> Tensor:
+        with entering(self.transformer, self.layer, x):
+            return scores_of(self.model(*inputs))
 
 
 def readout(
@@ -92,8 +111,13 @@ def readout(
 
 
 def _readout_of(
-    i: int, model: nn.Module, transformer: Transformer, tokens: Tensor, layout: TokenLayout,
-    inputs: tuple[Tensor, ...], args: tuple[Any, ...],
+    i: int,
+    model: nn.Module,
+    transformer: Transformer,
+    tokens: Tensor,
+    layout: TokenLayout,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
 ) -> Tensor:  # shape: (1, N, K)
     """One sample of a batch, with its own arguments."""
     own = [tuple(x[i : i + 1] if _is_of_each_sample(x, len(tokens)) else x for x in given) for given in (inputs, args)]
