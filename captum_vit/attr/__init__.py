@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from captum.attr import Attribution, InputXGradient
+from captum.attr import Attribution, InputXGradient, IntegratedGradients, Saliency
 from torch import nn
 
 from captum_vit.attr.ablation import TokenAblation
 from captum_vit.attr.attention import AttentionRollout, RawAttention
-from captum_vit.attr.attention_gradient import GenAtt
+from captum_vit.attr.attention_gradient import AttCAM, AttnGrad, GenAtt, GradSAM
+from captum_vit.attr.attention_input import AttCAT, AttIxG
 from captum_vit.attr.base import TokenAttribution
+from captum_vit.attr.cam import (
+    TokenGradCAM,
+    TokenGradCAMElementWise,
+    TokenGradCAMPlusPlus,
+    TokenHiResCAM,
+    TokenLayerCAM,
+    TokenXGradCAM,
+)
 from captum_vit.attr.cat import CAT
 from captum_vit.attr.cdam import LayerCDAM
 from captum_vit.attr.cdam_integrated import LayerIntegratedCDAM
 from captum_vit.attr.cdam_smooth import LayerSmoothCDAM
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
+from captum_vit.attr.input_gradient import InputGradient, smooth_grad
+from captum_vit.attr.lrp import LRP, ConservativeLRP, PartialLRP, TransAttr
 from captum_vit.attr.norms import ALTI, AttIN, GlobEnc
 from captum_vit.attr.plus import PLUS, SkipPLUS
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
@@ -39,6 +50,21 @@ METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
     "FullGradPlus": FullGradPlus,
     "GenAtt": GenAtt,
     "PLUS(GenAtt)": lambda model: PLUS(GenAtt(model)),
+    "GradSAM": GradSAM,
+    "AttnGrad": AttnGrad,
+    "AttCAM": AttCAM,
+    "AttIxG": AttIxG,
+    "AttCAT": AttCAT,
+    "TokenGradCAM": TokenGradCAM,
+    "TokenGradCAMPlusPlus": TokenGradCAMPlusPlus,
+    "TokenXGradCAM": TokenXGradCAM,
+    "TokenHiResCAM": TokenHiResCAM,
+    "TokenGradCAMElementWise": TokenGradCAMElementWise,
+    "TokenLayerCAM": TokenLayerCAM,
+    "Saliency": lambda model: InputGradient(model, Saliency),
+    "InputXGradient": lambda model: InputGradient(model, InputXGradient),
+    "IntegratedGradients": lambda model: InputGradient(model, IntegratedGradients),
+    "SmoothGrad": lambda model: InputGradient(model, smooth_grad, nt_samples=20, stdevs=0.7),
     "RawAttention": RawAttention,
     "AttentionRollout": AttentionRollout,
     "AttIN": AttIN,
@@ -47,25 +73,38 @@ METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
     "PLUS(GlobEnc)": lambda model: PLUS(GlobEnc(model)),
     "PLUS(ALTI)": lambda model: PLUS(ALTI(model)),
     "TokenAblation": TokenAblation,
+    "LRP": LRP,
+    "PartialLRP": PartialLRP,
+    "ConservativeLRP": ConservativeLRP,
+    "TransAttr": TransAttr,
     "RandomAttribution": RandomAttribution,
 }
 """Name -> something that makes an Attribution from a model alone, for loops and command lines."""
 
 __all__ = [
     "ALTI",
-    "CAT",
-    "METHODS",
-    "PLUS",
+    "AttCAM",
+    "AttCAT",
     "AttIN",
+    "AttIxG",
     "AttentionRollout",
+    "AttnGrad",
+    "CAT",
+    "ConservativeLRP",
     "DecompX",
     "FullGrad",
     "FullGradPlus",
     "GenAtt",
     "GlobEnc",
+    "GradSAM",
+    "InputGradient",
+    "LRP",
     "LayerCDAM",
     "LayerIntegratedCDAM",
     "LayerSmoothCDAM",
+    "METHODS",
+    "PLUS",
+    "PartialLRP",
     "PredicAtt",
     "PredictionMap",
     "RandomAttribution",
@@ -73,5 +112,12 @@ __all__ = [
     "SkipPLUS",
     "TokenAblation",
     "TokenAttribution",
+    "TokenGradCAM",
+    "TokenGradCAMElementWise",
+    "TokenGradCAMPlusPlus",
+    "TokenHiResCAM",
+    "TokenLayerCAM",
+    "TokenXGradCAM",
+    "TransAttr",
     "VTranM",
 ]

@@ -5,38 +5,63 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution, rolled_out
+from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.gradient import layer_index
+from captum_vit.trace.gradient import Layer, block_index, layer_index
 from captum_vit.trace.record import Record, Want
 
 
 class RawAttention(TokenAttribution):
-    r"""How much the head's row attends to each token in one block, averaged over heads.
+    r"""How much the head's row attends to each token in one block, averaged over heads or in one of them.
 
-    .. math:: S_j = E_h[A_{\mathrm{CLS}, j}]
+    .. math:: S_j = E_h[A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = A^h_{\mathrm{CLS}, j}
 
     Not negative, a share of 1; it knows no target. Where there is no CLS token, the rows that the pooling
     reads, with its weights. Costs one forward pass; no gradient, but for a backward pass through the head
     alone that finds those rows.
 
+    Departs from common implementations in what they assume: a CLS token, an attention that was written out
+    (fused kernels return none), and one prefix token to cut off.
+
     Args:
         forward_func: the model, or a target module around it.
-        layer: index of the block; the last by default.
+        layer: the block: its index, itself, its name, or a module inside it; the last by default.
         output: see :class:`TokenAttribution`.
+        head: index of one head, negative ones from the end; None means the average over all.
+
+    Raises:
+        OptionError: the block has no such head.
+
+    Source: the attention map of Caron et al. (DINO), "raw attention" in the papers that compare with it.
     """
 
-    def __init__(self, forward_func: nn.Module, layer: int | None = None, *, output: str = "grid") -> None:
+    def __init__(
+        self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid", head: int | None = None
+    ) -> None:
         super().__init__(forward_func, layer, output=output)
+        if isinstance(head, bool) or not isinstance(head, int | None):
+            raise OptionError("The index of a head, or None for the average over heads.", repr(head))
+        self.head = head
 
     def _want(self) -> Want:
         return Want(seen=["probs"], pool=True, first_row=True)
 
+    def _start(self, transformer: Transformer) -> int:
+        return block_index(self.model, transformer, self.layer)
+
     def _relevance(self, found: Record) -> Tensor:
-        layer = layer_index(found.transformer, -1 if self.layer is None else self.layer)
-        return found.attended(layer).mean(1)
+        return self._of_heads(found.attended(found.start))
 
     def _layer_maps(self, found: Record) -> list[Tensor]:
-        return [found.attended(layer).mean(1) for layer in found.layers]
+        return [self._of_heads(found.attended(layer)) for layer in found.layers]
+
+    def _of_heads(self, attended: Tensor) -> Tensor:  # (B, H, N) -> (B, N)
+        if self.head is None:
+            return attended.mean(1)
+        heads = attended.shape[1]
+        if not -heads <= self.head < heads:
+            raise OptionError(f"A head from 0 to {heads - 1} (or -1 to {-heads}).", repr(self.head), "head=None.")
+        return attended[:, self.head]
 
 
 class AttentionRollout(TokenAttribution):
@@ -47,12 +72,16 @@ class AttentionRollout(TokenAttribution):
     The map is the CLS row of the product (or the rows that the pooling reads). Not negative; it knows no
     target. Costs one forward pass. A row vector times matrices, from the last block to the first.
 
+    Rows of each factor sum to 1, as in the source. Common implementations differ: the copy inside the code of
+    Transformer Attribution leaves the rows unnormalised (each factor twice ours: the same ranking, 2^L the size),
+    and its scripts begin at ``start_layer=1``.
+
     Args:
         forward_func: the model, or a target module around it.
         start_layer: the first block of the product.
         output: see :class:`TokenAttribution`.
 
-    Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers. Rows of each factor sum to 1.
+    Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers.
     """
 
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from functools import reduce
+from typing import Any
 
-from captum_vit.attr.base import TokenAttribution, carried_back, maps_of_layers, rolled_out
+import torch
+from captum._utils.typing import TargetType
+from captum.log import log_usage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_vit.attr.base import TokenAttribution, carried_back, maps_of_layers, one_of, rolled_out
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.gradient import Layer, block_index
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.state import undisturbed
+
+ROWS = ("cls", "mean")
+HEADS = ("mean", "abs")
 
 
-class GenAtt(TokenAttribution):
+class WeightedAttention(TokenAttribution):
+    """What methods on attention and its gradient share: both, of every block, and the rows that the head reads."""
+
+    def _want(self) -> Want:
+        return Want(seen=["probs"], grads=["probs"], pool=True)
+
+
+class GenAtt(WeightedAttention):
     r"""Positive evidence carried from layer to layer by attention and its gradient.
 
     .. math:: R \leftarrow R + \bar A_l R, \qquad \bar A_l = E_h[(\nabla A_l \odot A_l)^+], \qquad R = I
 
     The map is the CLS row of the final R without its own share; where there is no CLS token, the rows
-    that the pooling reads, with its weights. The gradient is that of the target's logit.
+    that the pooling reads, with its weights. The gradient is that of the target's logit. Not negative.
 
     Costs one forward and one backward pass. The row is carried from the last layer to the first, a vector
     times matrices: no product of two N x N matrices is formed.
 
+    Common implementations differ: the authors' notebook for CLIP starts at the last layer, which leaves one
+    layer's map; others mix the heads' gradients over the whole batch. Rules for cross-attention are not offered.
+
     Source: Chefer et al., Generic Attention-model Explainability (self-attention rules), called Relevance
     Propagation in the CDAM paper and GenAtt in the SkipPLUS paper.
     """
-
-    def _want(self) -> Want:
-        return Want(seen=["probs"], grads=["probs"], pool=True)
 
     def _relevance(self, found: Record) -> Tensor:
         return rolled_out(found, lambda row, layer: carried_back(row, found, layer))
@@ -32,3 +52,145 @@ class GenAtt(TokenAttribution):
     def _layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
         return maps_of_layers(found, lambda row, layer: carried_back(row, found, layer))
+
+
+class GradSAM(WeightedAttention):
+    r"""Attention times its positive gradient, in every block, summed: PLUS over :class:`GenAtt`.
+
+    .. math:: S_j = \sum_l \bar A^l_{\mathrm{CLS}, j}, \qquad \bar A_l = E_h[(\nabla A_l \odot A_l)^+]
+
+    Not negative. Where there is no CLS token, the rows that the pooling reads, with its weights. Costs one forward
+    and one backward pass.
+
+    The original has no CLS row: it averages over all rows, ``rows="mean"`` here (padding excluded), and over
+    layers where we sum, a constant factor. In the last block of a CLS-pooled model no other row has a gradient,
+    so the two differ there by 1 / N alone.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        rows: ``"cls"``, as the SkipPLUS paper evaluates it, or ``"mean"``, as the original.
+        output: see :class:`TokenAttribution`.
+
+    Source: Barkan et al., Grad-SAM; the SkipPLUS paper, section 3.4.
+    """
+
+    def __init__(self, forward_func: nn.Module, *, rows: str = "cls", output: str = "grid") -> None:
+        super().__init__(forward_func, output=output)
+        self.rows = one_of("rows", rows, ROWS)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return reduce(torch.add, self._layer_maps(found))
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        row = found.row if self.rows == "cls" else _mean_row(found)
+        return [carried_back(row, found, layer).squeeze(1) for layer in found.layers]
+
+
+def _mean_row(found: Record) -> Tensor:  # shape: (B, 1, N)
+    """Equal weights for all rows but padding."""
+    counted = found.layout.counted(found.row)
+    return (counted / counted.sum(1, keepdim=True)).unsqueeze(1)
+
+
+class _OneBlock(WeightedAttention):
+    """The head's row of one block's map; PLUS over it sums those of all."""
+
+    def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
+        super().__init__(forward_func, layer, output=output)
+
+    def _start(self, transformer: Transformer) -> int:
+        return block_index(self.model, transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return self._layer_maps(found)[0]
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        return maps_of_layers(found, lambda row, layer: self._carried(row, found, layer))
+
+    def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:  # (B, 1, N) -> the same
+        raise NotImplementedError
+
+
+class AttnGrad(_OneBlock):
+    r"""The gradient of the target with respect to the attention that the head's row pays, in one block.
+
+    .. math:: S_j = E_h[\nabla A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = E_h\,|\nabla A^h_{\mathrm{CLS}, j}|
+
+    How much more the model would say of the target if the token were attended to a little more; attention itself
+    does not count. Signed, or not negative with ``heads="abs"``. Where there is no CLS token, the rows that the
+    pooling reads, with its weights.
+
+    Costs one forward pass, without a graph before the block, and a backward pass to it.
+
+    It is a part of GenAtt and of Transformer Attribution more than a method with a source of its own; as a
+    baseline it shows what their factor A adds.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        layer: the block: its index, itself, its name, or a module inside it; the last by default.
+        heads: ``"mean"`` of the gradients, or ``"abs"``, the mean of their absolute values.
+        output: see :class:`TokenAttribution`.
+
+    Source: the AttnGrad of the SkipPLUS paper, appendix E.
+    """
+
+    def __init__(
+        self, forward_func: nn.Module, layer: Layer = None, *, heads: str = "mean", output: str = "grid"
+    ) -> None:
+        super().__init__(forward_func, layer, output=output)
+        self.heads = one_of("heads", heads, HEADS)
+
+    def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:
+        G = found.grads["probs"][layer]  # shape: (B, H, N, N)
+        return (row.unsqueeze(1) @ (G.abs() if self.heads == "abs" else G)).mean(1)
+
+
+class AttCAM(_OneBlock):
+    r"""GradCAM on attention: each head's attention, weighted by the mean gradient over the patches.
+
+    .. math:: S_j = E_h\big[w_h\,A^h_{\mathrm{CLS}, j}\big], \qquad
+        w_h = \frac1n \sum_{j \in \mathrm{patches}} \nabla A^h_{\mathrm{CLS}, j}
+
+    Signed. Where there is no CLS token, every row has its own weight, and the rows that the pooling reads are
+    summed with its weights. Of a text, all real tokens count as patches.
+
+    Costs one forward pass, without a graph before the block, and a backward pass to it.
+
+    Chefer et al. call it GradCAM; their code drops negative relevance (``relu_attributions=True`` here), then
+    rescales each map to [0, 1], which we leave to who draws it.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        layer: the block: its index, itself, its name, or a module inside it; the last by default, as in the source.
+        output: see :class:`TokenAttribution`.
+
+    Source: Chefer et al., Transformer Interpretability Beyond Attention Visualization; named AttCAM in the
+    SkipPLUS paper.
+    """
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        relu_attributions: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Explain a batch; see :meth:`TokenAttribution.attribute`.
+
+        Args:
+            inputs: images (B, 3, H, W) or token ids (B, T).
+            target: the output to explain.
+            additional_forward_args: further positional arguments of the model.
+            relu_attributions: keep positive evidence only.
+        """
+        with undisturbed(self.model):
+            found = self._record(inputs, target, additional_forward_args)
+            relevance = self._relevance(found)
+            return self._finish(F.relu(relevance) if relu_attributions else relevance, found.layout, inputs)
+
+    def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:
+        A, G = found.seen["probs"][layer], found.grads["probs"][layer]  # shape: (B, H, N, N)
+        patches = found.layout.counted(A, prefix=False).view(len(A), 1, -1, 1)
+        w = (G @ patches) / patches.sum(2, keepdim=True)  # shape: (B, H, N, 1), for each row its own
+        return (row.unsqueeze(1) @ (w * A)).mean(1)

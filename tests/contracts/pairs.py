@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
+import pytest
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
 import captum_vit as cv
+from captum_vit.attr.input_gradient import smooth_grad
 from tests.models import CASES, FURTHER, READ_HEADS, SLICE, TEXTS, Case
 
 ALL = CASES | FURTHER
@@ -20,6 +24,10 @@ SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 
 # What a method refuses by name, and says so: see test_bad_input.
 REFUSED = {(method, "timm EVA-02 CLIP") for method in READ_HEADS}
+
+
+# Methods that divide by sums near zero refuse half precision, whose rounding they would show.
+IN_FULL_PRECISION = {"LRP", "PartialLRP", "TransAttr"}
 
 
 class Pair(NamedTuple):
@@ -62,6 +70,16 @@ def explain(method: Attribution, case: Case, **changes: Any) -> Any:
     )
 
 
+@contextmanager
+def half_precision(method: str) -> Iterator[None]:
+    """Around the explanation of a half-precision model, and what is then asked of it; or it is refused."""
+    if method in IN_FULL_PRECISION:
+        with pytest.raises(cv.ModelStateError, match="float32"):
+            yield
+    else:
+        yield
+
+
 def cast(case: Case, dtype: torch.dtype) -> Case:
     """Further arguments of a model in its precision, as a user passes them; inputs are cast by the methods."""
     args = (x.to(dtype) if x.is_floating_point() else x for x in case.additional_forward_args)
@@ -86,5 +104,7 @@ def knows_targets(pair: Pair) -> bool:
 
 
 def draws(method: Attribution) -> bool:
-    """Whether a method samples: it has a generator to draw from, and a row depends on its place in the batch."""
+    """Whether a method samples: from its generator or torch's own, and a row depends on its place in the batch."""
+    if getattr(method, "method", None) is smooth_grad:
+        return True
     return hasattr(method, "generator") or "generator" in inspect.signature(method.attribute).parameters

@@ -1,0 +1,116 @@
+"""Gradient x input, weighted by the attention that each token receives."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.attr.base import PRODUCTS, TokenAttribution, one_of
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.gradient import Layer, block_index, layer_index
+from captum_vit.trace.reading import refuse_unread
+from captum_vit.trace.record import Record, Want
+
+ALIGNMENTS = {"output": "out", "input": "tokens"}
+
+
+class AttIxG(TokenAttribution):
+    r"""Gradient x input of one block's tokens, times the attention that they receive there.
+
+    .. math:: S_j = \mathrm{AttnFrom}_j \sum_d x_{jd}\,\partial f_c / \partial x_{jd}, \qquad
+        \mathrm{AttnFrom}_j = \frac{1}{H N} \sum_{h,i} A^h_{ij}
+
+    ``A`` is the block's attention, all rows alike (padding excluded, prefix included), and ``x`` are the tokens that
+    leave the block. Signed. Costs one forward pass, without a graph before the block, and a backward pass to it.
+
+    The SkipPLUS paper's formula leaves open which tokens go with which attention; its text writes the block's
+    inputs (``alignment="input"``), the original AttCAT and the SkipPLUS authors' code take its outputs, as we do.
+    At the output of the last block of a CLS-pooled model patches have no gradient: that is refused here, and
+    adds nothing in :class:`AttCAT`.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        layer: the block: its index, itself, its name, or a module inside it; the first by default, since the
+            tokens are explained where the network begins, as in PLUS.
+        alignment: ``"output"`` pairs attention with the tokens that leave the block, ``"input"`` with those that
+            enter it.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+
+    Raises:
+        LayerError: no patch has a gradient there.
+
+    Source: the SkipPLUS paper, appendix E.
+    """
+
+    outputs = PRODUCTS
+
+    def __init__(
+        self, forward_func: nn.Module, layer: Layer = 0, *, alignment: str = "output", output: str = "grid"
+    ) -> None:
+        super().__init__(forward_func, layer, output=output)
+        self.alignment = one_of("alignment", alignment, tuple(ALIGNMENTS))
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: the gradient is multiplied by the tokens."""
+        return True
+
+    def _want(self) -> Want:
+        return Want(seen=["probs"], grads=[ALIGNMENTS[self.alignment]])
+
+    def _start(self, transformer: Transformer) -> int:
+        return block_index(self.model, transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        kind = ALIGNMENTS[self.alignment]
+        refuse_unread(found.layout, found.grads[kind][found.start], 'an earlier block, or alignment="input".')
+        return self._layer_maps(found)[0]
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        """For each block its tokens times their gradient times the attention from them."""
+        kind = ALIGNMENTS[self.alignment]
+        return [
+            attention_from(found, layer).unsqueeze(-1) * found.seen[kind][layer] * found.grads[kind][layer]
+            for layer in found.layers
+        ]
+
+
+class AttCAT(AttIxG):
+    r"""Attentive class activation tokens: :class:`AttIxG` of every block, summed.
+
+    .. math:: S_j = \sum_l \mathrm{AttnFrom}^l_j \sum_d x^l_{jd}\,\partial f_c / \partial x^l_{jd}
+
+    It is PLUS over AttIxG of the same alignment. Signed. Costs one forward and one backward pass.
+
+    The original, for post-norm BERT, pairs each block's attention with its outputs, as here; the vision
+    implementation of the SkipPLUS authors leaves the last block out, where patches have no gradient if the
+    head reads CLS alone. We keep it: it counts in mean-pooled models.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the first block of the sum.
+        alignment: see :class:`AttIxG`.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+
+    Source: Qiang et al., AttCAT: Explaining Transformers via Attentive Class Activation Tokens.
+    """
+
+    def __init__(
+        self, forward_func: nn.Module, start_layer: int = 0, *, alignment: str = "output", output: str = "grid"
+    ) -> None:
+        super().__init__(forward_func, start_layer, alignment=alignment, output=output)
+
+    def _start(self, transformer: Transformer) -> int:
+        return layer_index(transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return reduce(torch.add, self._layer_maps(found))
+
+
+def attention_from(found: Record, layer: int) -> Tensor:  # shape: (B, N)
+    """How much attention each token receives in a block: the mean over heads and over all rows but padding."""
+    A = found.seen["probs"][layer]  # shape: (B, H, N, N)
+    counted = found.layout.counted(A).unsqueeze(1)  # shape: (B, 1, N)
+    return (counted @ A.mean(1)).squeeze(1) / counted.sum(2)
