@@ -23,8 +23,12 @@ class DecompX(TokenAttribution):
     one forward and one backward pass and the memory of one; the explicit propagation is the slow twin in
     the tests. Relevances sum to the logit less what the biases contribute.
 
-    Departs from the source in the biases, which it shares out by absolute dot products; SkipPLUS evaluates
-    this bias-free form. Gated units hold their gate constant (the source has none).
+    Departs from the source in the biases, which it shares out among tokens by absolute dot products; SkipPLUS
+    evaluates this bias-free form. Gated units hold their gate constant (the source has none). There is no
+    option for the biases: how one is shared (absdot, abssim, norm, equal, dot) depends on the vectors of all N x N
+    pairs of tokens in every layer, which one backward pass never forms; the tests hold the explicit form. All
+    biases on CLS, the one choice that needs no such vectors, leaves every other token's relevance as it is here.
+    ``FullGrad(rule="frozen")`` is complete in one pass: each bias belongs to the token to which it is added.
 
     Args:
         forward_func: the model, or a target module around it.
