@@ -95,7 +95,7 @@ class AttIN(PartsAttribution):
     the units of the residual stream; it knows no target.
 
     Costs one forward pass. Lengths come from H x H Gram matrices of each token's own vectors: no N x N x D tensor,
-    and no more than 8 N vectors of full width at a time. For one block, or a sum, only the head's row is computed.
+    and no more than 4 N vectors of full width at a time. For one block, or a sum, only the head's row is computed.
 
     Departs from common implementations, which form all N x N x D vectors, for all heads at once: the lengths are the
     same. The residual stream has no part in M; in a rollout it is an equal partner, :math:`\tfrac12 (M' + I)` with rows
@@ -147,7 +147,7 @@ class GlobEnc(PartsAttribution):
     the stream. Not negative; it knows no target.
 
     Costs one forward pass and, in each block, lengths from Gram matrices of each token's H + 1 vectors: no N x N x D
-    tensor, and no more than 8 N vectors of full width at a time. A sum computes the head's row alone.
+    tensor, and no more than 4 N vectors of full width at a time. A sum computes the head's row alone.
 
     Departs from common implementations in three places. The product there is not divided by its sum, the source's
     neither, and overflows in deep models; the order of tokens is the same. The code of the SkipPLUS paper gives the
@@ -218,7 +218,7 @@ class ALTI(PartsAttribution):
     negative; it knows no target. Rolled out, the cut at zero can leave few tokens (the SkipPLUS paper, section 5).
 
     Costs one forward pass and, in each block, every vector T once, since a sum of absolute values has no Gram form:
-    N x N x (H + 1) x D multiplications, which is most of the time. No more than 8 N of these vectors exist at a
+    N x N x (H + 1) x D multiplications, which is most of the time. No more than 4 N of these vectors exist at a
     time: memory is O(N D), not O(N x N x D). ``norm="l2"`` takes Euclidean norms, from Gram matrices, which is much
     cheaper. A sum (PLUS) computes the head's row alone, which is cheap for either.
 

@@ -16,7 +16,7 @@ from captum_vit.trace.record import Record
 from captum_vit.trace.state import widened
 
 ROOT_MEAN_SQUARE = {"RMSNorm", "RmsNorm"}  # torch's and timm's
-CHUNK = 8  # parts of full width are held for so many tokens at a time
+CHUNK = 4  # parts of full width are held for so many tokens at a time
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class Parts:
         These need every vector. Those of a few tokens in one sample exist at a time.
         """
         left = [
-            torch.stack([torch.baddbmm(y[b], c[b], u[b], alpha=-1).norm(1, dim=-1) for b in range(len(y))])
+            torch.stack([torch.baddbmm(y[b], c[b], u[b], alpha=-1).abs_().sum(-1) for b in range(len(y))])
             for c, u in self._chunks(width=len(self.rows))
         ]
-        return y.norm(1, dim=-1).unsqueeze(2) - torch.cat(left, 1).mT
+        return y.abs().sum(-1).unsqueeze(2) - torch.cat(left, 1).mT
 
     def _chunks(self, width: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Coefficients and vectors of a few tokens at a time, such that no more than CHUNK * N vectors exist."""
