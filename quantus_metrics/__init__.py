@@ -4,7 +4,18 @@ Importing this package registers its metrics with Quantus; `unregister` takes th
 """
 
 from .explain import explain_func, wrap
-from .metrics import AOPC, Compactness, Fidelity, LogOdds, PerturbationAccuracy, register, unregister
+from .metrics import (
+    AOPC,
+    Compactness,
+    Fidelity,
+    GridPointing,
+    LogOdds,
+    PerturbationAccuracy,
+    Segmentation,
+    register,
+    unregister,
+)
+from .mosaic import mosaics
 from .option_sweep import OptionSweep, sweep_option
 from .statistics import Comparison, Summary, compare, summarise
 
@@ -12,7 +23,9 @@ __all__ = [
     # metrics of the CDAM paper
     "Fidelity", "Compactness",
     # of the papers of Prediction Maps and VTranM
-    "PerturbationAccuracy", "AOPC", "LogOdds",
+    "PerturbationAccuracy", "AOPC", "LogOdds", "Segmentation",
+    # the pointing game on mosaics
+    "GridPointing", "mosaics",
     # what a mean is worth
     "summarise", "Summary", "compare", "Comparison",
     # which value of an option is best

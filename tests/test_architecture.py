@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.cli", "captum_vit.demo"),
     ("captum_vit.__main__",),
     ("quantus_metrics.explain",),
-    ("quantus_metrics.perturb", "quantus_metrics.statistics"),
+    ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
     ("quantus_metrics.metrics", "quantus_metrics.option_sweep"),
     ("quantus_metrics",),  # the table of contents
     ("quantus_metrics.benchmark", "quantus_metrics.demo"),

@@ -6,13 +6,16 @@ from .batch import Batch
 from .compactness import Compactness
 from .curves import CurveMetric
 from .fidelity import Fidelity
+from .grid_pointing import GridPointing
 from .log_odds import LogOdds
 from .perturbation_accuracy import PerturbationAccuracy
 from .registration import METRICS, register, unregister
+from .segmentation import Segmentation
 
 __all__ = [
     "Fidelity", "Compactness",
     "PerturbationAccuracy", "AOPC", "LogOdds",
+    "Segmentation", "GridPointing",
     "TokenMetric", "CurveMetric", "Batch",
     "METRICS", "register", "unregister",
 ]  # fmt: skip

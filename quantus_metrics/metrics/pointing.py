@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from captum_vit.errors import InputError
+from .masks import chance, enlarged, grown
+
+__all__ = ["chance", "pointing_accuracy", "pointing_hits"]
 
 
 def pointing_hits(
@@ -26,24 +26,11 @@ def pointing_hits(
 
     Reference: Zhang et al., Top-down Neural Attention by Excitation Backprop, for the game and its tolerance.
     """
-    maps = maps.unsqueeze(1) if maps.dim() == 3 else maps
-    if masks.dim() != 3 or len(masks) != len(maps) or maps.shape[1] != 1:
-        raise InputError(
-            "One map (B, 1, h, w) and one mask (B, H, W) per sample.",
-            f"maps of shape {tuple(maps.shape)}, masks of shape {tuple(masks.shape)}",
-        )
-    large = F.interpolate(maps, size=masks.shape[-2:], mode="bilinear", align_corners=False)
-    grown = F.max_pool2d(masks[:, None].to(maps.dtype), 2 * tolerance + 1, stride=1, padding=tolerance)
+    large, masks = enlarged(maps, masks)
     at = large.flatten(1).argmax(1, keepdim=True)
-    return grown.flatten(1).gather(1, at).squeeze(1) > 0
+    return grown(masks, tolerance).flatten(1).gather(1, at).squeeze(1) > 0
 
 
 def pointing_accuracy(maps: Tensor, masks: Tensor, tolerance: int = 0) -> float:
     """The share of maps that point at their object; see :func:`pointing_hits`."""
     return pointing_hits(maps, masks, tolerance).double().mean().item()
-
-
-def chance(masks: Tensor, tolerance: int = 0) -> float:
-    """What a random point would score: the mean share of the picture that counts as a hit."""
-    grown = F.max_pool2d(masks[:, None].float(), 2 * tolerance + 1, stride=1, padding=tolerance)
-    return torch.mean(grown).item()

@@ -8,8 +8,10 @@ from .aopc import AOPC
 from .base import TokenMetric
 from .compactness import Compactness
 from .fidelity import Fidelity
+from .grid_pointing import GridPointing
 from .log_odds import LogOdds
 from .perturbation_accuracy import PerturbationAccuracy
+from .segmentation import Segmentation
 
 METRICS: tuple[type[TokenMetric], ...] = (
     Fidelity,
@@ -17,6 +19,8 @@ METRICS: tuple[type[TokenMetric], ...] = (
     PerturbationAccuracy,
     AOPC,
     LogOdds,
+    Segmentation,
+    GridPointing,
 )
 
 

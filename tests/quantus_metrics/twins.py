@@ -69,3 +69,80 @@ def compactness(relevance: np.ndarray, threshold: float, absolute: bool) -> floa
     values = [float(one) for one in relevance.flatten()]
     most = max(abs(one) if absolute else one for one in values)
     return sum(1 for one in values if abs(one) < threshold * most) / len(values)
+
+
+def bilinear(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The map as a picture of more pixels: each lies between the four nearest patch centres."""
+    rows, columns = relevance.shape
+    large = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            r = min(max((y + 0.5) * rows / height - 0.5, 0), rows - 1)
+            c = min(max((x + 0.5) * columns / width - 0.5, 0), columns - 1)
+            r0, c0 = int(r), int(c)
+            r1, c1 = min(r0 + 1, rows - 1), min(c0 + 1, columns - 1)
+            top = (1 - (c - c0)) * relevance[r0, c0] + (c - c0) * relevance[r0, c1]
+            bottom = (1 - (c - c0)) * relevance[r1, c0] + (c - c0) * relevance[r1, c1]
+            large[y, x] = (1 - (r - r0)) * top + (r - r0) * bottom
+    return large
+
+
+def nearest(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.array(
+        [[relevance[y * len(relevance) // height, x * relevance.shape[1] // width] for x in range(width)]
+         for y in range(height)]
+    )  # fmt: skip
+
+
+def segmentation_totals(maps: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
+    """Pixel accuracy and mIoU over all images, with a mask of −1 where nothing is known."""
+    correct, labelled, inter, union = 0, 0, [0, 0], [0, 0]
+    for relevance, mask in zip(maps, masks, strict=True):
+        large = bilinear(relevance, *mask.shape)
+        scaled = (large - large.min()) / (large.max() - large.min())
+        threshold = scaled.mean()
+        for y in range(mask.shape[0]):
+            for x in range(mask.shape[1]):
+                if mask[y, x] < 0:
+                    continue
+                said = 1 if scaled[y, x] > threshold else 0
+                labelled += 1
+                correct += said == mask[y, x]
+                for one in (0, 1):
+                    inter[one] += said == one and mask[y, x] == one
+                    union[one] += said == one or mask[y, x] == one
+    return correct / labelled, (inter[0] / union[0] + inter[1] / union[1]) / 2
+
+
+def average_precision(scores: Sequence[float], truths: Sequence[bool]) -> float:
+    """Over the distinct thresholds, from strict to lax: precision times the recall gained."""
+    area, recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [truth for score, truth in zip(scores, truths, strict=True) if score >= threshold]
+        gained = sum(taken) / sum(truths)
+        area += (gained - recall) * sum(taken) / len(taken)
+        recall = gained
+    return area
+
+
+def two_class_ap(relevance: np.ndarray, mask: np.ndarray) -> float:
+    large = bilinear(relevance, *mask.shape)
+    scaled = (large - large.min()) / (large.max() - large.min())
+    known = mask >= 0
+    scores = [*(1 - scaled[known]), *scaled[known]]
+    return average_precision(scores, [*(mask[known] == 0), *(mask[known] == 1)])
+
+
+def object_ap(relevance: np.ndarray, mask: np.ndarray) -> float:
+    known = mask >= 0
+    return average_precision(nearest(relevance, *mask.shape)[known], mask[known] == 1)
+
+
+def positive_share(relevance: np.ndarray, cell: np.ndarray) -> float:
+    large, inside, whole = nearest(relevance, *cell.shape), 0.0, 0.0
+    for y in range(cell.shape[0]):
+        for x in range(cell.shape[1]):
+            positive = max(large[y, x], 0.0)
+            whole += positive
+            inside += positive if cell[y, x] else 0.0
+    return inside / whole

@@ -24,8 +24,11 @@ def test_importing_registers_and_it_can_be_undone():
     qm.register()
     importlib.reload(qm)
     assert names() == full
-    for category, ours in (("Faithfulness", ["Fidelity", "Perturbation Accuracy", "AOPC", "Log Odds"]),
-                           ("Complexity", ["Compactness"])):  # fmt: skip
+    for category, ours in {
+        "Faithfulness": ["Fidelity", "Perturbation Accuracy", "AOPC", "Log Odds"],
+        "Complexity": ["Compactness"],
+        "Localisation": ["Segmentation", "Grid Pointing"],
+    }.items():
         assert full[category] == [*bare[category], *ours]
 
 
