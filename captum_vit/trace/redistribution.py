@@ -14,7 +14,7 @@ from torch.overrides import resolve_name
 
 from captum_vit.errors import TraceError, UnsupportedModelError
 
-STABILISER = 1e-9
+STABILISER = 1e-12
 Function = Callable[..., Tensor]
 
 

@@ -92,7 +92,7 @@ class Relevance(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
-        if any(map(_is_stream, _tensors((args, tuple(kwargs.values()))))):
+        if torch.is_grad_enabled() and any(map(_is_stream, _tensors((args, tuple(kwargs.values()))))):
             return self._propagated(func, args, kwargs)
         if func in AS_THEY_ARE or _in_place(func):
             return func(*args, **kwargs)
@@ -186,9 +186,9 @@ def _passed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _undefined(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What has no rule may be computed, such as a deviation, as long as no relevance comes back to it."""
-    if _in_place(func):
-        raise undefined(func)
     result = func(*args, **kwargs)
+    if _in_place(func) or (isinstance(result, tuple) and type(result) is not tuple):  # such as values and indices
+        raise undefined(func)
     guarded = lambda x: Undefined.apply(x, func) if isinstance(x, Tensor) and x.requires_grad else x  # noqa: E731
     return type(result)(map(guarded, result)) if type(result) in (tuple, list) else guarded(result)
 

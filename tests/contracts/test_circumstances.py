@@ -10,7 +10,7 @@ from torch import nn
 
 import captum_vit as cv
 from tests.contracts.closeness import BF16_CORRELATION, assert_close, correlation
-from tests.contracts.pairs import Pair, cast, draws, explain
+from tests.contracts.pairs import Pair, cast, draws, explain, half_precision
 from tests.models import CASES, Case
 
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "enable_grad": torch.enable_grad}
@@ -59,11 +59,12 @@ def test_double_precision(pair):
 
 def test_half_precision(pair):
     """Within rounding of the float32 map; inputs may be float32, as NoiseTunnel makes them."""
-    found = explain(pair.on(copied(pair).bfloat16()), cast(pair.case, torch.bfloat16))
-    wanted = explain(pair.on(), pair.case)
-    assert found.dtype == torch.float32
-    for row, wanted_row in zip(found, wanted, strict=True):
-        assert correlation(row, wanted_row) > BF16_CORRELATION
+    with half_precision(pair.method):
+        found = explain(pair.on(copied(pair).bfloat16()), cast(pair.case, torch.bfloat16))
+        wanted = explain(pair.on(), pair.case)
+        assert found.dtype == torch.float32
+        for row, wanted_row in zip(found, wanted, strict=True):
+            assert correlation(row, wanted_row) > BF16_CORRELATION
 
 
 def test_under_autocast(slice_pair):
@@ -208,9 +209,10 @@ def test_a_sure_model_in_half_precision(method, dtype):
     with torch.no_grad():
         sure.head.bias[1] += 16
         assert sure(case.inputs).softmax(1)[:, 1].amin() > 0.999
-    found = explain(cv.METHODS[method](copy.deepcopy(sure).to(dtype)), case)
-    for row, wanted in zip(found, explain(cv.METHODS[method](sure), case), strict=True):
-        assert correlation(row, wanted) > BF16_CORRELATION
+    with half_precision(method):
+        found = explain(cv.METHODS[method](copy.deepcopy(sure).to(dtype)), case)
+        for row, wanted in zip(found, explain(cv.METHODS[method](sure), case), strict=True):
+            assert correlation(row, wanted) > BF16_CORRELATION
 
 
 @pytest.mark.parametrize("name", ["timm ViT", "timm SigLIP", "HF ViT", "HF BERT"])

@@ -1,0 +1,204 @@
+"""Layer-wise relevance propagation, and what the papers make of it.
+
+The authors of the LXT package, which holds AttnLRP, state a patent claim on LRP. AttnLRP is left out here; the methods
+below are offered so that others can be compared with them. See docs/relevance-propagation.md.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from captum_vit.attr.base import PRODUCTS, Carry, TokenAttribution, gradient_x_input, maps_of_layers, rolled_out
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.gradient import Layer, block_index, layer_index
+from captum_vit.trace.record import Record, Want
+
+
+class LRP(TokenAttribution):
+    r"""The relevance of each token, handed back from the score through every layer.
+
+    .. math:: S_i = \sum_d R^l_{id}, \qquad
+        R_x = x \odot \left(\frac{\partial z}{\partial x}\right)^\top \frac{R}{z}
+
+    The score has a relevance of 1. Every operation hands what its result got to its inputs, by their part in a sum
+    z: of the positive products alone in linear layers and convolutions (alpha = 1, beta = 0); of all where two
+    streams are multiplied (half to each) or added. Norms, softmax, activations and multiples by a constant let it
+    pass, and biases get nothing. So over all tokens, prefix included, the map sums to 1, less what reaches a z of
+    zero. Signed; no unit.
+
+    Costs one forward pass and a backward pass that repeats it, both in float64: about 8 forward passes of a float32
+    model, and its activations twice.
+
+    Where sums of mixed sign come near zero, R / z is large. That is how the source defines it, and the map takes
+    small changes of weights for large ones: rounded to bfloat16 a model of random weights has another map. Hence
+    float64, and the refusal of models in half precision. :class:`TransAttr` suffers least.
+
+    Departs from the source, which scales the shares of a sum over the whole batch (here sample by sample, so every
+    image of a batch has its own map). Gated units, rotary positions, scaled branches, mean and attention pooling have
+    no rule in the source. Theirs follow from those above: a product of two streams is shared in halves, a sum by its
+    parts, and constants get nothing.
+
+    A patent claim on LRP is stated by others: see the file's first lines.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the block whose input tokens are explained; the first by default.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+
+    Raises:
+        ModelStateError: the model is of half precision.
+        UnsupportedModelError: relevance arrives at an operation for which it is not defined.
+
+    Source: Bach et al., On Pixel-wise Explanations; the rules for transformers are those of Chefer et al.,
+    Transformer Interpretability Beyond Attention Visualization, whose baseline this is.
+    """
+
+    outputs = PRODUCTS
+
+    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+        super().__init__(forward_func, start_layer, output=output)
+
+    def _want(self) -> Want:
+        return Want(grads=["tokens"], relevance=True)
+
+    def _start(self, transformer: Transformer) -> int:
+        return layer_index(transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return found.grads["tokens"][found.start]
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        return [found.grads["tokens"][layer] for layer in found.layers]
+
+
+class PartialLRP(TokenAttribution):
+    r"""How relevant one block's attention to each token is.
+
+    .. math:: S_j = E_h[(R^{A}_{\mathrm{CLS}, j})^+]
+
+    ``R`` is the relevance that reaches the attention probabilities of a block, as in :class:`LRP`. Not negative.
+    Where there is no CLS token, the rows that the pooling reads, with its weights.
+
+    Costs one forward pass, in float64, and a backward pass through the blocks from that one on. Half precision is
+    refused, and the rest of what is said of :class:`LRP` holds too.
+
+    A patent claim on LRP is stated by others: see the file's first lines.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        layer: the block: its index, itself, its name, or a module inside it; the last by default, as in the source.
+        output: see :class:`TokenAttribution`.
+
+    Source: Voita et al., Analyzing Multi-Head Self-Attention, in the form that Chefer et al. compare with.
+    """
+
+    def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
+        super().__init__(forward_func, layer, output=output)
+
+    def _want(self) -> Want:
+        return Want(grads=["probs"], pool=True, relevance=True)
+
+    def _start(self, transformer: Transformer) -> int:
+        return block_index(self.model, transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return self._layer_maps(found)[0]
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        R = found.grads["probs"]  # shape of each: (B, H, N, N)
+        return maps_of_layers(found, lambda row, layer: row @ R[layer].clamp(min=0).mean(1))
+
+
+class TransAttr(TokenAttribution):
+    r"""Relevance of attention times its gradient, followed through all blocks.
+
+    .. math:: C = \prod_l (I + \bar A_l), \qquad \bar A_l = E_h[(\nabla A_l \odot R^{A_l})^+]
+
+    ``R`` is the relevance that reaches the attention probabilities, as in :class:`LRP`. The map is the CLS row
+    of C (or the rows that the pooling reads). Not negative.
+
+    Costs two forward passes, one of them in float64, and the backward pass of each. Half precision is refused, and
+    the rest of what is said of :class:`LRP` holds too.
+
+    Rows are not normalised, as in the source's code for images; its code for texts normalises them, and starts at
+    the last block.
+
+    A patent claim on LRP is stated by others: see the file's first lines.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the first block of the product. The scripts of the source start at 1, its functions at 0.
+        output: see :class:`TokenAttribution`.
+
+    Source: Chefer et al., Transformer Interpretability Beyond Attention Visualization, equations 13 and 14.
+    """
+
+    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+        super().__init__(forward_func, start_layer, output=output)
+
+    def _want(self) -> Want:
+        return Want(grads=["probs"], pool=True, relevance=True)
+
+    def _start(self, transformer: Transformer) -> int:
+        return layer_index(transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return rolled_out(found, self._carry(found))
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        """For each layer its own map alone, without the identity."""
+        return maps_of_layers(found, self._carry(found))
+
+    def _carry(self, found: Record) -> Carry:
+        """A row times positive gradient x relevance; the gradients come from a pass of their own."""
+        plain = self._record(found.inputs, found.target, found.args, Want(grads=["probs"]), found.start)
+        G, R = plain.grads["probs"], found.grads["probs"]  # shape of each: (B, H, N, N)
+        return lambda row, layer: row @ (G[layer] * R[layer]).clamp(min=0).mean(1)
+
+
+class ConservativeLRP(TokenAttribution):
+    r"""Gradient x input with attention probabilities and the deviation in every norm held constant.
+
+    .. math:: S_i = \sum_d x_{id}\,\partial f_c^{\mathrm{held}} / \partial x_{id}
+
+    Relevance then is conserved by attention and norms, where plain gradient x input loses or invents it.
+    Activations and gates have their plain gradient, which sets it apart from :class:`DecompX`: without activations
+    the two are one. Signed, in logits. It is gradient x input under the rule ``"conservative"``, which other methods
+    take too.
+
+    Costs one forward and one backward pass, in the model's precision.
+
+    Departs from the source in where it is read: the source explains the embedded words of texts; here that is the
+    input of a block, the first by default, for images and texts alike.
+
+    A patent claim on LRP is stated by others: see the file's first lines.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the block whose input tokens are explained; the first by default.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+
+    Source: Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation.
+    """
+
+    outputs = PRODUCTS
+
+    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+        super().__init__(forward_func, start_layer, output=output)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: the gradient is multiplied by the tokens."""
+        return True
+
+    def _want(self) -> Want:
+        return Want(grads=["tokens"], rule="conservative")
+
+    def _start(self, transformer: Transformer) -> int:
+        return layer_index(transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return gradient_x_input(found)[0]
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        return gradient_x_input(found)
