@@ -27,6 +27,7 @@ from tests.references.models import (
     reference_sentences,
     reference_vit,
 )
+from tests.references.norms import alti, att_in, glob_enc
 from tests.references.plus import plus, skip_plus
 from tests.references.prediction_map import head_weights, predic_att, prediction_map, prediction_matrix
 from tests.references.vtranm import transformation_weights, vtranm
@@ -278,6 +279,9 @@ ALL = {
     "token_ablation": token_ablation,
     "raw_attention": lambda model, sample, target: raw_attention(model, sample),
     "attention_rollout": lambda model, sample, target: attention_rollout(model, sample),
+    "att_in": lambda model, sample, target: att_in(model, sample),
+    "glob_enc": lambda model, sample, target: glob_enc(model, sample),
+    "alti": lambda model, sample, target: alti(model, sample),
     "gen_att": gen_att,
     "grad_sam": grad_sam,
     "cat": cat,
