@@ -114,7 +114,16 @@ class Margin(TargetModule):
 
 
 class Direction(TargetModule):
-    """The outputs along one direction g (K,): (B, 1), the sum of g_k times output k."""
+    """The outputs along one direction g (K,): (B, 1), the sum of g_k times output k.
+
+    For models without a class head: what of the image moves its embedding towards g, which may be the row of a head
+    trained elsewhere, the difference of two groups' mean embeddings, or a principal component.
+
+    Example:
+        >>> encoder = timm.create_model("vit_small_patch14_dinov2", pretrained=True, num_classes=0)  # doctest: +SKIP
+        >>> g = encoder(tumours).mean(0) - encoder(others).mean(0)  # doctest: +SKIP
+        >>> GenAtt(Direction(encoder, g)).attribute(images)  # doctest: +SKIP
+    """
 
     direction: Tensor
 
@@ -128,7 +137,17 @@ class Direction(TargetModule):
 
 
 class Scalar(TargetModule):
-    """Any function of what the model returns, as (B,) or (B, K) scores."""
+    """Any function of what the model returns, as (B,) or (B, K) scores.
+
+    For whatever is no class: the likeness to a query (retrieval), a bag's score (multiple instances), a risk or the
+    chance to survive an interval, one field of a model's own output.
+
+    Example:
+        >>> match = Scalar(encoder, lambda said: F.cosine_similarity(said.pooler_output, query))  # doctest: +SKIP
+        >>> LayerCDAM(match).attribute(images)  # doctest: +SKIP
+        >>> risk = Scalar(model, lambda hazards: hazards.exp().cumsum(1))  # doctest: +SKIP
+        >>> LayerCDAM(risk).attribute(images, target=4)  # doctest: +SKIP
+    """
 
     def __init__(self, model: nn.Module, function: Callable[[Any], Tensor]) -> None:
         super().__init__(model)
