@@ -11,7 +11,7 @@ import torch
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
-from captum_vit.attr.base import MAPS, TokenAttribution
+from captum_vit.attr.base import MAPS, TokenAttribution, chosen_layers
 from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
@@ -62,11 +62,7 @@ class PLUS(TokenAttribution):
 
     def _chosen(self, transformer: Transformer) -> list[int]:
         """The start layers as 0 ... L-1."""
-        if self.layers is None:
-            return list(range(len(transformer.blocks)))
-        if not self.layers:
-            raise OptionError("At least one start layer.", "none")
-        return sorted({layer_index(transformer, layer) for layer in self.layers})
+        return chosen_layers(transformer, self.layers)
 
     def _start(self, transformer: Transformer) -> int:
         return self._chosen(transformer)[0]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, one_of, widened
+from captum_vit.attr.base import TokenAttribution, chosen_layers, one_of, widened
 from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.spec import Transformer, spec_of
-from captum_vit.trace.gradient import Layer, block_of, layer_index, literal_module
+from captum_vit.trace.gradient import Layer, block_of, literal_module
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES, repeat_target, select, transform
 from captum_vit.trace.site import Site
@@ -178,9 +178,7 @@ class PredicAtt(PredictionMap):
 
     def _taking_part(self, transformer: Transformer) -> list[int]:
         """The blocks whose attention takes part, as 0 ... L-1."""
-        if self.attention_layers is None:
-            return list(range(len(transformer.blocks)))
-        return sorted({layer_index(transformer, layer) for layer in self.attention_layers})
+        return chosen_layers(transformer, self.attention_layers)
 
     def _relevance(self, found: Record) -> Tensor:
         return self._seen_through(found, super()._relevance(found))
