@@ -48,12 +48,13 @@ class Without:
         self.transformer = spec_of(model)
         self.text = not inputs[0].is_floating_point()
         self.way: str | None = None  # "drop" or "mask", once it was needed
+        self._places: tuple[int, ...] = ()
         self._real = self._read = torch.zeros(0)  # shape: (B, T), words that are no padding; rows that the head reads
 
     def __call__(
         self,
         rows: Tensor,  # shape: (n,)
-        gone: Tensor,  # shape: (n, P) bool, patches of the grid in reading order, or words
+        gone: Tensor,  # shape: (n, P) bool, patches in reading order, or words; or (n, h, w), patches
     ) -> Tensor:  # shape: (n, K)
         """The scores of ``inputs[rows]`` without what is gone; where nothing is, those of the plain pass.
 
@@ -64,6 +65,7 @@ class Without:
             InputError: places that are not the model's patches or words, or nothing left to read.
             UnsupportedModelError: the model allows no way, or not the one that is insisted on.
         """
+        self._places, gone = gone.shape[1:], gone.flatten(1)
         count = gone.sum(1)
         kinds = count.clamp(max=1) if self.text else count
         groups = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
@@ -98,18 +100,13 @@ class Without:
             return torch.where(F.pad(gone, (x.shape[1] - gone.shape[1], 0)).unsqueeze(-1), 1 - x, x)
 
         watch.at(Site(self.transformer.entrance(0), "input"), see)
-        inputs, args = (tuple(self._of(rows, x) for x in given) for given in (self.inputs, self.args))
+        inputs, args = (of_rows(given, rows, len(self.inputs[0])) for given in (self.inputs, self.args))
         with torch.no_grad():
             scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
         layout = watch.layout(lengths[0])
-        if gone is not None and layout.grid is not None and prod(layout.grid) != gone.shape[1]:
-            raise InputError(f"One place for each of {layout.grid} patches.", f"{gone.shape[1]} places")
+        if gone is not None and layout.grid is not None and self._places not in (layout.grid, (prod(layout.grid),)):
+            raise InputError(f"One place for each of {layout.grid} patches.", f"places of shape {tuple(self._places)}")
         return scores, layout
-
-    def _of(self, rows: Tensor, x: Any) -> Any:
-        """What belongs to these samples; an argument that all share stays."""
-        per_sample = isinstance(x, Tensor) and x.dim() > 0 and len(x) == len(self.inputs[0])
-        return x[rows.to(x.device)] if per_sample else x
 
     def _absent(self, rows: Tensor, gone: Tensor, way: str) -> AbstractContextManager[None]:
         if not self.text:
@@ -178,6 +175,15 @@ class Without:
             f"{self.transformer.spec.family}: {why}",
             "removing them in the input instead: a blurred or filled patch, a mask token for a word.",
         )
+
+
+def of_rows(
+    given: tuple[Any, ...],
+    rows: Tensor,  # shape: (n,)
+    batch: int,
+) -> tuple[Any, ...]:
+    """Arguments of some samples: of those as long as the batch these rows; the others are shared, and stay."""
+    return tuple(x[rows.to(x.device)] if isinstance(x, Tensor) and x.dim() and len(x) == batch else x for x in given)
 
 
 def _alike(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from torch import Tensor
 from captum_vit.errors import InputError, OptionError, TargetError
 from quantus_metrics.explain import logits
 
-from .order import Size, rank, ranking_map
+from .order import Size, rank, ranking_map, ranking_words
 from .remove import Blur, Model, Remover
+from .remove_tokens import DropTokens
 
 FRACTIONS = tuple(k / 20 for k in range(21))
 """0, 5, ..., 100 %."""
@@ -55,9 +57,9 @@ def target_score(
 @torch.no_grad()
 def curves(
     model: Model,
-    inputs: Tensor,  # shape: (B, C, H, W)
+    inputs: Tensor,  # shape: (B, C, H, W), or (B, T) token ids
     target: int | Tensor,  # shape: () or (B,)
-    relevance: Tensor,  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels
+    relevance: Tensor,  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels; or (B, T), of words
     orders: Sequence[str] = ("mif", "lif"),
     *,
     remover: Remover | None = None,
@@ -66,10 +68,13 @@ def curves(
     internal_batch_size: int | None = None,
     generator: torch.Generator | None = None,
     readout: Readout = target_score,
+    args: tuple[Any, ...] = (),
+    among: Tensor | None = None,  # shape: of the ranked map, bool
 ) -> dict[str, Curve]:
     r"""One curve per order, :math:`f_c(x \setminus \text{the first } n \text{ patches})` against :math:`n`.
 
-    At fraction p of P patches the nearest whole number of them is gone.
+    At fraction p of P patches the nearest whole number of them is gone. Of a text it is words that go, and P
+    counts those that may, text by text.
 
     Reads     the model, which gives scores or an object that holds them, without gradients.
     Costs     one image pass per image and *different* number of patches, for each order; the intact and the
@@ -79,12 +84,14 @@ def curves(
     Args:
         relevance: ranked as it is, signs included; see `ranking_map` for its sizes and `patch_size`.
         orders: "mif", "lif", "random"; see `rank`.
-        remover: how a patch goes away; a `Blur` by default.
+        remover: how a patch or a word goes away; by default a `Blur`, and `DropTokens` for texts.
         fractions: increasing, from 0 to 1.
         internal_batch_size: images per forward pass, which bounds the memory; None takes as many as
             `inputs` has. Full passes mix images and steps, so there are ⌈images / internal_batch_size⌉.
         generator: draws the random order.
         readout: makes one score of the outputs (n, n_classes) and the targets (n,).
+        args: further arguments of the model, such as an attention mask.
+        among: what may leave at all; see `removable_words`. Fractions are of these. None: everything.
 
     Raises:
         InputError: maps that rank nothing (see `ranking_map`), inputs that are no images, scores that are
@@ -97,16 +104,22 @@ def curves(
         >>> found["lif"].area() - found["mif"].area()
     """
     target = _check(inputs, target, relevance, fractions, internal_batch_size)
-    maps = ranking_map(relevance.to(inputs.device), (inputs.shape[-2], inputs.shape[-1]), patch_size)
-    ranks = torch.stack([rank(maps, order, generator) for order in orders])  # (O, B, h, w)
-    steps, places = _plan(fractions, maps[0].numel(), len(orders))
-    order_of, n_gone = torch.tensor(steps, device=inputs.device).unbind(1)  # (J,) each
+    maps = relevance.to(inputs.device)
+    if inputs.dim() == 4:
+        maps = ranking_map(maps, (inputs.shape[-2], inputs.shape[-1]), patch_size)
+    else:
+        maps = ranking_words(maps, inputs.shape)
+    among = _among(among, maps)
+    ranks = torch.stack([rank(maps, order, generator, among) for order in orders])  # (O, B, h, w) or (O, B, T)
+    steps, places = _plan(fractions, among.flatten(1).sum(1).tolist(), len(orders))
+    order_of = torch.tensor([order for order, _ in steps], device=inputs.device)  # (J,)
+    n_gone = torch.tensor([counts for _, counts in steps], device=inputs.device)  # (J, B)
 
-    answer = (remover or Blur()).bind(model, inputs)
+    answer = (remover or (Blur() if inputs.dim() == 4 else DropTokens())).bind(model, inputs, args)
     found = []
     for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(internal_batch_size or len(inputs)):
         step, row = views // len(inputs), views % len(inputs)
-        gone = ranks[order_of[step], row] < n_gone[step, None, None]
+        gone = ranks[order_of[step], row] < n_gone[step, row].view(-1, *[1] * (maps.dim() - 1))
         found.append(readout(logits(answer(row, gone)), target[row]))
     scores = torch.cat(found).view(len(steps), len(inputs))  # (J, B)
     if not scores.isfinite().all():
@@ -116,18 +129,34 @@ def curves(
     return {order: Curve(x, scores[place].T) for order, place in zip(orders, places, strict=True)}
 
 
-def _plan(fractions: Sequence[float], n_patches: int, n_orders: int) -> tuple[list[tuple[int, int]], list[list[int]]]:
-    """What to ask: the different (order, patches gone); and where in that list each order's fractions are.
+def _plan(
+    fractions: Sequence[float], n_elements: Sequence[int], n_orders: int
+) -> tuple[list[tuple[int, tuple[int, ...]]], list[list[int]]]:
+    """What to ask: the different (order, how many are gone of each input); and where in that list fractions are.
 
     Nothing gone and everything gone look the same under every order, and are asked once.
     """
-    n_gone = [int(fraction * n_patches + 0.5) for fraction in fractions]
-    steps: dict[tuple[int, int], int] = {}
+    n_gone = [tuple(int(fraction * n + 0.5) for n in n_elements) for fraction in fractions]
+    ends = tuple(0 for _ in n_elements), tuple(n_elements)
+    steps: dict[tuple[int, tuple[int, ...]], int] = {}
     places = [
-        [steps.setdefault((order if 0 < n < n_patches else 0, n), len(steps)) for n in n_gone]
+        [steps.setdefault((0 if counts in ends else order, counts), len(steps)) for counts in n_gone]
         for order in range(n_orders)
     ]
     return list(steps), places
+
+
+def _among(among: Tensor | None, maps: Tensor) -> Tensor:
+    """Who may leave, of each map at least one."""
+    if among is None:
+        return torch.ones_like(maps, dtype=torch.bool)
+    if among.shape != maps.shape or among.dtype != torch.bool or not among.flatten(1).any(1).all():
+        raise InputError(
+            f"`among` of shape {tuple(maps.shape)} and type bool, with something that may leave in each row.",
+            f"shape {tuple(among.shape)}, {among.dtype}",
+            "removable_words(ids, attention_mask, special_ids) for texts.",
+        )
+    return among.to(maps.device)
 
 
 def _check(
@@ -137,8 +166,8 @@ def _check(
     fractions: Sequence[float],
     internal_batch_size: int | None,
 ) -> Tensor:  # the target, shape: (B,)
-    if inputs.dim() != 4 or not len(inputs):
-        raise InputError("At least one image: (B, C, H, W).", f"inputs of shape {tuple(inputs.shape)}")
+    if inputs.dim() not in (2, 4) or not len(inputs):
+        raise InputError("At least one image: (B, C, H, W); or text: (B, T).", f"inputs of shape {tuple(inputs.shape)}")
     if len(relevance) != len(inputs):
         raise InputError("One map per image.", f"{len(relevance)} maps for {len(inputs)} images")
     target = torch.as_tensor(target, device=inputs.device)

@@ -13,10 +13,11 @@ Size = tuple[int, int]
 
 
 def rank(
-    relevance: Tensor,  # shape: (B, h, w)
+    relevance: Tensor,  # shape: (B, h, w), or (B, T) of words
     order: str = "mif",
     generator: torch.Generator | None = None,
-) -> Tensor:  # shape: (B, h, w), a permutation of 0 .. h*w-1 per image
+    among: Tensor | None = None,  # same shape, bool
+) -> Tensor:  # same shape, a permutation of 0 .. h*w-1 per image
     """When each element leaves: rank 0 first, so ``rank < n`` are the first ``n`` to go.
 
     Signed maps are ranked as they are. Among equals the upper left leaves first, under both orders; so the
@@ -25,6 +26,7 @@ def rank(
     Args:
         order: "mif" most important first, "lif" least important first, "random" by lot.
         generator: draws the lot; None draws from torch's global state. The other orders draw nothing.
+        among: who may leave at all; the others come last, under every order.
     """
     values = relevance.flatten(1)  # (B, P)
     if order == "random":
@@ -33,6 +35,9 @@ def rank(
     elif order not in ORDERS:
         raise OptionError(f"`order` must be one of {', '.join(map(repr, ORDERS))}.", repr(order))
     leaving = values.argsort(dim=1, descending=order == "mif", stable=True)
+    if among is not None:
+        staying = ~among.flatten(1).gather(1, leaving)
+        leaving = leaving.gather(1, staying.int().argsort(dim=1, stable=True))
     turns = torch.arange(values.shape[1], device=values.device).expand_as(leaving)
     return torch.empty_like(leaving).scatter_(1, leaving, turns).view_as(relevance)
 
@@ -68,6 +73,23 @@ def ranking_map(
     varied = maps.flatten(1).amax(1) > maps.flatten(1).amin(1)
     _check_rows(varied, "relevance that varies within each image", "another method, target or patch_size.")
     return maps
+
+
+def ranking_words(
+    relevance: Tensor,  # shape: (B, T)
+    size: tuple[int, ...],  # of the token ids
+) -> Tensor:  # shape: (B, T)
+    """The relevance of words, checked.
+
+    Raises:
+        InputError: not one number for each token, values that are not finite, or a text whose map is constant.
+    """
+    if relevance.shape != size:
+        raise InputError(f"Relevance of each token, {tuple(size)}.", f"relevance of shape {tuple(relevance.shape)}")
+    _check_rows(relevance.isfinite().all(1), "finite relevance", "a method that gives no NaN here.")
+    varied = relevance.amax(1) > relevance.amin(1)
+    _check_rows(varied, "relevance that varies within each text", "another method or target.")
+    return relevance
 
 
 def _means(

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.models.reading import mean_std
+from captum_vit.trace.without import of_rows
 
-Model = Callable[[Tensor], Any]
+Model = Callable[..., Any]
 Answer = Callable[[Tensor, Tensor], Any]
 
 
@@ -27,12 +29,16 @@ class Remover(ABC):
     def bind(
         self,
         model: Model,
-        inputs: Tensor,  # shape: (B, ...)
+        inputs: Tensor,  # shape: (B, C, H, W), or (B, T) token ids
+        args: tuple[Any, ...] = (),
     ) -> Answer:
         """``answer(rows, gone)``: the model's output for ``inputs[rows]`` without what is gone.
 
         ``rows`` ``(n,)`` may name an input more than once; ``gone`` ``(n, h, w)`` is True where a patch, or
-        a pixel, is missing. One forward pass of ``n`` inputs per call.
+        a pixel, is missing, or ``(n, T)`` where a word is. One forward pass of ``n`` inputs per call.
+
+        ``args`` are further arguments of the model, such as an attention mask; those as long as ``inputs``
+        belong to them one by one.
         """
 
 
@@ -46,11 +52,15 @@ class PixelRemover(Remover):
     ) -> Tensor:  # shape: (B, C, H, W)
         """What an image looks like where nothing is left of it."""
 
-    def bind(self, model: Model, inputs: Tensor) -> Answer:
+    def bind(self, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
+        if inputs.dim() != 4:
+            got = f"inputs of shape {tuple(inputs.shape)}"
+            raise InputError("Images (B, C, H, W).", got, "DropTokens or ReplaceTokens for texts.")
         background = self.background(inputs)
 
         def answer(rows: Tensor, gone: Tensor) -> Any:
-            return model(torch.where(_per_pixel(gone, inputs), background[rows], inputs[rows]))
+            left = torch.where(_per_pixel(gone, inputs), background[rows], inputs[rows])
+            return model(left, *of_rows(args, rows, len(inputs)))
 
         return answer
 
@@ -104,6 +114,56 @@ class Fill(PixelRemover):
 
     def __repr__(self) -> str:
         return f"Fill({self.value}, mean={self.mean}, std={self.std})"
+
+
+class Mean(PixelRemover):
+    """The mean colour of the image itself. (The mean colour of a data set is what `Fill` gives by default.)
+
+    The same in raw and in normalised pixels.
+    """
+
+    def background(self, inputs: Tensor) -> Tensor:
+        return inputs.mean((2, 3), keepdim=True).expand_as(inputs)
+
+    def __repr__(self) -> str:
+        return "Mean()"
+
+
+class Black(Remover):
+    """Black as a camera has it: 0 in raw pixels, seen through the model's normalisation. TransAttr's choice.
+
+    Args:
+        mean: what was subtracted from raw pixels in [0, 1], one number or one per channel; None reads it, and
+            `std`, from the configuration of the model (timm, Hugging Face, torchvision, open_clip).
+        std: what they were divided by; given with `mean`, or not at all.
+
+    Raises:
+        OptionError: one of the two alone; or, when it is bound, none, and a model that does not tell them.
+    """
+
+    def __init__(self, mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None) -> None:
+        if (mean is None) != (std is None):
+            raise OptionError("Both `mean` and `std`, or neither.", f"mean={mean}, std={std}")
+        self.mean, self.std = mean, std
+
+    def bind(self, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
+        return self.fill(model).bind(model, inputs, args)
+
+    def fill(self, model: Model) -> Fill:
+        """What black is for this model."""
+        if self.mean is not None and self.std is not None:
+            return Fill(0.0, mean=self.mean, std=self.std)
+        known = mean_std(model) if isinstance(model, nn.Module) else None
+        if known is None:
+            raise OptionError(
+                "`mean` and `std`, since black is 0 before the normalisation.",
+                f"neither, and {type(model).__name__} does not tell them",
+                "Black(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)) for ImageNet's usual ones.",
+            )
+        return Fill(0.0, mean=known[0], std=known[1])
+
+    def __repr__(self) -> str:
+        return f"Black(mean={self.mean}, std={self.std})"
 
 
 def gaussian_blur(

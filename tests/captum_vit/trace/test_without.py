@@ -204,6 +204,16 @@ WRONG = {
 }
 
 
+def test_places_may_be_a_grid_but_not_another():
+    case = precise("timm ViT non-square")
+    gone = torch.rand(3, 4, 6).flatten(1).argsort(1).unflatten(1, (4, 6)) < 9
+    with undisturbed(case.forward_func):
+        asked = without(case)
+        assert torch.equal(asked(torch.arange(3), gone), asked(torch.arange(3), gone.flatten(1)))
+        with pytest.raises(cv.InputError, match="One place for each"):
+            asked(torch.arange(3), gone.mT)
+
+
 @pytest.mark.parametrize("way", ["auto", "mask"])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_places(wrong: str, way: str):

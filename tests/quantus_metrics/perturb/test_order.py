@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.perturb import rank, ranking_map
+from quantus_metrics.perturb import rank, ranking_map, ranking_words, removable_words
 
 
 def test_ranks_by_hand():
@@ -20,6 +20,38 @@ def test_equals_leave_from_the_upper_left():
 def test_the_negative_map_turns_the_order_round_with_ties():
     relevance = torch.randint(-2, 3, (4, 5, 5)).float()
     assert torch.equal(rank(-relevance, "mif"), rank(relevance, "lif"))
+
+
+@pytest.mark.parametrize("order", ["mif", "lif", "random"])
+def test_who_may_not_leave_comes_last(order):
+    relevance, among = torch.randn(3, 12), torch.rand(3, 12) < 0.6
+    ranks = rank(relevance, order, among=among)
+    assert (ranks.sort(1).values == torch.arange(12)).all()
+    for row, free, values in zip(ranks, among, relevance, strict=True):
+        assert row[free].max() < row[~free].min()
+        if order != "random":
+            assert torch.equal(row[free], rank(values[None, free], order)[0]), "in the order that they have alone"
+
+
+def test_words_that_may_leave():
+    ids = torch.tensor([[1, 7, 8, 2, 0], [1, 9, 2, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
+    assert removable_words(ids).all()
+    assert torch.equal(removable_words(ids, mask), mask.bool())
+    assert removable_words(ids, mask, (1, 2)).tolist() == [[0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("relevance", "complaint"),
+    [
+        (torch.randn(2, 4), "each token"),
+        (torch.tensor([[1.0, float("nan"), 2], [0, 1, 2]]), "finite"),
+        (torch.tensor([[1.0, 1, 1], [0, 1, 2]]), "varies"),
+    ],
+)
+def test_words_that_cannot_be_ranked(relevance, complaint):
+    with pytest.raises(InputError, match=complaint):
+        ranking_words(relevance, (2, 3))
 
 
 @pytest.mark.parametrize("order", ["mif", "lif", "random"])

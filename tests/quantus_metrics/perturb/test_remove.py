@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.perturb import Blur, Fill, gaussian_blur
+from quantus_metrics.explain import wrap
+from quantus_metrics.perturb import Black, Blur, Fill, Mean, gaussian_blur
 
 
 def gone_at(*places, n=1, size=(2, 2)):
@@ -64,6 +65,42 @@ def test_fill_in_raw_units():
     torch.testing.assert_close(grey[0, :, 0, 0], torch.tensor([1.0, 0.0, -1.0]))
 
 
+def test_mean_is_each_images_own_in_raw_and_in_normalised_pixels():
+    raw = torch.rand(2, 3, 4, 6, dtype=torch.float64)
+    found = Mean().background(raw)
+    assert found.shape == raw.shape
+    torch.testing.assert_close(found[1, 2], raw[1, 2].mean().expand(4, 6))
+    torch.testing.assert_close(Mean().background((raw - 0.5) / 0.2), (found - 0.5) / 0.2)
+
+
+def test_black_is_zero_before_the_normalisation():
+    images = torch.ones(1, 3, 4, 4)
+    got = left(Black(mean=(0.5, 0.25, 0.1), std=(0.5, 0.25, 0.2)), images, gone_at((0, 0, 0)))
+    torch.testing.assert_close(got[0, :, 0, 0], torch.tensor([-1.0, -1.0, -0.5]))
+    assert (got[0, :, 2:] == 1).all()
+
+
+def test_black_reads_the_models_own_normalisation(timm_vit, hf_vit):
+    """timm's configuration, and Hugging Face's default for the family; through wrappers too."""
+    images, gone = torch.randn(1, 3, 32, 32), torch.ones(1, 4, 4, dtype=torch.bool)
+    config = timm_vit.pretrained_cfg
+    wanted = -torch.tensor(config["mean"]) / torch.tensor(config["std"])
+    for model in (timm_vit, wrap(timm_vit)):
+        fill = Black().fill(model)
+        torch.testing.assert_close(fill.background(images)[0, :, 0, 0], wanted)
+        with torch.no_grad():
+            black = wanted.view(1, 3, 1, 1).expand(1, 3, 32, 32)
+            torch.testing.assert_close(Black().bind(model, images)(torch.tensor([0]), gone), timm_vit(black))
+    assert (Black().fill(hf_vit).background(images) == -1).all()
+
+
+def test_further_arguments_of_each_image_go_along():
+    images, shift = torch.zeros(3, 1, 2, 2), torch.tensor([1.0, 2.0, 3.0])
+    answer = Fill(1.0).bind(lambda x, shift, scale: x.mean((1, 2, 3)) * scale + shift, images, (shift, 4.0))
+    gone = gone_at((1, 0, 0), n=2)
+    assert answer(torch.tensor([2, 0]), gone).tolist() == [3.0, 2.0]
+
+
 def test_a_row_may_be_asked_more_than_once():
     images = torch.stack([torch.full((3, 4, 4), v) for v in (1.0, 2.0)])
     answer = Fill(0.0).bind(lambda x: x.mean((1, 2, 3)), images)
@@ -78,3 +115,11 @@ def test_errors():
         gaussian_blur(torch.randn(1, 3, 8, 8), 3.0)
     with pytest.raises(InputError, match="channels"):
         Fill([1.0, 2.0]).background(torch.randn(1, 3, 8, 8))
+    with pytest.raises(InputError, match="DropTokens"):
+        Blur().bind(lambda x: x, torch.ones(2, 7, dtype=torch.long))
+    with pytest.raises(OptionError, match="neither"):
+        Black(mean=0.5)
+    with pytest.raises(OptionError, match="does not tell"):
+        Black().bind(lambda x: x, torch.randn(1, 3, 8, 8))
+    with pytest.raises(OptionError, match="does not tell"):
+        Black().bind(torch.nn.Identity(), torch.randn(1, 3, 8, 8))
