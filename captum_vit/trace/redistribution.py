@@ -61,11 +61,11 @@ class Added(torch.autograd.Function):
 
 
 class Passed(torch.autograd.Function):
-    """y in the place of x, with x's relevance that of y."""
+    """What ``compute`` gives, with all relevance to x, whose shape it has."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        return y.view_as(y)
+    def forward(ctx: Any, x: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        return compute()
 
     @staticmethod
     def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None]:
@@ -78,7 +78,7 @@ class Undefined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, func: Any) -> Tensor:
         ctx.func = func
-        return y.view_as(y)
+        return y.clone()
 
     @staticmethod
     def backward(ctx: Any, R: Tensor) -> NoReturn:

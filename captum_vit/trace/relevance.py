@@ -51,18 +51,18 @@ def _named(names: str) -> set[Any]:
 
 
 LINEAR = _named("linear conv1d conv2d")
-SUMS = _named("add __add__ __radd__ __iadd__")
+SUMS = _named("add __add__ __radd__")
 DIFFERENCES = _named("sub __sub__ subtract")
 MEANS = _named("mean sum")
 QUOTIENTS = _named("div divide true_divide __truediv__")
-MULTIPLES = PRODUCTS | QUOTIENTS | _named("__imul__ __itruediv__ __rsub__ rsub")
+OF_TWO = SUMS | DIFFERENCES | PRODUCTS | QUOTIENTS | _named("__rsub__ rsub __rdiv__ __rtruediv__")
 SINGLE = ACTIVATIONS | GATES | SOFTMAX | _named(
     "layer_norm rms_norm batch_norm normalize gelu silu elu mish leaky_relu hardswish softplus erf exp "
-    "pow __pow__ square neg __neg__ clamp"
+    "pow __pow__ __rpow__ square reciprocal neg __neg__ clamp"
 )  # fmt: skip
 MOVES = _named(
     "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
-    "masked_fill_ movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
+    "movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
     "to transpose type_as unbind unflatten unsqueeze view view_as where flip requires_grad_ double"
 )  # fmt: skip
 AS_THEY_ARE = {F.embedding}  # a look-up need not make the whole table wider
@@ -102,6 +102,10 @@ class Relevance(TorchFunctionMode):
         """A call on tensors that depend on the tokens, under the rule for it."""
         if func in LINEAR:
             return _linear(func, args, kwargs)
+        if func is torch.Tensor.__setitem__:
+            return func(args[0], *_wide(args[1:]))
+        if _in_place(func) and func is not torch.Tensor.requires_grad_:
+            return self._propagated_in_place(func, args, kwargs)
         args, kwargs = _wide(args), _wide(kwargs)
         if func in DEVIATIONS:
             return func(*args, **kwargs).detach()
@@ -118,21 +122,28 @@ class Relevance(TorchFunctionMode):
         if func in MEANS:
             f = lambda x: func(x, *args[1:], **kwargs)  # noqa: E731
             return Redistributed.apply(f, f, 1.0, args[0])
-        if func in SUMS | DIFFERENCES | MULTIPLES:
+        if func in OF_TWO:
             return self._of_two(func, args, kwargs)
         return _undefined(func, args, kwargs)
 
+    def _propagated_in_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result written over the first tensor, whose relevance then is that of the result."""
+        plain = getattr(torch.Tensor, func.__name__.removesuffix("_"), None)
+        if plain is None:
+            raise undefined(func)
+        return args[0].copy_(self._propagated(plain, (args[0].clone(), *args[1:]), kwargs))
+
     def _of_two(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sums, differences, products and quotients; a constant, or what is divided by, gets nothing."""
-        a, b = args[:2]
-        if not (_is_stream(a) and _is_stream(b)) or func in QUOTIENTS:
+        if sum(map(_is_stream, args)) < 2 or func in QUOTIENTS:
             return _passed(func, args, kwargs)
+        a, b = args
         a, b = torch.broadcast_tensors(a, b)
         if func in PRODUCTS:
             return Redistributed.apply(torch.mul, torch.mul, 0.5, a, b)
         if kwargs or func not in SUMS | DIFFERENCES:
             return _undefined(func, args, kwargs)
-        return Added.apply(a, b if func in SUMS else Passed.apply(b, -b.detach()), self.batch)
+        return Added.apply(a, b if func in SUMS else Passed.apply(b, lambda: -b), self.batch)
 
 
 def relevance_modes(model: nn.Module, batch: int) -> list[TorchFunctionMode]:
@@ -181,16 +192,17 @@ def _passed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = next(filter(_is_stream, (*args, *kwargs.values())))
     with torch.no_grad():
         y = func(*args, **kwargs)
-    return Passed.apply(x.expand_as(y), y)
+    return Passed.apply(x.expand_as(y), lambda: y)
 
 
 def _undefined(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What has no rule may be computed, such as a deviation, as long as no relevance comes back to it."""
     result = func(*args, **kwargs)
-    if _in_place(func) or (isinstance(result, tuple) and type(result) is not tuple):  # such as values and indices
+    if isinstance(result, Tensor):
+        return Undefined.apply(result, func) if result.requires_grad else result
+    if any(map(_is_stream, _tensors(result))):  # several results, such as values and indices
         raise undefined(func)
-    guarded = lambda x: Undefined.apply(x, func) if isinstance(x, Tensor) and x.requires_grad else x  # noqa: E731
-    return type(result)(map(guarded, result)) if type(result) in (tuple, list) else guarded(result)
+    return result
 
 
 def _wide(x: Any) -> Any:
