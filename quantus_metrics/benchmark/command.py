@@ -14,6 +14,7 @@ from captum_vit.errors import OptionError
 from captum_vit.viz.files import write_whole
 from quantus_metrics.benchmark.estimate import estimate
 from quantus_metrics.benchmark.forms import FORMS, markdown
+from quantus_metrics.benchmark.report import report
 from quantus_metrics.benchmark.rows import read_rows
 from quantus_metrics.benchmark.runner import bench_of, run
 from quantus_metrics.benchmark.spec import read_spec
@@ -53,9 +54,11 @@ def main(args: argparse.Namespace) -> int:
     folder = args.out or Path("results") / args.spec.stem
     run(bench, folder, state, args.retry)
     if state.is_main_process:
-        table = table_of(bench, read_rows(folder, spec.hash))
+        rows = read_rows(folder, spec.hash)
+        table = table_of(bench, rows)
         for suffix, form in FORMS.items():
             write_whole(folder / f"table{suffix}", partial(_write, form(table)))
+        write_whole(folder / "report.html", partial(_write, report(bench, table, rows, state.device)))
         print(markdown(table))
         print(f"Results, table and report: {folder}")
     state.wait_for_everyone()

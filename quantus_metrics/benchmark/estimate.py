@@ -32,7 +32,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
         if group is None:
             raise InputError("A first sample that can be read.", "; ".join(failed.values()))
         for name, method in bench.methods.items():
-            make = partial(_maps, Maps(method.make(model), method.options, group))
+            make = partial(_maps, Maps(method.make(model), method.options, group, bench.spec.seed))
             for metric_name, metric in bench.metrics.items():
                 with counted(model) as count:
                     start = time.perf_counter()
@@ -59,7 +59,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
 
 def _maps(whole: Maps, group: Group) -> Maps:
     """The same maps for every metric, as in a run; a sample alone gets its own."""
-    return whole if group is whole.group else Maps(whole.method, whole.options, group)
+    return whole if group is whole.group else Maps(whole.method, whole.options, group, whole.seed)
 
 
 class Count:

@@ -33,11 +33,16 @@ class Finding:
 
 @dataclass
 class Maps:
-    """A method's maps of one group, by classes: asked twice for the same, it computes once."""
+    """A method's maps of one group, by classes: asked twice for the same, it computes once.
+
+    A method that samples draws from a seed of the group's own, so its maps depend neither on the order of metrics nor
+    on which process works on the group.
+    """
 
     method: Attribution
     options: Mapping[str, Any]
     group: Group
+    seed: int = 0
     seconds: float = 0.0
     images: int = 0
     _known: dict[bytes, Tensor] = field(default_factory=dict)
@@ -50,12 +55,21 @@ class Maps:
         """The maps of these classes, one for each sample."""
         key = classes.astype(np.int64).tobytes()
         if key not in self._known:
-            start = time.perf_counter()
             target = torch.as_tensor(classes, device=self.group.inputs.device).long()
-            self._known[key] = _picture(self.method.attribute(self.group.inputs, target=target, **self.options))
-            self.seconds += time.perf_counter() - start
+            with torch.random.fork_rng():
+                torch.manual_seed(crc32(f"{self.seed}/{self.group.names}".encode()))
+                start = now(target.device)
+                self._known[key] = _picture(self.method.attribute(self.group.inputs, target=target, **self.options))
+                self.seconds += now(target.device) - start
             self.images += len(classes)
         return self._known[key]
+
+
+def now(device: torch.device) -> float:
+    """Wall time in seconds, when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def measure(

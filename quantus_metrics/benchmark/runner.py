@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 from captum_vit.errors import InputError
 from quantus_metrics.benchmark.data import Samples
 from quantus_metrics.benchmark.group import Group, read_group
-from quantus_metrics.benchmark.measure import Finding, Maps, measure
+from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.parts import Method, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
@@ -152,7 +151,9 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
         if group is not None and missing:
             made: list[Maps] = []
             attribution = method.make(model)
-            found += measure(partial(_maps, made, attribution, method), group, missing, model, bench.spec.seed)
+            found += measure(
+                partial(_maps, made, attribution, method, bench.spec.seed), group, missing, model, bench.spec.seed
+            )
             rows.append(_resources(at_method, group, made[0], plain))
         rows += [
             replace(at_method, metric=f.metric, sample=f.sample, score=f.score, kept=f.kept, error=f.error)
@@ -161,9 +162,9 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
         yield [row for row in rows if row.key not in done]
 
 
-def _maps(made: list[Maps], attribution: Attribution, method: Method, group: Group) -> Maps:
+def _maps(made: list[Maps], attribution: Attribution, method: Method, seed: int, group: Group) -> Maps:
     """The maps of a group, remembered so that their cost is known."""
-    made.append(Maps(attribution, method.options, group))
+    made.append(Maps(attribution, method.options, group, seed))
     return made[-1]
 
 
@@ -179,8 +180,6 @@ def _resources(facts: Row, group: Group, maps: Maps, forward: float | None) -> R
 def forward_seconds(model: nn.Module, group: Group) -> float:
     """Wall time of a plain forward pass, for each image; the second of two, since the first warms up."""
     for _ in range(2):
-        start = time.perf_counter()
+        start = now(group.inputs.device)
         model(group.inputs)
-        if group.inputs.is_cuda:
-            torch.cuda.synchronize()
-    return (time.perf_counter() - start) / len(group)
+    return (now(group.inputs.device) - start) / len(group)

@@ -1,0 +1,98 @@
+"""One page that a person wants to read: table, curves, gallery; self-contained, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from scipy import stats
+
+from quantus_metrics.benchmark.gallery import gallery
+from quantus_metrics.benchmark.rows import Key, Row
+from quantus_metrics.benchmark.runner import Bench
+from quantus_metrics.benchmark.table import Table
+from quantus_metrics.metrics.curves import CurveMetric
+
+INKS = {"light": "#222222", "dark": "#dddddd"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure twice, for light and for dark pages, as data URIs."""
+
+    title: str
+    light: str
+    dark: str
+
+
+def report(bench: Bench, table: Table, rows: Mapping[Key, Row], device: torch.device) -> str:
+    """The page, as HTML. Whatever comes from outside, titles, labels and file names, is escaped."""
+    environment = Environment(
+        loader=PackageLoader("quantus_metrics.benchmark", "."), autoescape=True, undefined=StrictUndefined
+    )
+    failures = [row for row in rows.values() if row.error is not None]
+    return environment.get_template("report.html.j2").render(
+        spec=bench.spec,
+        table=table,
+        plots=[plot for model in table.models for plot in curves_of(bench, model, rows)],
+        shelves=gallery(bench, rows, device),
+        failures=failures,
+        n=bench.n,
+        versions=next((row.versions for row in rows.values()), ""),
+    )
+
+
+def curves_of(bench: Bench, model: str, rows: Mapping[Key, Row]) -> list[Plot]:
+    """For every metric that keeps curves, and every order in it, the mean curve of each method with its band."""
+    plots = []
+    for name, metric in bench.metrics.items():
+        if not isinstance(metric, CurveMetric):
+            continue
+        for order in metric.orders:
+            lines = {}
+            for method in bench.methods:
+                keys = ((model, method, name, bench.data.name(index)) for index in range(bench.n))
+                kept = [rows[key].kept[order] for key in keys if key in rows and order in rows[key].kept]
+                if len(kept) > 1:
+                    lines[method] = np.array(kept)
+            if lines:
+                title = f"{model}: {name}, {order.upper()}"
+                plots.append(Plot(title, *(_plot(metric, lines, ink) for ink in INKS.values())))
+    return plots
+
+
+def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str:
+    """Mean curves with 95 % bootstrap bands over images, as a data URI."""
+    x = 100 * np.array(metric.fractions)
+    style = {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": ink}
+    with matplotlib.rc_context({**style, "svg.hashsalt": "captum-vit", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        colours = matplotlib.colormaps["tab20"]
+        for number, (method, curves) in enumerate(lines.items()):
+            low, high = band(curves)
+            colour = colours(number % 20)
+            axes.plot(x, curves.mean(0), color=colour, label=method, linewidth=1.5)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set(xlabel="% of the image gone", ylabel=metric.reading, xlim=(x[0], x[-1]))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def band(
+    curves: np.ndarray,  # shape: (n, K)
+) -> tuple[np.ndarray, np.ndarray]:  # shape of each: (K,)
+    """Where the mean curve may lie: 95 % percentile bootstrap over images, point by point."""
+    draw = np.random.default_rng(0)
+    found = stats.bootstrap((curves,), np.mean, axis=0, n_resamples=999, method="percentile", rng=draw, batch=50)
+    return found.confidence_interval.low, found.confidence_interval.high
