@@ -141,7 +141,7 @@ def test_pairs_that_are_refused(unfit):
     assert refused(cv.METHODS[pair.method], pair.case, cv.UnsupportedModelError).hint
 
 
-WITH_LAYER = {"LayerCDAM": cv.LayerCDAM, "PredictionMap": cv.PredictionMap, "PredicAtt": cv.PredicAtt}
+WITH_LAYER = {name: cv.METHODS[name] for name in ("LayerCDAM", "PredictionMap", "PredicAtt", "TokenGradCAM")}
 WRONG_LAYERS: dict[str, Callable[[], object]] = {
     "of another model": lambda: copy.deepcopy(CASES["timm ViT"]().forward_func).blocks[1],
     "unknown name": lambda: "blocks.7",
@@ -161,7 +161,7 @@ def test_a_wrong_layer(make, layer):
     refused(lambda model: make(model, WRONG_LAYERS[layer]()), CASES["timm ViT"](), cv.LayerError, ValueError)
 
 
-@pytest.mark.parametrize("name", ["RawAttention", "AttentionRollout", "DecompX", "CAT"])
+@pytest.mark.parametrize("name", ["RawAttention", "AttentionRollout", "DecompX", "CAT", "AttCAT"])
 def test_a_wrong_start(name):
     refused(lambda model: getattr(cv, name)(model, 3), CASES["timm ViT"](), cv.LayerError)
 

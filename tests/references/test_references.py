@@ -13,10 +13,29 @@ from torch.testing import assert_close
 from tests.references import plus as bases
 from tests.references.ablation import token_ablation
 from tests.references.attention import attention_rollout, raw_attention
-from tests.references.attention_gradient import cat, gen_att, grad_sam, one_layer_gen_att
+from tests.references.attention_gradient import (
+    att_cam,
+    att_cat,
+    att_ixg,
+    attn_grad,
+    cat,
+    gen_att,
+    grad_sam,
+    half_rollout,
+    one_layer_gen_att,
+)
+from tests.references.cam import (
+    grad_cam,
+    grad_cam_element_wise,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    x_grad_cam,
+)
 from tests.references.cdam import cdam, cdam_channels, closed_form, integrated_cdam, smooth_cdam
 from tests.references.decompx import decompose, decompx, token_part
 from tests.references.forward import Sample, bert_forward, forward, run, value, vit_forward
+from tests.references.input_gradient import input_x_gradient, integrated_gradients, saliency
 from tests.references.models import (
     CLASSES,
     DEPTH,
@@ -258,6 +277,18 @@ def test_decompx_gives_nothing_to_a_patch_that_nobody_reads(vit):
 def test_plus_of_known_bases_is_a_known_method(case):
     assert_close(plus(*case, TARGET, bases.input_x_gradient), cat(*case, TARGET), **EXACT)
     assert_close(plus(*case, TARGET, bases.gen_att_base), grad_sam(*case, TARGET), **EXACT)
+    for alignment in ("output", "input"):
+        layers = [att_ixg(*case, TARGET, l, alignment) for l in range(DEPTH)]
+        assert_close(sum(layers), att_cat(*case, TARGET, alignment), **EXACT)
+
+
+def test_half_and_half_rollout_is_gen_att_by_two_to_the_depth(case):
+    assert_close(half_rollout(*case, TARGET) * 2**DEPTH, gen_att(*case, TARGET), **EXACT)
+
+
+def test_hires_cam_is_cdam_by_another_way(case):
+    for layer in range(DEPTH):
+        assert_close(hires_cam(*case, TARGET, layer), cdam(*case, TARGET, layer), **DIFFERENCES)
     total = sum(decompx(*case, TARGET, start) for start in range(DEPTH))
     assert_close(plus(*case, TARGET, bases.decompx_base), total, **EXACT)
 
@@ -284,6 +315,20 @@ ALL = {
     "alti": lambda model, sample, target: alti(model, sample),
     "gen_att": gen_att,
     "grad_sam": grad_sam,
+    "grad_sam of all rows": lambda model, sample, target: grad_sam(model, sample, target, "mean"),
+    "attn_grad": attn_grad,
+    "att_cam": att_cam,
+    "att_ixg": att_ixg,
+    "att_cat": att_cat,
+    "grad_cam": grad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "x_grad_cam": x_grad_cam,
+    "hires_cam": hires_cam,
+    "grad_cam_element_wise": grad_cam_element_wise,
+    "layer_cam": layer_cam,
+    "saliency": saliency,
+    "input_x_gradient": input_x_gradient,
+    "integrated_gradients": integrated_gradients,
     "cat": cat,
     "decompx": decompx,
 }

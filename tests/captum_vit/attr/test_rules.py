@@ -13,7 +13,7 @@ from tests.models import CASES
 from tests.references.models import reference_images, reference_vit
 
 TARGETS = [1, 4]
-WITH_RULE = [cv.LayerCDAM, cv.LayerSmoothCDAM, cv.CAT, cv.FullGrad, cv.FullGradPlus]
+WITH_RULE = [cv.LayerCDAM, cv.LayerSmoothCDAM, cv.CAT, cv.FullGrad, cv.FullGradPlus, cv.TokenGradCAM]
 
 
 def close(found: Tensor, wanted: Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum.attr import Attribution, InputXGradient
+from captum.attr import Attribution, InputXGradient, IntegratedGradients, Saliency
 from torch import Tensor, nn
 
 import captum_vit as cv
@@ -20,9 +20,11 @@ from tests.references import (
     ablation,
     attention,
     attention_gradient,
+    cam,
     cdam,
     decompx,
     full_grad,
+    input_gradient,
     norms,
     plus,
     prediction_map,
@@ -37,6 +39,16 @@ Make = Callable[[nn.Module], Attribution]
 Twin = Callable[[nn.Module, Any, int], Tensor]
 
 TOKENS = {"output": "tokens"}
+CAMS = {
+    cv.TokenGradCAM: cam.grad_cam,
+    cv.TokenGradCAMPlusPlus: cam.grad_cam_plus_plus,
+    cv.TokenXGradCAM: cam.x_grad_cam,
+    cv.TokenHiResCAM: cam.hires_cam,
+    cv.TokenGradCAMElementWise: cam.grad_cam_element_wise,
+    cv.TokenLayerCAM: cam.layer_cam,
+}
+PATCHES = [(" of patches", {"include_prefix": False})]
+CAM_OPTIONS = {cv.TokenGradCAM: PATCHES, cv.TokenGradCAMPlusPlus: PATCHES, cv.TokenXGradCAM: PATCHES}
 METHODS: dict[str, tuple[Make, Twin]] = {
     "LayerCDAM": (lambda m: cv.LayerCDAM(m, **TOKENS), cdam.cdam),
     "LayerCDAM at block 1": (lambda m: cv.LayerCDAM(m, 1, **TOKENS), lambda m, x, c: cdam.cdam(m, x, c, layer=1)),
@@ -108,7 +120,62 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         for start, rule in ((0, "frozen"), (1, "grad"), (1, "frozen"))
     },
     "GenAtt": (lambda m: cv.GenAtt(m, **TOKENS), attention_gradient.gen_att),
+    "GradSAM": (lambda m: cv.GradSAM(m, **TOKENS), attention_gradient.grad_sam),
+    "GradSAM of all rows": (
+        lambda m: cv.GradSAM(m, rows="mean", **TOKENS),
+        lambda m, x, c: attention_gradient.grad_sam(m, x, c, rows="mean"),
+    ),
+    "AttnGrad": (lambda m: cv.AttnGrad(m, **TOKENS), attention_gradient.attn_grad),
+    "AttnGrad in size at block 1": (
+        lambda m: cv.AttnGrad(m, 1, heads="abs", **TOKENS),
+        lambda m, x, c: attention_gradient.attn_grad(m, x, c, 1, "abs"),
+    ),
+    "AttCAM": (lambda m: cv.AttCAM(m, **TOKENS), attention_gradient.att_cam),
+    "AttCAM at block 0": (
+        lambda m: cv.AttCAM(m, 0, **TOKENS),
+        lambda m, x, c: attention_gradient.att_cam(m, x, c, 0),
+    ),
+    "AttIxG": (lambda m: cv.AttIxG(m, **TOKENS), attention_gradient.att_ixg),
+    "AttIxG with inputs at block 1": (
+        lambda m: cv.AttIxG(m, 1, alignment="input", **TOKENS),
+        lambda m, x, c: attention_gradient.att_ixg(m, x, c, 1, "input"),
+    ),
+    "AttCAT": (lambda m: cv.AttCAT(m, **TOKENS), attention_gradient.att_cat),
+    "AttCAT with inputs": (
+        lambda m: cv.AttCAT(m, alignment="input", **TOKENS),
+        lambda m, x, c: attention_gradient.att_cat(m, x, c, "input"),
+    ),
+    "AttCAT with inputs from block 1": (
+        lambda m: cv.AttCAT(m, 1, alignment="input", **TOKENS),
+        lambda m, x, c: attention_gradient.att_cat(m, x, c, "input", start=1),
+    ),
+    **{
+        f"{method.__name__}{place}": (
+            lambda m, method=method, options=options: method(m, **options, **TOKENS),
+            lambda m, x, c, twin=twin, options=options: twin(m, x, c, **options),
+        )
+        for method, twin in CAMS.items()
+        for place, options in (
+            ("", {}),
+            (" at block 1", {"layer": 1}),
+            *CAM_OPTIONS.get(method, ()),
+        )
+    },
+    "Saliency": (lambda m: cv.InputGradient(m, Saliency, **TOKENS), input_gradient.saliency),
+    "InputXGradient": (lambda m: cv.InputGradient(m, InputXGradient, **TOKENS), input_gradient.input_x_gradient),
+    "IntegratedGradients": (
+        lambda m: cv.InputGradient(m, IntegratedGradients, **TOKENS),
+        input_gradient.integrated_gradients,
+    ),
     "RawAttention": (lambda m: cv.RawAttention(m, **TOKENS), lambda m, x, c: attention.raw_attention(m, x)),
+    "RawAttention of a head at block 1": (
+        lambda m: cv.RawAttention(m, 1, head=-1, **TOKENS),
+        lambda m, x, c: attention.raw_attention(m, x, layer=1, head=2),
+    ),
+    "AttentionRollout from block 1": (
+        lambda m: cv.AttentionRollout(m, 1, **TOKENS),
+        lambda m, x, c: attention.attention_rollout(m, x, start=1),
+    ),
     "AttentionRollout": (
         lambda m: cv.AttentionRollout(m, **TOKENS),
         lambda m, x, c: attention.attention_rollout(m, x),
@@ -194,6 +261,7 @@ def test_every_method_has_a_twin() -> None:
     exempt = {
         "RandomAttribution",  # it is what torch.rand gives
         "LayerSmoothCDAM",  # its twin must be given the noise: test_cdam_smooth.py
+        "SmoothGrad",  # Captum's noise cannot be given: test_input_gradient.py
     }
     known = {name.partition(" ")[0] for name in (*METHODS, *GRIDS)}
     assert set(cv.METHODS) - exempt <= known | {"PLUS(GenAtt)", "PLUS(GlobEnc)", "PLUS(ALTI)"}
