@@ -6,6 +6,8 @@ Importing this package registers its metrics with Quantus; `unregister` takes th
 from .explain import explain_func, wrap
 from .metrics import (
     AOPC,
+    BoxSensitivity,
+    ClassDiscrimination,
     Compactness,
     Fidelity,
     GridPointing,
@@ -21,7 +23,7 @@ from .statistics import Comparison, Summary, compare, summarise
 
 __all__ = [
     # metrics of the CDAM paper
-    "Fidelity", "Compactness",
+    "Fidelity", "BoxSensitivity", "ClassDiscrimination", "Compactness",
     # of the papers of Prediction Maps and VTranM
     "PerturbationAccuracy", "AOPC", "LogOdds", "Segmentation",
     # the pointing game on mosaics

@@ -3,6 +3,8 @@
 from .aopc import AOPC
 from .base import TokenMetric
 from .batch import Batch
+from .box_sensitivity import BoxSensitivity
+from .class_discrimination import ClassDiscrimination
 from .compactness import Compactness
 from .curves import CurveMetric
 from .fidelity import Fidelity
@@ -13,7 +15,7 @@ from .registration import METRICS, register, unregister
 from .segmentation import Segmentation
 
 __all__ = [
-    "Fidelity", "Compactness",
+    "Fidelity", "BoxSensitivity", "ClassDiscrimination", "Compactness",
     "PerturbationAccuracy", "AOPC", "LogOdds",
     "Segmentation", "GridPointing",
     "TokenMetric", "CurveMetric", "Batch",

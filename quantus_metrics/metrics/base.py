@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import gives_raw_scores
 from quantus_metrics.statistics import Summary, summarise
 
-from .batch import Answers, Batch, Explainer, Samples, answers, channels_first, check_classes, check_explains, explainer
+from .batch import Answers, Batch, Explainer, Samples, channels_first, check_classes, check_explains, explainer
 
 
 class TokenMetric(Metric):
@@ -100,10 +100,14 @@ class TokenMetric(Metric):
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         """Tensors with one row per sample: the floats to return under "score", anything to keep beside it."""
 
+    def _measure_each(self, batch: Batch, maps: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """`_measure` for each of several sets of maps of the same samples; overridden where they share passes."""
+        return [self._measure(replace(batch, relevance=relevance)) for relevance in maps]
+
     def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
         """Refuse, before the model runs, what this metric in particular cannot use."""
 
-    def _classes(self, samples: Samples, model: nn.Module, answer: Answers) -> np.ndarray | None:  # shape: (n,)
+    def _classes(self, samples: Samples, answer: Answers) -> np.ndarray | None:  # shape: (n,)
         """The classes to explain whatever maps are given; None takes the maps, or explains `y_batch`."""
         return None
 
@@ -155,7 +159,7 @@ class TokenMetric(Metric):
         x_batch = channels_first(np.asarray(x_batch), channel_first)
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
         softmax = self.softmax and not gives_raw_scores(model) if softmax is None else softmax
-        answer = answers(model, softmax, model_predict_kwargs or {})
+        answer = Answers(model, softmax, model_predict_kwargs)
         check_classes(y_batch, n_outputs(model))
         if samples.a_batch is None:
             check_explains(explain_func)
@@ -165,7 +169,7 @@ class TokenMetric(Metric):
         explain = explainer(explain_func, model, explain_kwargs)
         found = []
         for rows in self._batches(len(samples), batch_size):
-            found.append(self._measure(self._batch(samples[rows], model, answer, explain)))
+            found.append(self._measure(self._batch(samples[rows], answer, explain)))
 
         self.kept = {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
         self.scores = self.kept.pop("score").tolist()
@@ -194,8 +198,8 @@ class TokenMetric(Metric):
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
         check_classes(y_batch, n_outputs(model))
         self._check(samples, model, None)
-        answer = answers(model, self.softmax and not gives_raw_scores(model), {})
-        return self._measure(self._batch(samples, model, answer, explainer(None, model, {})))["score"].tolist()
+        answer = Answers(model, self.softmax and not gives_raw_scores(model))
+        return self._measure(self._batch(samples, answer, explainer(None, model, {})))["score"].tolist()
 
     def plot(
         self,
@@ -226,16 +230,16 @@ class TokenMetric(Metric):
                 yield slice(start, start + batch_size)
                 bar.update(min(batch_size, n - start))
 
-    def _batch(self, samples: Samples, model: nn.Module, answer: Answers, explain: Explainer) -> Batch:
+    def _batch(self, samples: Samples, answer: Answers, explain: Explainer) -> Batch:
         """These samples as tensors, explained if they are not yet."""
 
         def maps_of(classes: np.ndarray) -> np.ndarray:
             return self._maps(replace(samples, a_batch=explain(samples.x_batch, classes)))
 
-        classes = self._classes(samples, model, answer)
+        classes = self._classes(samples, answer)
         if classes is None and samples.a_batch is not None:
-            return samples.tensors(model, answer, self._maps(samples), maps_of)
-        return samples.tensors(model, answer, maps_of(samples.y_batch if classes is None else classes), maps_of)
+            return samples.tensors(answer, self._maps(samples), maps_of)
+        return samples.tensors(answer, maps_of(samples.y_batch if classes is None else classes), maps_of)
 
     def _maps(self, samples: Samples) -> np.ndarray:  # shape: (n, 1, h, w)
         """Normalised each by itself, then made absolute, as asked."""

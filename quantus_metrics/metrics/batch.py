@@ -11,13 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, ModelStateError, TargetError
+from captum_vit.targets import TargetModule
 from quantus_metrics.explain import placement, to_tensor, wrap
-
-Answers = Callable[[Tensor], Tensor]
-"""From images (n, C, H, W) to scores (n, n_classes)."""
 
 Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From images (n, C, H, W) and classes (n,) to maps (n, 1, h, w) or (n, h, w)."""
+
+
+class Answers(TargetModule):
+    """The model as a function of images (n, C, H, W) alone, to float scores (n, n_classes).
+
+    Args:
+        model: in evaluation mode, for only then is it one.
+        softmax: make probabilities of the scores.
+        predict_kwargs: further keywords of the model's forward.
+    """
+
+    def __init__(self, model: nn.Module, softmax: bool = False, predict_kwargs: dict[str, Any] | None = None) -> None:
+        if model.training:
+            raise ModelStateError("A model in evaluation mode.", "one in training mode", "model.eval().")
+        wrapped = wrap(model)
+        super().__init__(wrapped, getattr(wrapped, "tower", None))
+        self.softmax, self.predict_kwargs = softmax, predict_kwargs or {}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.model(inputs, **self.predict_kwargs)
+        return outputs.softmax(-1) if self.softmax else outputs
 
 
 @dataclass(frozen=True)
@@ -26,8 +45,7 @@ class Batch:
 
     Args:
         model: answers images (n, C, H, W) with float scores (n, n_classes): logits, or probabilities if the
-            caller asked for a softmax.
-        module: the model itself, for what it says of its inputs.
+            caller asked for a softmax. The transformer is inside.
         inputs: (B, C, H, W).
         target: (B,).
         relevance: (B, 1, h, w), channels summed; pixels, or patches.
@@ -38,7 +56,6 @@ class Batch:
     """
 
     model: Answers
-    module: nn.Module
     inputs: Tensor
     target: Tensor
     relevance: Tensor
@@ -95,17 +112,15 @@ class Samples:
 
     def tensors(
         self,
-        model: nn.Module,
         answer: Answers,
         relevance: np.ndarray,  # shape: (N, 1, h, w)
         explain: Callable[[np.ndarray], np.ndarray],  # classes (N,) to maps (N, 1, h, w)
     ) -> Batch:
         """The same, on the model's device, with the model as a function of images alone."""
-        inputs = self.inputs(model)
+        inputs = self.inputs(answer)
         device = inputs.device
         return Batch(
             model=answer,
-            module=model,
             inputs=inputs,
             target=to_tensor(self.y_batch, device).long(),
             relevance=to_tensor(relevance, device),
@@ -160,19 +175,6 @@ def check_maps(
         if not good.all():
             bad = np.flatnonzero(~good)[:10].tolist()
             raise InputError(wanted, f"otherwise in sample(s) {bad} of {len(maps)}", "another method or target.")
-
-
-def answers(model: nn.Module, softmax: bool, predict_kwargs: dict[str, Any]) -> Answers:
-    """The model as a function of images alone; only in evaluation mode is it one."""
-    if model.training:
-        raise ModelStateError("A model in evaluation mode.", "one in training mode", "model.eval().")
-    wrapped = wrap(model)
-
-    def answer(inputs: Tensor) -> Tensor:
-        outputs = wrapped(inputs, **predict_kwargs)
-        return outputs.softmax(-1) if softmax else outputs
-
-    return answer
 
 
 @torch.no_grad()

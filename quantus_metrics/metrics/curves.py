@@ -89,7 +89,7 @@ class CurveMetric(TokenMetric):
             batch.target,
             batch.relevance,
             orders=self.orders,
-            remover=self._remover(batch.module),
+            remover=self._remover(batch.model),
             fractions=(0.0, *self.fractions) if extra else self.fractions,
             patch_size=self.patch_size,
             internal_batch_size=self.internal_batch_size,

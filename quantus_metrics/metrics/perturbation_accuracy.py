@@ -109,10 +109,10 @@ class PerturbationAccuracy(CurveMetric):
             samples = replace(samples, a_batch=None)
         super()._check(samples, model, explain_func)
 
-    def _classes(self, samples: Samples, model: nn.Module, answer: Answers) -> np.ndarray | None:
+    def _classes(self, samples: Samples, answer: Answers) -> np.ndarray | None:
         if self.explained == "target":
             return None
-        return whole_images(answer, samples.inputs(model), self.internal_batch_size).argmax(1).cpu().numpy()
+        return whole_images(answer, samples.inputs(answer), self.internal_batch_size).argmax(1).cpu().numpy()
 
     def _readout(self, outputs: Tensor, target: Tensor) -> Tensor:
         return hits(outputs, target)

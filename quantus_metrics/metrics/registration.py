@@ -6,6 +6,8 @@ from quantus.helpers.constants import AVAILABLE_METRICS
 
 from .aopc import AOPC
 from .base import TokenMetric
+from .box_sensitivity import BoxSensitivity
+from .class_discrimination import ClassDiscrimination
 from .compactness import Compactness
 from .fidelity import Fidelity
 from .grid_pointing import GridPointing
@@ -15,6 +17,8 @@ from .segmentation import Segmentation
 
 METRICS: tuple[type[TokenMetric], ...] = (
     Fidelity,
+    BoxSensitivity,
+    ClassDiscrimination,
     Compactness,
     PerturbationAccuracy,
     AOPC,

@@ -146,3 +146,37 @@ def positive_share(relevance: np.ndarray, cell: np.ndarray) -> float:
             whole += positive
             inside += positive if cell[y, x] else 0.0
     return inside / whole
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float:
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    together = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return together / math.sqrt(sum((a - mean_x) ** 2 for a in x) * sum((b - mean_y) ** 2 for b in y))
+
+
+def box_curve(model: Model, image, target: int, relevance, boxes: np.ndarray, colour: float) -> list[float]:
+    """Of each size the correlation over its boxes (sizes, boxes, 3), of side, top and left."""
+    large, curve = nearest(relevance, *image.shape[1:]), []
+    for of_one_size in boxes:
+        sums, losses = [], []
+        for side, top, left in of_one_size:
+            without, total = image.copy(), 0.0
+            for y in range(top, top + side):
+                for x in range(left, left + side):
+                    without[:, y, x] = colour
+                    total += large[y, x]
+            sums.append(total)
+            losses.append(model(image)[target] - model(without)[target])
+        curve.append(pearson(sums, losses))
+    return curve
+
+
+def fidelity(model: Model, image, target: int, relevance, steps: Sequence[float], colour: float) -> float:
+    """Area under the score when unimportant parts leave first, less that when important parts do; over percent."""
+    areas = []
+    for least_first in (True, False):
+        scores = [model(blackened(image, relevance, n_parts(k, relevance), colour, least_first))[target] for k in steps]
+        areas.append(
+            sum(100 * (steps[i] - steps[i - 1]) * (scores[i] + scores[i - 1]) / 2 for i in range(1, len(steps)))
+        )
+    return areas[0] - areas[1]
