@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from quantus_metrics.benchmark.data.digits import DigitScenes
+from quantus_metrics.benchmark.data.folders import ImageFolder
+from quantus_metrics.benchmark.data.readers import Cifar, Hub
 from quantus_metrics.benchmark.data.samples import Reader, Sample, Samples
+from quantus_metrics.benchmark.data.segmented import ImageNetS, ImageNetSegmentation
 
 READERS: dict[str, Reader] = {
     "digits": DigitScenes,
+    "folder": ImageFolder,
+    "imagenet-segmentation": ImageNetSegmentation,
+    "imagenet-s": ImageNetS,
+    "cifar": Cifar,
+    "hub": Hub,
 }
 """Name -> what makes the data set from the options of ``[data]``."""
 
-__all__ = ["READERS", "DigitScenes", "Reader", "Sample", "Samples"]
+__all__ = [
+    "READERS",
+    "Cifar",
+    "DigitScenes",
+    "Hub",
+    "ImageFolder",
+    "ImageNetS",
+    "ImageNetSegmentation",
+    "Reader",
+    "Sample",
+    "Samples",
+]

@@ -1,0 +1,116 @@
+"""Pictures in folders, one for each class, as ImageNet's validation set is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from captum_vit.errors import InputError, OptionError
+from captum_vit.explain import open_picture
+from quantus_metrics.benchmark.data.samples import Sample
+
+
+class _Entry(NamedTuple):
+    name: str
+    path: Path
+    label: int
+    wrong: int
+
+
+class ImageFolder:
+    """Pictures below ``root/CLASS/``; classes are numbered in the order of their folders' names, as ImageNet's are.
+
+    Args:
+        root: the folder.
+        n: that many pictures, drawn by `seed`; all by default.
+        seed: of that draw, and of the wrong classes.
+        real: the ReaL labels of ImageNet's validation set (``real.json``): for each of the 50,000 pictures, by the
+            number in its file name, all classes that it shows.
+        multi: only pictures that show several classes by `real`, each explained for every one of them, with another
+            one of them as the wrong class (X_multi of the CDAM paper). Otherwise each picture is explained for its
+            folder's class, with any other class as the wrong one, which by `real` is not in the picture (X_val).
+
+    Departs   the CDAM paper leaves out pairs of classes whose names are close, by a threshold that it does not give;
+              here all pairs stay.
+
+    Raises:
+        InputError: no such folder, no pictures in it, or ReaL labels that cannot be read.
+        OptionError: `multi` without `real`.
+    """
+
+    suffixes = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+    def __init__(
+        self, root: str, n: int | None = None, seed: int = 0, real: str | None = None, multi: bool = False
+    ) -> None:
+        if multi and real is None:
+            raise OptionError("`real`, a file of ReaL labels, for `multi`.", "none", "multi = false")
+        files = _files(Path(root), self.suffixes)
+        shown = None if real is None else _real(Path(real))
+        classes = sorted({path.parent.name for path in files})
+        if len(classes) < 2:
+            raise InputError("Folders of two classes at least.", f"{len(classes)} in {root!r}")
+        draw = np.random.default_rng(seed)
+        entries = [
+            entry
+            for path in files
+            for entry in _entries(path, Path(root), classes, shown, multi, int(draw.integers(2**31)))
+        ]
+        if n is not None and n < len(entries):
+            entries = [entries[i] for i in sorted(draw.choice(len(entries), n, replace=False))]
+        if not entries:
+            raise InputError("At least one picture.", f"none in {root!r}" + (" with several classes" if multi else ""))
+        self.entries = entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """The path below the root; with the class, where a picture is explained for several."""
+        return self.entries[index].name
+
+    def __getitem__(self, index: int) -> Sample:
+        entry = self.entries[index]
+        return Sample(entry.name, open_picture(entry.path), entry.label, entry.wrong)
+
+
+def _files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not root.is_dir():
+        raise InputError("A folder of pictures.", f"{str(root)!r}, which is no folder")
+    return sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in suffixes)
+
+
+def _entries(
+    path: Path, root: Path, classes: list[str], shown: list[list[int]] | None, multi: bool, lot: int
+) -> Iterator[_Entry]:
+    """The samples that one file makes."""
+    name, label = path.relative_to(root).as_posix(), classes.index(path.relative_to(root).parts[0])
+    present = [label] if shown is None else shown[_number(path, len(shown))]
+    if multi:
+        for place, each in enumerate(present if len(present) > 1 else ()):
+            yield _Entry(f"{name}#{each}", path, each, present[(place + 1) % len(present)])
+    else:
+        absent = [number for number in range(len(classes)) if number not in {label, *present}]
+        yield _Entry(name, path, label, absent[lot % len(absent)])
+
+
+def _number(path: Path, n: int) -> int:
+    """Which picture of the validation set a file is, from 0: its name ends in the number, from 1."""
+    digits = path.stem.rpartition("_")[2]
+    if not digits.isdigit() or not 1 <= int(digits) <= n:
+        raise InputError(f"A file name that ends in a number from 1 to {n}, as ReaL counts them.", repr(path.name))
+    return int(digits) - 1
+
+
+def _real(path: Path) -> list[list[int]]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError("A JSON file of ReaL labels.", f"{str(path)!r} ({error})") from error
+    if not isinstance(found, list) or not all(isinstance(labels, list) for labels in found):
+        raise InputError("ReaL labels: a list with the classes of each picture.", f"{str(path)!r}")
+    return found
