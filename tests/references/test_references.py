@@ -36,6 +36,7 @@ from tests.references.cdam import cdam, cdam_channels, closed_form, integrated_c
 from tests.references.decompx import decompose, decompx, token_part
 from tests.references.forward import Sample, bert_forward, forward, run, value, vit_forward
 from tests.references.input_gradient import input_x_gradient, integrated_gradients, saliency
+from tests.references.lrp import conservative_lrp, lrp, partial_lrp, trans_attr
 from tests.references.models import (
     CLASSES,
     DEPTH,
@@ -331,6 +332,10 @@ ALL = {
     "integrated_gradients": integrated_gradients,
     "cat": cat,
     "decompx": decompx,
+    "lrp": lrp,
+    "partial_lrp": partial_lrp,
+    "trans_attr": trans_attr,
+    "conservative_lrp": conservative_lrp,
 }
 
 

@@ -25,6 +25,7 @@ from tests.references import (
     decompx,
     full_grad,
     input_gradient,
+    lrp,
     norms,
     plus,
     prediction_map,
@@ -109,6 +110,11 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         lambda m, x, c: plus.plus(m, x, c, plus.gen_att_base, [0, 2]),
     ),
     "CAT": (lambda m: cv.CAT(m, **TOKENS), attention_gradient.cat),
+    "ConservativeLRP": (lambda m: cv.ConservativeLRP(m, **TOKENS), lrp.conservative_lrp),
+    "ConservativeLRP from block 2": (
+        lambda m: cv.ConservativeLRP(m, 2, **TOKENS),
+        lambda m, x, c: lrp.conservative_lrp(m, x, c, start=2),
+    ),
     "FullGrad": (lambda m: cv.FullGrad(m, **TOKENS), full_grad.full_grad),
     "FullGradPlus": (lambda m: cv.FullGradPlus(m, **TOKENS), full_grad.full_grad_plus),
     **{
@@ -259,6 +265,7 @@ def _compare(make: Make, model: nn.Module, inputs: Tensor, args: tuple, wanted: 
 
 def test_every_method_has_a_twin() -> None:
     exempt = {
+        *("LRP", "PartialLRP", "TransAttr"),  # they feel how weights are rounded to float32: test_lrp.py
         "RandomAttribution",  # it is what torch.rand gives
         "LayerSmoothCDAM",  # its twin must be given the noise: test_cdam_smooth.py
         "SmoothGrad",  # Captum's noise cannot be given: test_input_gradient.py
