@@ -12,9 +12,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, OptionError
-from captum_vit.models.reading import mean_std
-from quantus_metrics.perturb import FRACTIONS, Curve, Fill, Remover, curves, ranking_map, target_score
+from captum_vit.errors import InputError
+from quantus_metrics.perturb import FRACTIONS, Black, Curve, Remover, curves, ranking_map, target_score
 
 from .base import TokenMetric
 from .batch import Batch, Samples
@@ -23,13 +22,13 @@ from .batch import Batch, Samples
 class CurveMetric(TokenMetric):
     """A metric that watches a prediction while parts of the image go away in the order of a map.
 
-    An author owes `_score`, and `_remover` where a choice must be made for the model.
+    An author owes `_score`.
 
     Args:
         patch_size: rank and remove whole patches, of this many pixels; for pixel maps, as Quantus has them.
             None ranks pixels. Give the model's patch size for maps of patches that were enlarged to pixels: no
             patch is then half removed.
-        remover: how parts go away; None is the metric's own choice.
+        remover: how parts go away; None is the metric's own choice, `default_remover`.
         fractions: how much is gone at each step, from 0 to 1.
         internal_batch_size: images per forward pass.
         return_curves: keep the curves of the last call, as `curves`, which `plot` draws.
@@ -37,6 +36,7 @@ class CurveMetric(TokenMetric):
     """
 
     orders: tuple[str, ...] = ("mif",)
+    default_remover: ClassVar[type[Remover]] = Black
     reading: ClassVar[str] = "score of the target"
     """What `_readout` reads, in words."""
 
@@ -51,7 +51,7 @@ class CurveMetric(TokenMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.patch_size, self.remover = patch_size, remover
+        self.patch_size, self.remover = patch_size, remover or self.default_remover()
         self.fractions, self.internal_batch_size = tuple(fractions), internal_batch_size
         self.return_curves = return_curves
 
@@ -72,12 +72,10 @@ class CurveMetric(TokenMetric):
     ) -> Tensor:  # shape: (n,)
         return target_score(outputs, target)
 
-    def _remover(self, module: nn.Module) -> Remover:
-        return self.remover or black(module)
-
     def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
         """All maps can be ranked, and what stands in for the parts that go is known."""
-        self._remover(model)
+        if isinstance(self.remover, Black):
+            self.remover.fill(model)
         if samples.a_batch is not None:
             ranking_map(torch.from_numpy(self._maps(samples)), samples.x_batch.shape[-2:], self.patch_size)
 
@@ -89,7 +87,7 @@ class CurveMetric(TokenMetric):
             batch.target,
             batch.relevance,
             orders=self.orders,
-            remover=self._remover(batch.model),
+            remover=self.remover,
             fractions=(0.0, *self.fractions) if extra else self.fractions,
             patch_size=self.patch_size,
             internal_batch_size=self.internal_batch_size,
@@ -142,19 +140,3 @@ def plot_curves(found: Mapping[str, Curve], ax: Axes | None = None, reading: str
     ax.set(xlabel="% of the image gone", ylabel=reading, xlim=(0, 100))
     ax.legend()
     return ax
-
-
-def black(module: nn.Module) -> Fill:
-    """Black pixels, as they look to a model after the normalisation that it was trained with.
-
-    Raises:
-        OptionError: the model does not say how its inputs were normalised.
-    """
-    known = mean_std(module)
-    if known is None:
-        raise OptionError(
-            "The mean and deviation that normalised the inputs, since black is a colour of raw pixels.",
-            f"{type(module).__name__}, which does not say",
-            "remover=quantus_metrics.perturb.Fill(0, mean=..., std=...).",
-        )
-    return Fill(0.0, mean=known[0], std=known[1])

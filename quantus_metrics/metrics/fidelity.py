@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from quantus.helpers.enums import ScoreDirection
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import OptionError
-from quantus_metrics.perturb import Blur, Curve, Remover
+from quantus_metrics.perturb import Blur, Curve
 
 from .curves import CurveMetric
 
@@ -84,6 +84,7 @@ class Fidelity(CurveMetric):
     """
 
     name = "Fidelity"
+    default_remover = Blur
 
     def __init__(
         self,
@@ -98,9 +99,6 @@ class Fidelity(CurveMetric):
         self.score, self.normalised = score, normalised
         self.score_direction = ScoreDirection.LOWER if score == "mif" else ScoreDirection.HIGHER
         self.orders = ("mif", "lif") if score == "fidelity" else (score,)
-
-    def _remover(self, module: nn.Module) -> Remover:
-        return self.remover or Blur()
 
     def _score(self, found: Mapping[str, Curve], intact: Tensor) -> Tensor:
         measure: Callable[..., Tensor] = fidelity if self.score == "fidelity" else area

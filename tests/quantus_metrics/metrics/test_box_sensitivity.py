@@ -14,7 +14,7 @@ from scipy import stats
 import quantus_metrics as qm
 from captum_vit.errors import InputError, OptionError, TargetError
 from quantus_metrics.metrics.box_sensitivity import box_area, box_correlation, pearson
-from quantus_metrics.perturb import Fill
+from quantus_metrics.perturb import DropTokens, Fill, MaskKeys
 from quantus_metrics.perturb.box import box_changes, box_sums, draw_boxes
 from tests.quantus_metrics import twins
 from tests.quantus_metrics.conftest import Additive
@@ -137,6 +137,15 @@ def test_boxes_that_are_drawn_twice_are_asked_once(additive):
     model = additive(torch.randn(1, 3, 3))
     call(qm.BoxSensitivity(remover=Fill(), sizes=(1, 2), n_boxes=100, on_grid=True), model, torch.randn(1, 3, 3))
     assert model.images == 1 + 9 + 4
+
+
+def test_boxes_of_tokens_may_be_dropped(timm_vit, data):
+    maps = np.random.default_rng(0).standard_normal((6, 4, 4))
+    dropped, hidden = (
+        qm.BoxSensitivity(sizes=(1, 2, 3), n_boxes=12, on_grid=True, remover=remover)(timm_vit, **data, a_batch=maps)
+        for remover in (DropTokens(fallback=False), MaskKeys())
+    )
+    assert dropped == pytest.approx(hidden, abs=1e-4)
 
 
 def test_every_method_meets_the_same_boxes(timm_vit, data):

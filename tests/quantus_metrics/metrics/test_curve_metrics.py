@@ -166,7 +166,7 @@ def test_black_comes_from_the_model_or_the_caller(timm_vit, hf_vit, additive, da
     assert qm.AOPC()(timm_vit, **data, a_batch=maps) == given_by_hand
     assert qm.AOPC()(hf_vit, **data, a_batch=maps) == qm.AOPC(remover=Fill(-1))(hf_vit, **data, a_batch=maps)
     model = additive(torch.randn(1, 4, 4))
-    with pytest.raises(OptionError, match="Fill"):
+    with pytest.raises(OptionError, match="Black"):
         qm.AOPC()(model, model.ones(1), np.zeros(1, dtype=int), np.random.rand(1, 4, 4))
     assert model.passes == 0
 
