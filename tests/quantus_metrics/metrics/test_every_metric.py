@@ -1,0 +1,148 @@
+"""What Quantus and its users may expect of each metric that is registered."""
+
+import gc
+import math
+import random
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+import quantus
+import torch
+from captum.attr import InputXGradient
+from quantus.helpers.enums import EvaluationCategory, ScoreDirection
+
+import captum_vit as cv
+import quantus_metrics as qm
+from quantus_metrics.metrics import METRICS
+
+FEW = {
+    "Box Sensitivity": {"sizes": (1, 2), "n_boxes": 10, "patch_size": 8},
+    "Class Discrimination": {"metric": qm.Fidelity(patch_size=8, fractions=(0, 0.5, 1))},
+}
+SMALL = [lambda kind=kind, **more: kind(**FEW.get(kind.name, {}), **more) for kind in METRICS]
+every_metric = pytest.mark.parametrize("make", SMALL, ids=[kind.name for kind in METRICS])
+
+
+@pytest.fixture
+def arrays(data):
+    """What a call of any metric takes; maps of pixels, as Quantus has them."""
+    maps = np.random.default_rng(1).standard_normal((6, 1, 4, 4), dtype=np.float32).repeat(8, 2).repeat(8, 3)
+    masks = np.zeros((6, 1, 32, 32))
+    masks[:, :, 8:24, 8:24] = 1
+    return {**data, "a_batch": maps, "s_batch": masks, "explain_func": qm.explain_func(cv.LayerCDAM)}
+
+
+@pytest.mark.parametrize("kind", METRICS, ids=[kind.name for kind in METRICS])
+def test_it_is_a_quantus_metric_and_needs_no_arguments(kind):
+    metric = kind()
+    assert isinstance(metric, quantus.Metric)
+    assert isinstance(metric.score_direction, ScoreDirection)
+    assert isinstance(metric.evaluation_category, EvaluationCategory)
+    assert metric.score_range[0] < metric.score_range[1]
+    assert quantus.AVAILABLE_METRICS[kind.evaluation_category.value][kind.name] is kind
+    assert getattr(qm, kind.__name__) is kind
+
+
+@every_metric
+def test_one_finite_float_per_sample_within_the_range_and_of_that_sample_alone(timm_vit, arrays, make):
+    metric = make()
+    scores = metric(timm_vit, **arrays)
+    assert [type(score) for score in scores] == [float] * 6
+    assert all(metric.score_range[0] <= score <= metric.score_range[1] for score in scores)
+    for size in (1, 4):
+        assert metric(timm_vit, **arrays, batch_size=size) == pytest.approx(scores, abs=1e-3)
+
+
+@every_metric
+def test_the_aggregate_and_the_summary_agree(timm_vit, arrays, make):
+    metric = make(return_aggregate=True)
+    (aggregate,) = metric(timm_vit, **arrays)
+    summary = metric.summary()
+    assert len(metric.scores) == summary.n == 6
+    assert summary.mean == pytest.approx(aggregate)
+    assert summary.low <= aggregate <= summary.high
+    assert metric.summary() == summary
+
+
+@every_metric
+def test_channels_and_grids_are_the_same_map(timm_vit, arrays, make):
+    pixels = make()(timm_vit, **arrays)
+    coloured = arrays["a_batch"] * np.array([0.5, 0.25, 0.25], dtype=np.float32)[:, None, None]
+    assert make()(timm_vit, **{**arrays, "a_batch": coloured}) == pytest.approx(pixels, abs=1e-3)
+    assert make()(timm_vit, **{**arrays, "a_batch": arrays["a_batch"][:, 0]}) == pixels
+
+
+@every_metric
+def test_maps_are_made_on_the_way(timm_vit, arrays, make):
+    made = arrays["explain_func"](timm_vit, arrays["x_batch"], arrays["y_batch"])
+    before = make()(timm_vit, **{**arrays, "a_batch": made})
+    after = make()(timm_vit, **{**arrays, "a_batch": None}, batch_size=4)
+    assert after == pytest.approx(before, abs=1e-3)
+
+
+@every_metric
+def test_everything_is_left_as_found(timm_vit, arrays, make):
+    state = {name: value.clone() for name, value in timm_vit.state_dict().items()}
+    given = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    copies = {name: array.copy() for name, array in given.items()}
+    for array in given.values():
+        array.flags.writeable = False
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    metric = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric(timm_vit, **arrays)
+        metric.summary()
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state(), strict=True))
+    assert python_state == random.getstate()
+    assert all(np.array_equal(given[name], copies[name]) for name in given)
+    assert all(torch.equal(value, state[name]) for name, value in timm_vit.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in timm_vit.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m.training for m in timm_vit.modules())
+
+
+@every_metric
+def test_no_reference_to_the_model_is_kept(additive, arrays, make):
+    model = additive(torch.randn(5, 4, 4), patch=8)
+    model.pretrained_cfg = {}
+    metric = make(**({"remover": qm.perturb.Fill()} if "remover" in make().__dict__ else {}))
+    metric(model, **{**arrays, "explain_func": qm.explain_func(InputXGradient)})
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+@every_metric
+def test_half_precision_on_hugging_face(hf_vit, arrays, make):
+    full = make()(hf_vit, **arrays)
+    half = make()(hf_vit.bfloat16(), **arrays)
+    assert all(map(math.isfinite, half))
+    assert len(half) == len(full) == 6
+
+
+@every_metric
+def test_an_object_kept_for_many_calls_forgets_the_last(timm_vit, arrays, make):
+    metric = make()
+    first = metric(timm_vit, **arrays)
+    flipped = metric(timm_vit, **{**arrays, "a_batch": -arrays["a_batch"]})
+    assert metric(timm_vit, **arrays) == first
+    assert metric.all_evaluation_scores == [*first, *flipped, *first]
+
+
+def test_quantus_evaluates_them_all_beside_its_own(timm_vit, arrays):
+    metrics = {kind.name: make() for kind, make in zip(METRICS, SMALL, strict=True)}
+    theirs = {"Sparseness": quantus.Sparseness(disable_warnings=True)}
+    methods = {"CDAM": arrays["explain_func"], "IxG": qm.explain_func(InputXGradient)}
+    x, y, s = arrays["x_batch"], arrays["y_batch"], arrays["s_batch"]
+    found = quantus.evaluate(
+        {**metrics, **theirs}, methods, timm_vit, x, y, s_batch=s, agg_func=list, explain_func_kwargs={}
+    )
+    for name, explain in methods.items():
+        assert set(found[name]) == {*metrics, *theirs}
+        for metric in metrics.values():
+            direct = metric(timm_vit, x, y, s_batch=s, explain_func=explain)
+            assert found[name][metric.name] == pytest.approx(direct, abs=1e-3)
