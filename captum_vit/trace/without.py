@@ -122,20 +122,15 @@ class Without:
         if trusted and self.asked == "mask":
             return "mask"
         rows, halves = self._trial(gone)
-        hidden, why = torch.zeros(0), "the head reads every word"
-        if halves.any():
-            hidden, _ = self._run(rows, halves, "mask")
-            why = "" if self.asked == "mask" else self._dropped_differs(rows, halves, hidden)
-            if self.asked != "mask" and not why:
+        hidden = self._run(rows, halves, "mask")[0] if halves.any() else None
+        if self.asked != "mask":
+            why = self._why_not_drop(rows, halves, hidden)
+            if not why:
                 return "drop"
-        if self.asked == "drop":
-            raise self._unsupported("dropped", why)
-        if trusted:
-            return "mask"
-        if why and not halves.any():
-            raise self._unsupported("taken away", f"{why}, and the model takes no attention mask")
-        if not _alike(self._run(rows, halves, "mask", disturb=True)[0], hidden):
-            raise self._unsupported("taken away", "the output changed with what was hidden from all queries")
+            if self.asked == "drop":
+                raise self._unsupported("dropped", why)
+        if not trusted:
+            self._prove(rows, halves, hidden)
         return "mask"
 
     def _trial(self, gone: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (2,), (2, P)
@@ -162,12 +157,22 @@ class Without:
         read = found.row.squeeze(1) != 0
         return torch.ones_like(read) if found.layout.keep is None else found.layout.keep, read
 
-    def _dropped_differs(self, rows: Tensor, halves: Tensor, hidden: Tensor) -> str:
+    def _why_not_drop(self, rows: Tensor, halves: Tensor, hidden: Tensor | None) -> str:
+        """What is wrong with dropping; nothing, if it gives what hiding gives."""
+        if hidden is None:
+            return "its head reads every word"
         try:
             dropped, _ = self._run(rows, halves, "drop")
         except _MISFITS as error:
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return "" if _alike(dropped, hidden) else "other scores than with their keys hidden"
+
+    def _prove(self, rows: Tensor, halves: Tensor, hidden: Tensor | None) -> None:
+        """What is hidden is disturbed, and no one notices."""
+        if hidden is None:
+            raise self._unsupported("taken away", "its head reads every word, and it takes no attention mask")
+        if not _alike(self._run(rows, halves, "mask", disturb=True)[0], hidden):
+            raise self._unsupported("taken away", "the output changed with what was hidden from all queries")
 
     def _unsupported(self, how: str, why: str) -> UnsupportedModelError:
         return UnsupportedModelError(
