@@ -60,7 +60,7 @@ class RowWriter:
 
 
 def read_rows(folder: Path, spec: str) -> dict[Key, Row]:
-    """All results in a folder, each once, the first that was written.
+    """All results in a folder, each once: the first score that was written, or the first error where there is none.
 
     Raises:
         InputError: results of another spec, or a file that is damaged elsewhere than at its end.
@@ -74,7 +74,8 @@ def read_rows(folder: Path, spec: str) -> dict[Key, Row]:
                     f"results of spec {row.spec} in {str(folder)!r}, and the spec is {spec}",
                     "another --out folder.",
                 )
-            found.setdefault(row.key, row)
+            if row.key not in found or (found[row.key].error is not None and row.error is None):
+                found[row.key] = row
     return found
 
 
