@@ -41,7 +41,7 @@ class ClassDiscrimination(TokenMetric):
     .. math:: \Delta A = A(S_\mathrm{right}) - A(S_\mathrm{wrong})
 
     where A is another metric, such as `Fidelity` or `BoxSensitivity`, and always watches the class in ``y_batch``. A
-    method that gives the same map for all classes has exactly 0.
+    method that gives the same map for all classes has exactly 0. Quantus lists it beside its own `RandomLogit`.
 
     The wrong class is what the call's ``custom_batch`` says: an array (N,) of one class per sample, as where images
     show two objects; or maps of that class, (N, 1, h, w) or (N, h, w), made before. Without one it is what `wrong`
