@@ -181,7 +181,10 @@ def test_twenty_kills_lose_and_double_nothing(tables: Tables, tmp_path: Path) ->
     lot, written = random.Random(0), []
     for _ in range(20):
         process = subprocess.Popen(
-            launched(path, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            launched(path, tmp_path / "out"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         before = lines(tmp_path / "out")
         deadline = time.time() + 120

@@ -1,0 +1,92 @@
+"""The table says what the rows say."""
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quantus_metrics.benchmark.forms import FORMS, comma_separated, latex, markdown
+from quantus_metrics.benchmark.rows import Key, Row
+from quantus_metrics.benchmark.runner import RESOURCES, Bench, bench_of
+from quantus_metrics.benchmark.spec import Spec, spec_of
+from quantus_metrics.benchmark.table import Table, table_of
+from quantus_metrics.statistics import compare, summarise
+
+METHODS = {"good": 3.0, "as_good": 3.01, "bad": 1.0, "none": None}
+
+
+def rows_of(spec: Spec, bench: Bench, scores: dict[str, float | None]) -> dict[Key, Row]:
+    draw, rows = np.random.default_rng(0), []
+    for method, mean in scores.items():
+        for index in range(bench.n):
+            score = None if mean is None else mean + 0.2 * float(draw.standard_normal())
+            error = "ValueError: no" if score is None else None
+            facts = (spec.hash, 0, "", "digits", method)
+            rows.append(Row(*facts, "Fidelity", bench.data.name(index), score, {}, error))
+        resources = {"images": 4, "seconds": 0.3, "forward_seconds": 0.1}
+        rows.append(Row(*facts, RESOURCES, bench.data.name(0), kept=resources))  # type: ignore[arg-type]
+    return {row.key: row for row in rows}
+
+
+@pytest.fixture
+def bench(tables: dict[str, Any]) -> Bench:
+    tables |= {
+        "title": "Table",
+        "data": {"use": "digits", "options": {"scenes": 20}},
+        "method": [{"name": name, "use": "GenAtt"} for name in METHODS],
+        "metric": [{"name": "Fidelity"}],
+        "published": [{"model": "digits", "method": "bad", "metric": "Fidelity", "value": 1.5}],
+    }
+    return bench_of(spec_of(tables))
+
+
+@pytest.fixture
+def table(bench: Bench) -> Table:
+    return table_of(bench, rows_of(bench.spec, bench, METHODS))
+
+
+def test_figures_are_those_of_the_statistics(bench: Bench, table: Table) -> None:
+    rows = rows_of(bench.spec, bench, METHODS)
+    scores = {name: [row.score for row in rows.values() if row.method == name and row.score] for name in METHODS}
+    cell = table.cells["digits", "Fidelity", "good"]
+    assert cell.summary == summarise(scores["good"])
+    assert table.cells["digits", "Fidelity", "bad"].p == compare(scores["as_good"], scores["bad"]).p
+    assert table.ratio["digits", "good"] == pytest.approx(3.0)
+
+
+def test_ranks_are_shared_where_there_is_no_difference(table: Table) -> None:
+    cells = {name: table.cells["digits", "Fidelity", name] for name in METHODS}
+    assert [cells[name].rank for name in METHODS] == [1, 1, 3, None]
+    assert cells["none"].summary is None and cells["none"].errors == 40
+    assert cells["bad"].difference == pytest.approx(cells["bad"].summary.mean - 1.5)  # type: ignore[union-attr]
+    assert cells["good"].difference is None
+
+
+def test_lower_is_better_where_the_metric_says_so(bench: Bench) -> None:
+    spec = spec_of(
+        {
+            **{key: getattr(bench.spec, key) for key in ("title", "batch_size")},
+            "data": {"use": "digits", "options": {"scenes": 20}},
+            "model": [{"name": "digits", "load": "demo:digits"}],
+            "method": [{"name": name, "use": "GenAtt"} for name in METHODS],
+            "metric": [{"name": "Fidelity", "options": {"score": "mif"}}],
+        }
+    )
+    lower = bench_of(spec)
+    table = table_of(lower, rows_of(spec, lower, METHODS))
+    assert table.higher == {"Fidelity": False}
+    assert table.cells["digits", "Fidelity", "bad"].rank == 1
+
+
+def test_forms(table: Table) -> None:
+    text = markdown(table)
+    assert "| none | failed (40) |" in text and "paper 1.5" in text and "(3)" in text
+    assert text.count("**") == 4, "two best ones in bold"
+    lines = list(csv.DictReader(io.StringIO(comma_separated(table))))
+    assert [line["method"] for line in lines] == list(METHODS)
+    assert float(lines[0]["mean"]) == table.cells["digits", "Fidelity", "good"].summary.mean  # type: ignore[union-attr]
+    assert lines[3]["mean"] == "" and lines[3]["errors"] == "40"
+    assert "\\begin{tabular}" in latex(table) and set(FORMS) == {".md", ".tex", ".csv"}
+    assert "as\\_good &" in latex(table)
