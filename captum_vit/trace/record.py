@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
 from captum_vit.models.spec import Transformer
@@ -16,7 +17,7 @@ from captum_vit.trace.attention import AttentionTap
 from captum_vit.trace.biases import BiasRelevance, BiasTap
 from captum_vit.trace.pooling import pooling_weights
 from captum_vit.trace.probe import ATTENTION, Probe, Want
-from captum_vit.trace.relevance import relevance_modes
+from captum_vit.trace.relevance import Relevance, refuse_half_precision
 from captum_vit.trace.rules import rule_modes
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.state import dtype_of
@@ -84,12 +85,16 @@ def record(
     Raises:
         TraceError: a block whose attention was not seen, or a gradient that did not arrive.
     """
+    if want.relevance:
+        refuse_half_precision(model)
     watch = Watch(model, transformer)
     probe = Probe(transformer, want, start)
     probe.attach(watch)
     bias_tap = BiasTap(lambda: probe.place)
     # The last mode sees a call first; what it writes out, those before it see.
-    modes = relevance_modes(model, len(inputs[0])) if want.relevance else rule_modes(want.rule)
+    modes: list[TorchFunctionMode] = rule_modes(want.rule)
+    if want.relevance:
+        modes = [Relevance(len(inputs[0]))]
     if want.biases:
         modes.append(bias_tap)
     if want.kinds & ATTENTION:

@@ -92,21 +92,21 @@ class Relevance(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
-        if torch.is_grad_enabled() and any(map(_is_stream, _tensors((args, tuple(kwargs.values()))))):
+        if torch.is_grad_enabled() and any(map(is_stream, _tensors((args, tuple(kwargs.values()))))):
             return self._propagated(func, args, kwargs)
         if func in AS_THEY_ARE or _in_place(func):
             return func(*args, **kwargs)
-        return (torch.Tensor.double if func is torch.Tensor.float else func)(*_wide(args), **_wide(kwargs))
+        return (torch.Tensor.double if func is torch.Tensor.float else func)(*wide(args), **wide(kwargs))
 
     def _propagated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call on tensors that depend on the tokens, under the rule for it."""
         if func in LINEAR:
             return _linear(func, args, kwargs)
         if func is torch.Tensor.__setitem__:
-            return func(args[0], *_wide(args[1:]))
+            return func(args[0], *wide(args[1:]))
         if _in_place(func) and func is not torch.Tensor.requires_grad_:
             return self._propagated_in_place(func, args, kwargs)
-        args, kwargs = _wide(args), _wide(kwargs)
+        args, kwargs = wide(args), wide(kwargs)
         if func in DEVIATIONS:
             return func(*args, **kwargs).detach()
         if func is torch.Tensor.float:
@@ -135,7 +135,7 @@ class Relevance(TorchFunctionMode):
 
     def _of_two(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sums, differences, products and quotients; a constant, or what is divided by, gets nothing."""
-        if sum(map(_is_stream, args)) < 2 or func in QUOTIENTS:
+        if sum(map(is_stream, args)) < 2 or func in QUOTIENTS:
             return _passed(func, args, kwargs)
         a, b = args
         a, b = torch.broadcast_tensors(a, b)
@@ -146,12 +146,8 @@ class Relevance(TorchFunctionMode):
         return Added.apply(a, b if func in SUMS else Passed.apply(b, lambda: -b), self.batch)
 
 
-def relevance_modes(model: nn.Module, batch: int) -> list[TorchFunctionMode]:
-    """The modes inside which a forward pass of a batch lets relevance back.
-
-    Raises:
-        ModelStateError: the model is of half precision, whose rounding is of the size of the sums divided by.
-    """
+def refuse_half_precision(model: nn.Module) -> None:
+    """Its rounding is of the size of the sums that are divided by."""
     narrow = {str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.element_size() < 4}
     if narrow:
         raise ModelStateError(
@@ -160,19 +156,18 @@ def relevance_modes(model: nn.Module, batch: int) -> list[TorchFunctionMode]:
             ", ".join(sorted(narrow)),
             "the model as it was before it was rounded, or model.float() for that of the rounded weights.",
         )
-    return [Relevance(batch)]
 
 
 def _linear(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The z+ rule; weights are made wider when they are needed, and not kept so."""
     given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-    x, w, bias = _wide(given.pop("input")), given.pop("weight"), given.pop("bias", None)
-    if _is_stream(w):
+    x, w, bias = wide(given.pop("input")), given.pop("weight"), given.pop("bias", None)
+    if is_stream(w):
         raise undefined(func)
     without_bias = lambda x, w: func(x, w, None, *args[3:], **given)  # noqa: E731
     return Redistributed.apply(
-        lambda x: func(x, _wide(w), _wide(bias), *args[3:], **given),
-        lambda x: positive(without_bias, x, _wide(w)),
+        lambda x: func(x, wide(w), wide(bias), *args[3:], **given),
+        lambda x: positive(without_bias, x, wide(w)),
         1.0,
         x,
     )
@@ -180,16 +175,16 @@ def _linear(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _matrix_product(f: Function, a: Tensor, b: Tensor) -> Any:
     """Of two streams, half to each; with a constant matrix as a linear layer."""
-    if _is_stream(a) and _is_stream(b):
+    if is_stream(a) and is_stream(b):
         return Redistributed.apply(f, f, 0.5, a, b)
-    if _is_stream(a):
+    if is_stream(a):
         return Redistributed.apply(lambda x: f(x, b), lambda x: positive(f, x, b), 1.0, a)
     return Redistributed.apply(lambda x: f(a, x), lambda x: positive(lambda x, w: f(w, x), x, a), 1.0, b)
 
 
 def _passed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A function of single entries of the first stream: it gets all of the relevance."""
-    x = next(filter(_is_stream, (*args, *kwargs.values())))
+    x = next(filter(is_stream, (*args, *kwargs.values())))
     with torch.no_grad():
         y = func(*args, **kwargs)
     return Passed.apply(x.expand_as(y), lambda: y)
@@ -200,20 +195,20 @@ def _undefined(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     result = func(*args, **kwargs)
     if isinstance(result, Tensor):
         return Undefined.apply(result, func) if result.requires_grad else result
-    if any(map(_is_stream, _tensors(result))):  # several results, such as values and indices
+    if any(map(is_stream, _tensors(result))):  # several results, such as values and indices
         raise undefined(func)
     return result
 
 
-def _wide(x: Any) -> Any:
+def wide(x: Any) -> Any:
     """Constants without a graph, and everything that is float32 in float64."""
     if isinstance(x, Tensor):
         x = x.detach() if isinstance(x, nn.Parameter) else x
         return x.double() if x.dtype == torch.float32 else x
     if isinstance(x, dict):
-        return {name: _wide(item) for name, item in x.items()}
+        return {name: wide(item) for name, item in x.items()}
     if type(x) in (tuple, list):
-        return type(x)(map(_wide, x))
+        return type(x)(map(wide, x))
     return torch.float64 if x is torch.float32 else x
 
 
@@ -225,7 +220,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _is_stream(x: Any) -> bool:
+def is_stream(x: Any) -> bool:
     """Whether it depends on the tokens."""
     return isinstance(x, Tensor) and x.requires_grad and not isinstance(x, nn.Parameter)
 

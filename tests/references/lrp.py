@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.references.forward import (
+    PREFIX,
     Block,
     BlockWeights,
     Linear,
@@ -25,6 +26,7 @@ from tests.references.forward import (
     Norm,
     Pass,
     Sample,
+    embed_vit,
     forward,
     gelu,
     readout,
@@ -45,6 +47,30 @@ class Relevance:
 def lrp(model: nn.Module, sample: Sample, target: int, start: int = 0) -> Tensor:  # (N,)
     """Relevance of the tokens at the input of block `start`, summed over channels."""
     return propagated(forward(model, sample), target)[start].x.sum(-1)
+
+
+def lrp_of_pixels(model: nn.Module, image: Tensor, target: int) -> Tensor:  # (H, W)
+    """Relevance of a ViT's pixels, summed over colours.
+
+    Tokens are sums of what stands in the image (or of CLS) and of a position. The embedding of a patch shares by
+    x W - l W^+ - h W^-, with l and h the least and the largest entry of the image.
+    """
+    positions = model.pos_embed[0].detach()
+    R_tokens, _ = added(embed_vit(model, image).detach() - positions, positions, lrp_of_channels(model, image, target))
+    conv, low, high = model.patch_embed.proj, image.min(), image.max()
+    weight, p, total = conv.weight.detach(), conv.kernel_size[0], torch.zeros_like(image)
+    rows = iter(R_tokens[PREFIX:])
+    for top in range(0, image.shape[1], p):
+        for left in range(0, image.shape[2], p):
+            patch, R = image[:, top : top + p, left : left + p], next(rows)
+            for j, w in enumerate(weight):
+                parts = patch * w - low * w.clamp(min=0) - high * w.clamp(max=0)
+                total[:, top : top + p, left : left + p] += parts * divided(R[j], parts.sum())
+    return total.sum(0)
+
+
+def lrp_of_channels(model: nn.Module, sample: Sample, target: int) -> Tensor:  # (N, D)
+    return propagated(forward(model, sample), target)[0].x
 
 
 def partial_lrp(model: nn.Module, sample: Sample, target: int, layer: int = -1) -> Tensor:  # (N,)

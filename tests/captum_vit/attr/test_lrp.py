@@ -78,6 +78,37 @@ def test_maps_equal_their_twins(name: str, kind: str) -> None:
         assert error.max() < tolerance
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_pixels_equal_their_twin(dtype: torch.dtype) -> None:
+    model, images = reference_vit().to(dtype), reference_images().to(dtype)
+    pairs = zip(images.double(), TARGETS, strict=True)
+    wanted = torch.stack([lrp.lrp_of_pixels(copy.deepcopy(model).double(), x, c) for x, c in pairs]).unsqueeze(1)
+    (found,) = cv.LRP(model).pixels((images,), TARGETS)
+    assert found.dtype == dtype and found.shape == (2, 1, 32, 32)
+    assert (found.double() - wanted).abs().max() < (FLOAT64 if dtype == torch.float64 else FLOAT32) * wanted.abs().max()
+
+
+@pytest.mark.parametrize("name", ["timm BEiT", "timm DINOv3", "HF BEiT"])
+def test_pixels_share_what_patches_have_where_no_table_of_positions_is_added(name: str) -> None:
+    case = double(name)
+    method = cv.LRP(case.forward_func)
+    pixels = method.pixels(case.inputs, case.target)
+    close(F.avg_pool2d(pixels, 8) * 64, explained(method, case))
+
+
+def test_words_have_no_pixels() -> None:
+    case = CASES["HF BERT"]()
+    with pytest.raises(cv.OptionError, match="image"):
+        cv.LRP(case.forward_func).pixels(case.inputs, case.target, case.additional_forward_args)
+
+
+def test_pixels_of_half_precision_and_without_a_target_are_refused() -> None:
+    with pytest.raises(cv.ModelStateError, match="float32"):
+        cv.LRP(reference_vit().bfloat16()).pixels(reference_images(), TARGETS)
+    with pytest.raises(cv.TargetError):
+        cv.LRP(reference_vit()).pixels(reference_images())
+
+
 # ---------------------------------------------------------------------------------------------------------- conserved
 
 # Relevance is lost where nothing adds to a sum positively. In a layer of 24 inputs that is rare; it is seen in the
