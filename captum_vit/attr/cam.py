@@ -32,7 +32,8 @@ class TokenCAM(TokenAttribution):
             module's output, None for the last block.
         device_ids: accepted as in Captum.
         rule: what the gradient is: ``"grad"`` the plain one; ``"frozen"`` with attention, norms and gates behind
-            the layer held constant; ``"libra"``, LibraGrad's balanced gradients.
+            the layer held constant; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with
+            attention and norms alone held constant.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
     """
 

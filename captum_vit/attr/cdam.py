@@ -42,7 +42,8 @@ class LayerCDAM(TokenAttribution):
             output, None for the last block.
         device_ids: accepted as in Captum.
         rule: ``"grad"``, the paper's, the plain gradient; ``"frozen"`` with attention, norms and gates behind the
-            layer held constant; ``"libra"``, LibraGrad's balanced gradients.
+            layer held constant; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with attention and
+            norms alone held constant.
         output: see :class:`TokenAttribution`; ``"channels"`` leaves the product unreduced, as TCAV needs.
 
     Source: Brocki et al., Class-Discriminative Attention Maps for Vision Transformers, equation 2.

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation, and what the papers make of it.
 
-The authors of the LXT package, which holds AttnLRP, state a patent claim on LRP. AttnLRP is left out here; the methods
-below are offered so that others can be compared with them. See docs/relevance-propagation.md.
+The authors of the LXT package, which holds AttnLRP, state a patent claim on LRP. AttnLRP is left out here; these
+methods are offered so that others can be compared with them. See docs/relevance-propagation.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LRP(TokenAttribution):
     no rule in the source. Theirs follow from those above: a product of two streams is shared in halves, a sum by its
     parts, and constants get nothing.
 
-    A patent claim on LRP is stated by others: see the file's first lines.
+    Others state a patent claim on LRP: see docs/relevance-propagation.md.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -115,7 +115,7 @@ class PartialLRP(TokenAttribution):
     forward pass of a float32 model on a CPU. Half precision is refused, and the rest of what is said of :class:`LRP`
     holds too.
 
-    A patent claim on LRP is stated by others: see the file's first lines.
+    Others state a patent claim on LRP: see docs/relevance-propagation.md.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -157,7 +157,7 @@ class TransAttr(TokenAttribution):
     Rows are not normalised, as in the source's code for images; its code for texts normalises them, and starts at
     the last block.
 
-    A patent claim on LRP is stated by others: see the file's first lines.
+    Others state a patent claim on LRP: see docs/relevance-propagation.md.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -205,7 +205,7 @@ class ConservativeLRP(TokenAttribution):
     Departs from the source in where it is read: the source explains the embedded words of texts; here that is the
     input of a block, the first by default, for images and texts alike.
 
-    A patent claim on LRP is stated by others: see the file's first lines.
+    Others state a patent claim on LRP: see docs/relevance-propagation.md.
 
     Args:
         forward_func: the model, or a target module around it.
