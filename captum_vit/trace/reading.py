@@ -105,9 +105,7 @@ class Reading:
                 'a block or a norm, or output="channels".',
             )
         layout = watch.layout(tokens.shape[1])
-        refuse_unread(
-            layout, read, "layer=None, which reads where the last block begins to attend, or an earlier one."
-        )
+        refuse_unread(layout, read, "layer=None, which reads where the last block begins to attend, or an earlier one.")
         return layout
 
     def _site(self) -> Site:
