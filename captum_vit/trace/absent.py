@@ -75,6 +75,8 @@ def words_absent(
     with ExitStack() as stack:
         for module in listening:
             stack.callback(module.register_forward_pre_hook(_masking(gone), with_kwargs=True).remove)
+        for block in transformer.blocks:
+            stack.callback(block.register_forward_pre_hook(_open_eyes, with_kwargs=True).remove)
         stack.enter_context(_around(transformer, mode))
         yield
 
@@ -107,6 +109,20 @@ def _masking(gone: Tensor) -> Any:
         return call.args, call.kwargs
 
     return hook
+
+
+def _open_eyes(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Where a mask of pairs, 1 for visible, blinds what it hides (DeBERTa), hidden words see what others see.
+
+    A head may read such a row, which would else be the mean of all values, padding among them.
+    """
+
+    def opened(x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[-1] != x.shape[-2] or not (x > 0).any():
+            return x
+        return torch.where((x > 0).any(-1, keepdim=True), x, x.amax(-2, keepdim=True))
+
+    return _mapped(opened, args), _mapped(opened, kwargs)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from captum_vit.trace.watch import Watch
 from captum_vit.trace.without import Without
 from tests.captum_vit.models.families import MORE
 from tests.contracts.fingerprint import fingerprint
-from tests.models import CASES, FURTHER, TIMM, Case, redrawn, timm_vit
+from tests.models import CASES, FURTHER, TEXTS, TIMM, Case, redrawn, timm_vit
 from tests.references.forward import Pass, embed, forward, read, run
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
@@ -119,6 +119,19 @@ def test_padding_is_absent_already():
             found = without(case, way)(torch.arange(3), gone | padding)
             wanted = without(case, way)(torch.arange(3), gone)
         assert (found - wanted).abs().max() < EXACT
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if "words" not in name])
+def test_without_the_row_that_the_head_reads_padding_is_still_nothing(name: str):
+    case = precise(name)
+    ids, mask = case.inputs[2:], case.additional_forward_args[0][2:]
+    gone = torch.zeros(1, 9, dtype=torch.bool)
+    gone[0, 0] = True
+    length = int(mask.sum())
+    with undisturbed(case.forward_func):
+        padded = Without(case.forward_func, (ids,), (mask,), "mask")(torch.arange(1), gone)
+        cut = Without(case.forward_func, (ids[:, :length],), (), "mask")(torch.arange(1), gone[:, :length])
+    assert (padded - cut).abs().max() < EXACT
 
 
 @pytest.mark.parametrize("name", ["timm ViT", "timm ViT mean", "HF BERT", "timm ViT prompted"])
