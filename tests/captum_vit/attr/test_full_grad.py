@@ -75,6 +75,25 @@ def test_only_rules_make_it_complete(rule: str, complete: bool):
         assert torch.allclose(total, logits(model), rtol=1e-9) == complete
 
 
+def test_from_the_last_block_both_are_one():
+    model = reference_vit()
+    last = len(model.blocks) - 1
+    close(explained(cv.FullGradPlus(model, last)), explained(cv.FullGrad(model, last)))
+
+
+def test_the_plain_gradient_is_complete_where_all_is_piecewise_linear():
+    """ReLU in place of GELU, attention that depends on no token, no norms: then nothing is left over."""
+    model = reference_vit()
+    for block in model.blocks:
+        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.ReLU()
+        with torch.no_grad():
+            block.attn.qkv.weight[: 2 * model.embed_dim] = 0  # queries and keys
+    model.norm = nn.Identity()
+    model.eval()
+    for start in range(3):
+        close(explained(cv.FullGrad(model, start, output="tokens")).sum(1), logits(model))
+
+
 HEADS: dict[str, Callable[[nn.Module], nn.Linear]] = {
     "timm ViT": lambda m: m.head,
     "timm ViT mean": lambda m: m.head,

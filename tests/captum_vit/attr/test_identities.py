@@ -9,6 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import captum_vit as cv
+from tests.references import attention_gradient
+from tests.references.forward import forward
 from tests.references.models import reference_images, reference_vit
 
 TARGETS = [1, 4]
@@ -52,6 +54,8 @@ def test_gradient_x_input_vanishes_before_the_last_norm_of_a_cls_model(images: T
         return product.sum(-1)[:, 1:].abs().max() / product.abs().max()
 
     assert at_last_input(reference_vit()) < 1e-5  # what the epsilon of the norm leaves
+    cdam = cv.LayerCDAM(reference_vit(), output="tokens").attribute(images, target=TARGETS)
+    assert cdam[:, 1:].abs().max() > 0.1 * cdam.abs().max()
     pooled = reference_vit()
     pooled.global_pool = "avg"
     assert at_last_input(pooled) > 1e-2
@@ -110,3 +114,49 @@ class Hiding(nn.Module):
         mask = torch.zeros(len(images), 1, n, n, dtype=images.dtype)
         mask[..., self.hidden] = -torch.inf
         return self.model(images, attn_mask=mask)
+
+
+# -- CDAM ------------------------------------------------------------------------------------------------------
+
+
+def test_all_cdams_agree_where_the_tail_is_linear(model: VisionTransformer, images: Tensor) -> None:
+    """Attention that depends on no token, no feed-forward, no norm behind: one gradient all along the way."""
+    last = model.blocks[-1]
+    with torch.no_grad():
+        last.attn.qkv.weight[: 2 * model.embed_dim] = 0  # queries and keys
+        last.mlp.fc2.weight.zero_()
+    model.norm = nn.Identity().eval()
+    wanted = cv.LayerCDAM(model).attribute(images, target=TARGETS)
+    close(cv.LayerIntegratedCDAM(model).attribute(images, target=TARGETS, n_steps=3), wanted)
+    close(cv.LayerCDAM(model, rule="frozen").attribute(images, target=TARGETS), wanted)
+
+
+def test_what_lies_before_the_last_norm_has_no_part_in_cdam(model: VisionTransformer, images: Tensor) -> None:
+    """The gradient ends at the tokens that attention reads, so a detached stream changes nothing."""
+    wanted = cv.LayerCDAM(model).attribute(images, target=TARGETS)
+    model.blocks[-1].register_forward_pre_hook(lambda module, args: (args[0].detach(), *args[1:]))
+    close(cv.LayerCDAM(model).attribute(images, target=TARGETS), wanted)
+    theirs = LayerGradientXActivation(model, model.blocks[-1].norm1).attribute(images, target=TARGETS)
+    close(wanted.flatten(1), theirs[:, 1:].sum(-1))
+
+
+# -- PLUS and GenAtt -------------------------------------------------------------------------------------------
+
+
+def test_plus_is_the_sum_over_single_starts(model: VisionTransformer, images: Tensor) -> None:
+    starts = [cv.DecompX(model, start).attribute(images, target=TARGETS) for start in range(3)]
+    close(cv.PLUS(cv.DecompX(model)).attribute(images, target=TARGETS), sum(starts))
+    for start in range(3):
+        alone = cv.PLUS(cv.DecompX(model), layers=[start]).attribute(images, target=TARGETS)
+        close(alone, starts[start])
+
+
+def test_rollout_of_halves_is_gen_att_made_small(model: VisionTransformer, images: Tensor) -> None:
+    """Mixing identity and evidence half and half changes no order: 2^-L times GenAtt."""
+    found = cv.GenAtt(model, output="tokens").attribute(images, target=TARGETS)
+    for row, image, c in zip(found, images, TARGETS, strict=True):
+        rolled = torch.eye(len(row), dtype=torch.float64)
+        evidence = attention_gradient.updates(forward(model, image), c)
+        for A_bar in evidence:
+            rolled = (0.5 * torch.eye(len(row)) + 0.5 * A_bar) @ rolled
+        close(rolled[0] * 2 ** len(evidence), row)

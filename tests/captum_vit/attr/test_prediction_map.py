@@ -122,3 +122,35 @@ def test_one_pass_and_no_graph(model: nn.Module, images: Tensor) -> None:
 def test_what_cannot_be_is_refused(model: nn.Module, images: Tensor, options: dict, error: type) -> None:
     with pytest.raises(error):
         cv.PredicAtt(model, **options).attribute(images, target=1)
+
+
+@pytest.mark.parametrize("method", [cv.PredictionMap, cv.PredicAtt])
+def test_without_positions_maps_move_with_the_patches(method: type, model: nn.Module, images: Tensor) -> None:
+    with torch.no_grad():
+        model.pos_embed[:, 1:] = 0
+    order = torch.randperm(16)
+    patches = images.unfold(2, 8, 8).unfold(3, 8, 8)  # shape: (2, 3, 4, 4, 8, 8)
+    moved = patches.flatten(2, 3)[:, :, order].unflatten(2, (4, 4)).transpose(3, 4).reshape_as(images)
+    wanted = method(model).attribute(images, target=TARGETS).flatten(1)[:, order]
+    close(method(model).attribute(moved, target=TARGETS).flatten(1), wanted)
+
+
+def test_only_the_dot_product_feels_the_scale_of_the_prediction_map(model: nn.Module, images: Tensor) -> None:
+    def attended(similarity: str) -> Tensor:
+        method = cv.PredicAtt(model, score="logit", similarity=similarity, prediction=False, **TOKENS)
+        return method.attribute(images, target=TARGETS)
+
+    before = {similarity: attended(similarity) for similarity in ("dot", "cosine")}
+    with torch.no_grad():
+        model.head.weight.mul_(9)
+        model.head.bias.mul_(9)
+    close(attended("cosine"), before["cosine"])
+    assert not torch.allclose(attended("dot"), before["dot"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", [cv.PredictionMap, cv.PredicAtt])
+def test_a_prediction_map_takes_one_pass_and_no_graph(method: type, model: nn.Module, images: Tensor) -> None:
+    graphs: list[bool] = []
+    model.blocks[0].attn.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
+    method(model).attribute(images, target=TARGETS)
+    assert graphs == [False]

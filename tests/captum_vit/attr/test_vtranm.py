@@ -1,13 +1,14 @@
-"""The variant of VTranM that goes by the name of TokenTM: what tells it apart, and what contradicts it."""
+"""VTranM: what must hold of it, and of the variant that goes by the name of TokenTM."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.errors import OptionError
+from tests.captum_vit.attr.test_identities import Hiding
 from tests.references.models import reference_images, reference_vit
 
 
@@ -54,3 +55,60 @@ def test_tokentm_is_another_map_than_the_papers() -> None:
     ours = cv.VTranM(model, score="logit").attribute(images, target=1)
     theirs = cv.VTranM(model, variant="tokentm").attribute(images, target=1)
     assert not torch.allclose(ours, theirs, rtol=1e-2)
+
+
+# -- what must hold of the paper's form, whatever the weights --------------------------------------------------
+
+
+def tokens_of(model: nn.Module, **options) -> Tensor:
+    return cv.VTranM(model, output="tokens", **options).attribute(reference_images(), target=1)
+
+
+def without_attention(model: nn.Module) -> nn.Module:
+    """No head writes anything: E~ = 0."""
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attn.proj.weight.zero_()
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::captum_vit.errors.ZeroMapWarning")
+def test_where_no_head_writes_no_patch_counts() -> None:
+    """U = I for attention; and feed-forward maps are diagonal, so they open no way between tokens."""
+    found = tokens_of(without_attention(reference_vit()))
+    assert (found[:, 1:] == 0).all() and (found[:, 0] > 0).all()
+
+
+def test_the_start_is_the_length_of_the_tokens() -> None:
+    """With every update the identity, what is left of a mean-pooled model is C0: lengths, by the pooling's weights."""
+    model, images = without_attention(reference_vit()), reference_images()
+    model.global_pool = "avg"
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mlp.fc2.weight.zero_()
+            block.mlp.fc2.bias.zero_()
+        x_0 = model._pos_embed(model.patch_embed(images))
+    torch.testing.assert_close(tokens_of(model)[:, 1:], x_0[:, 1:].norm(dim=-1) / 16, rtol=1e-10, atol=0)
+    plain = tokens_of(model, length=False, feed_forward=False)[:, 1:]
+    torch.testing.assert_close(plain, torch.full((2, 16), 1 / 16, dtype=torch.float64))
+
+
+def test_a_feed_forward_reaches_no_token_that_attention_does_not() -> None:
+    """A patch that nobody attends to in any block gets nothing, with feed-forward maps or without."""
+    model = Hiding(reference_vit(), hidden=[4, 9]).eval()
+    for feed_forward in (True, False):
+        found = tokens_of(model, feed_forward=feed_forward)
+        assert (found[:, [4, 9]] == 0).all() and (found[:, [3, 5]] > 0).all()
+    assert not torch.allclose(tokens_of(model), tokens_of(model, feed_forward=False), rtol=1e-2)
+
+
+def test_of_two_classes_a_probability_is_their_margin_scaled() -> None:
+    """The slope of p is p (1 - p) times that of the margin; one block's update is linear in it."""
+    model, images = reference_vit(), reference_images()
+    model.blocks, model.head = model.blocks[:1], nn.Linear(24, 2, dtype=torch.float64)
+    model.eval()
+    p = model(images).softmax(-1)[:, 1].detach()
+    margin = cv.VTranM(cv.Margin(model, 1, 0), output="tokens").attribute(images)
+    torch.testing.assert_close(
+        tokens_of(model, score="prob")[:, 1:], margin[:, 1:] * (p * (1 - p)).unsqueeze(1), rtol=1e-10, atol=1e-14
+    )
