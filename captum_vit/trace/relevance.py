@@ -12,7 +12,7 @@ relevance R of its result to its inputs x, by how much each of them contributes 
 - Means and sums over tokens: z is the sum.
 - Norms, softmax, and everything that acts on single entries (activations, multiples, shifts by a constant): the
   relevance passes as it is. A deviation that is written out counts as a constant.
-- What only moves entries moves their relevance.
+- What only moves entries, or picks some of them (the maximum), moves their relevance.
 
 So relevance is conserved, up to what arrives where z is zero. Anything else is refused once relevance arrives there.
 
@@ -63,7 +63,8 @@ SINGLE = ACTIVATIONS | GATES | SOFTMAX | _named(
 MOVES = _named(
     "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
     "movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
-    "to transpose type_as unbind unflatten unsqueeze view view_as where flip requires_grad_ double"
+    "to transpose type_as unbind unflatten unsqueeze view view_as where flip requires_grad_ double "
+    "amax amin max min maximum minimum sort topk"
 )  # fmt: skip
 AS_THEY_ARE = {F.embedding}  # a look-up need not make the whole table wider
 

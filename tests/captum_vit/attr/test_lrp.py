@@ -240,6 +240,7 @@ WHOLE: dict[str, Callable[[Tensor], Tensor]] = {
     "activation": lambda x: F.gelu(x) * 0.5 + 1,
     "multiple of a parameter": lambda x: x * nn.Parameter(torch.tensor([2.0, -1.0])),
     "softmax": lambda x: torch.softmax(x, -1),
+    "picks": lambda x: torch.cat([x.amax(-1, keepdim=True), x.min(-1, keepdim=True).values], -1),
     "moves": lambda x: torch.cat(x.flip(0).unsqueeze(0).chunk(2, -1), -1)[0],
     "in other precision": lambda x: (x * 1.0000001).float().to(torch.float32).double(),
 }
@@ -273,9 +274,8 @@ class Head(nn.Module):
 
 UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "cumsum": lambda x: x.cumsum(-1),
-    "max": lambda x: x.max(-1, keepdim=True).values + x,
+    "cummax": lambda x: x.cummax(-1).values + x,
     "cumsum_": lambda x: x.clone().cumsum_(-1),
-    "sort": lambda x: x.sort(-1)[0],
     "add": lambda x: torch.add(x, x, alpha=2),
 }
 
