@@ -63,7 +63,7 @@ def make_method(spec: MethodSpec) -> Method:
     """
     where, options = f"method {spec.name!r}", spec.options
     found = re.fullmatch(r"(PLUS|SkipPLUS)\((.+)\)", spec.method)
-    if found and spec.method not in cv.METHODS:
+    if found and (options or spec.method not in cv.METHODS):
         around, inner = SUMS[found[1]], _named(f"{where}, use", found[2], cv.METHODS)
         options = _accepted(f"{where}, options", options, _arguments(around))
         return Method(lambda model: around(inner(model), **options), {})

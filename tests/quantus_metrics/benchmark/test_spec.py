@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from captum_vit import METHODS, SkipPLUS
+from captum_vit.demo import demo_vit
 from captum_vit.errors import InputError, OptionError
 from quantus_metrics.benchmark.parts import make_data, make_method, make_metric
 from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, Spec, read_spec, spec_of, write_spec
@@ -85,6 +87,12 @@ def test_options_go_where_they_belong() -> None:
     assert smooth.options == {"n_samples": 3} and smooth.make.keywords == {"rule": "frozen"}  # type: ignore[attr-defined]
     metric = make_metric(MetricSpec("f", "Fidelity", {"remover": {"use": "Fill", "value": 1.0}}))
     assert metric.remover.value == 1.0 and metric.return_curves
+
+
+def test_a_sum_takes_its_options_though_it_is_a_method_of_its_own() -> None:
+    assert "SkipPLUS(DecompX)" in METHODS
+    late = make_method(MethodSpec("late", "SkipPLUS(DecompX)", {"start_layer": 4})).make(demo_vit(pretrained=False))
+    assert isinstance(late, SkipPLUS) and late.start_layer == 4
 
 
 def test_a_spec_is_frozen(tables: dict[str, Any]) -> None:
