@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import captum_vit as cv
 from captum_vit.trace.redistribution import Added
 from captum_vit.trace.relevance import Relevance
+from tests.captum_vit.models.families import MORE
 from tests.contracts.pairs import cast
 from tests.models import CASES, Case
 from tests.references import lrp
@@ -113,7 +114,13 @@ def test_pixels_of_half_precision_and_without_a_target_are_refused() -> None:
 
 # Relevance is lost where nothing adds to a sum positively. In a layer of 24 inputs that is rare; it is seen in the
 # products of 8 with a constant query, or with constant keys for positions.
-LEAKS = {"timm SigLIP": 1e-2, "HF DeBERTa-v2": 1e-2}
+LEAKS = {
+    "timm SigLIP": 1e-2,
+    "timm ViT attention pooling with CLS": 1e-2,
+    "timm ViT norm after heads": 1e-3,
+    "HF DeBERTa-v2": 1e-2,
+    "HF DeBERTa-v3": 1e-2,
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -124,6 +131,15 @@ def test_relevance_is_conserved_from_block_to_block(name: str) -> None:
     for start in range(depth):
         total = explained(cv.LRP(case.forward_func, start, **TOKENS), case).sum(1)
         assert (total - 1).abs().max() < LEAKS.get(name, 1e-6), f"block {start}"
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_relevance_is_conserved_in_further_families(name: str) -> None:
+    """Maxima, written-out norms, norms behind heads and branches, QuickGELU, packed gates, open_clip."""
+    case = MORE[name]()
+    case = cast(case._replace(forward_func=case.forward_func.double()), torch.float64)
+    total = explained(cv.LRP(case.forward_func, **TOKENS), case._replace(target=list(case.target))).sum(1)
+    assert (total - 1).abs().max() < LEAKS.get(name, 1e-6)
 
 
 @pytest.mark.parametrize("target", ["margin", "direction"])
