@@ -1,13 +1,25 @@
 """The embedded default: data with known answers, and small transformers trained on them.
 
 Digit scenes    digit_scenes, Scenes; demo_vit
+Captions        demo_clip, demo_clip_tokenizer
 Reviews         generated_reviews, Reviews; demo_bert, demo_bert_tokenizer
 
 Nothing is downloaded: the digits come with scikit-learn, the weights with this package. Each folder here
 holds one kind of data, its model, the script that trained it and the weights with their card.
 """
 
+from captum_vit.demo.captions import demo_clip, demo_clip_tokenizer
 from captum_vit.demo.digits import Scenes, demo_vit, digit_scenes
 from captum_vit.demo.reviews import Reviews, demo_bert, demo_bert_tokenizer, generated_reviews
 
-__all__ = ["Reviews", "Scenes", "demo_bert", "demo_bert_tokenizer", "demo_vit", "digit_scenes", "generated_reviews"]
+__all__ = [
+    "Reviews",
+    "Scenes",
+    "demo_bert",
+    "demo_bert_tokenizer",
+    "demo_clip",
+    "demo_clip_tokenizer",
+    "demo_vit",
+    "digit_scenes",
+    "generated_reviews",
+]
