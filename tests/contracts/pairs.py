@@ -26,6 +26,10 @@ SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 REFUSED = {(method, "timm EVA-02 CLIP") for method in READ_HEADS}
 
 
+# Where the sum over channels leaves so little of its terms, by the chance of these weights, that the rounding of the
+# model's own gradients shows: the terms are compared there, at the same tolerance.
+CANCELLING = {("TokenGradCAM", "HF BERT"), ("TokenLayerCAM", "HF DistilBERT")}
+
 # Methods that divide by sums near zero refuse half precision, whose rounding they would show.
 IN_FULL_PRECISION = {"LRP", "PartialLRP", "TransAttr"}
 
@@ -46,6 +50,13 @@ class Pair(NamedTuple):
     def on(self, forward_func: nn.Module | None = None) -> Attribution:
         """The method on this model, or on another in its place."""
         return cv.METHODS[self.method](self.case.forward_func if forward_func is None else forward_func)
+
+    def to_compare(self, forward_func: nn.Module | None = None) -> Attribution:
+        """The same, for comparisons up to rounding."""
+        method = self.on(forward_func)
+        if self in CANCELLING:
+            method.output = "channels"
+        return method
 
 
 def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:

@@ -7,7 +7,7 @@ from tests.contracts.pairs import Pair, draws, explain, rows
 
 
 def test_a_row_equals_the_run_on_it_alone(pair):
-    method, case = pair.on(), pair.case
+    method, case = pair.to_compare(), pair.case
     if draws(method):
         return
     together = explain(method, case)
@@ -16,7 +16,7 @@ def test_a_row_equals_the_run_on_it_alone(pair):
 
 
 def test_shuffled_batches_shuffle_maps(pair):
-    method, case = pair.on(), pair.case
+    method, case = pair.to_compare(), pair.case
     if draws(method):
         return
     order = torch.tensor([2, 0, 1])

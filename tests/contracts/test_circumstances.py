@@ -60,8 +60,8 @@ def test_double_precision(pair):
 def test_half_precision(pair):
     """Within rounding of the float32 map; inputs may be float32, as NoiseTunnel makes them."""
     with half_precision(pair.method):
-        found = explain(pair.on(copied(pair).bfloat16()), cast(pair.case, torch.bfloat16))
-        wanted = explain(pair.on(), pair.case)
+        found = explain(pair.to_compare(copied(pair).bfloat16()), cast(pair.case, torch.bfloat16))
+        wanted = explain(pair.to_compare(), pair.case)
         assert found.dtype == torch.float32
         for row, wanted_row in zip(found, wanted, strict=True):
             assert correlation(row, wanted_row) > BF16_CORRELATION

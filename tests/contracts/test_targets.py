@@ -38,10 +38,10 @@ def test_forms_of_one_target_agree(slice_pair, form):
 def test_a_target_for_each_sample(pair, form):
     if draws(pair.on()) or not knows_targets(pair):
         return
-    together = explain(pair.on(), pair.case, target=form(pair.case.target))
+    together = explain(pair.to_compare(), pair.case, target=form(pair.case.target))
     for i in range(3):
         alone = rows(pair.case, slice(i, i + 1))._replace(target=pair.case.target[i])
-        assert_close(together[i : i + 1], explain(pair.on(), alone), "other batch")
+        assert_close(together[i : i + 1], explain(pair.to_compare(), alone), "other batch")
 
 
 @pytest.mark.parametrize("kind", WRONG)
