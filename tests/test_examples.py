@@ -9,14 +9,30 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+WITH_OUT = [script for script in SCRIPTS if '"--out"' in script.read_text(encoding="utf-8")]
+
+
+def run(script: Path, folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+    """In an empty folder, so that it depends on no file beside it and leaves none there."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, script, *args], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=[script.stem for script in SCRIPTS])
 def test_an_example_runs(script: Path, tmp_path: Path):
-    """In an empty folder, so that it depends on no file beside it and leaves none there."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = run(script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    if script in WITH_OUT:
+        assert (tmp_path / f"{script.stem}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("script", WITH_OUT, ids=[script.stem for script in WITH_OUT])
+def test_a_picture_that_is_there_stays(script: Path, tmp_path: Path):
+    """And that is found out before the work."""
+    (tmp_path / "mine.png").write_text("mine")
+    done = run(script, tmp_path, "--out", "mine.png")
+    assert done.returncode != 0 and "mine.png" in done.stderr
+    assert (tmp_path / "mine.png").read_text() == "mine"
