@@ -9,8 +9,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import captum_vit as cv
-from tests.references import attention_gradient
-from tests.references.forward import forward
 from tests.references.models import reference_images, reference_vit
 
 TARGETS = [1, 4]
@@ -140,7 +138,7 @@ def test_what_lies_before_the_last_norm_has_no_part_in_cdam(model: VisionTransfo
     close(wanted.flatten(1), theirs[:, 1:].sum(-1))
 
 
-# -- PLUS and GenAtt -------------------------------------------------------------------------------------------
+# -- PLUS ------------------------------------------------------------------------------------------------------
 
 
 def test_plus_is_the_sum_over_single_starts(model: VisionTransformer, images: Tensor) -> None:
@@ -149,14 +147,3 @@ def test_plus_is_the_sum_over_single_starts(model: VisionTransformer, images: Te
     for start in range(3):
         alone = cv.PLUS(cv.DecompX(model), layers=[start]).attribute(images, target=TARGETS)
         close(alone, starts[start])
-
-
-def test_rollout_of_halves_is_gen_att_made_small(model: VisionTransformer, images: Tensor) -> None:
-    """Mixing identity and evidence half and half changes no order: 2^-L times GenAtt."""
-    found = cv.GenAtt(model, output="tokens").attribute(images, target=TARGETS)
-    for row, image, c in zip(found, images, TARGETS, strict=True):
-        rolled = torch.eye(len(row), dtype=torch.float64)
-        evidence = attention_gradient.updates(forward(model, image), c)
-        for A_bar in evidence:
-            rolled = (0.5 * torch.eye(len(row)) + 0.5 * A_bar) @ rolled
-        close(rolled[0] * 2 ** len(evidence), row)

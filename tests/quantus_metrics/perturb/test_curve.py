@@ -66,6 +66,16 @@ def test_few_patches_are_not_asked_twice(additive):
     assert found["mif"].scores.shape == (1, 21)
 
 
+def test_every_curve_begins_at_the_model_itself(timm_vit):
+    images, target = torch.randn(3, 3, 32, 32), torch.tensor([0, 4, 2])
+    found = curves(timm_vit, images, target, torch.randn(3, 4, 4), ("mif", "lif", "random"))
+    with torch.no_grad():
+        intact = timm_vit(images)[[0, 1, 2], target]
+    for curve in found.values():
+        torch.testing.assert_close(curve.scores[:, 0], intact)
+        assert torch.equal(curve.scores[:, -1], found["mif"].scores[:, -1])
+
+
 def test_three_orders_share_both_ends(additive):
     model, relevance = additive(torch.randn(1, 7, 7)), torch.randn(1, 7, 7)
     curves(model, torch.randn(1, 3, 28, 28), 0, relevance, ("mif", "lif", "random"))
