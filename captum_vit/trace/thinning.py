@@ -1,0 +1,170 @@
+"""The mode that follows one pass through its blocks and takes tokens out of it, or out of sight."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from captum_vit.errors import InputError
+from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
+from captum_vit.trace.site import first_tensor
+
+_SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+
+
+class Thinning(TorchFunctionMode):
+    """Follows one pass: takes tokens out where the blocks begin, hides keys inside, and tidies up behind them.
+
+    Args:
+        gone: (B, P) which places are absent.
+        stay: (B, P) which go through the blocks, or are left for the head; None: all.
+        drop: take the others out before the first block.
+        hide: no query sees what is gone.
+        shorten: the head is given the tokens that stay alone.
+    """
+
+    def __init__(self, gone: Tensor, stay: Tensor | None, *, drop: bool, hide: bool, shorten: bool) -> None:
+        super().__init__()
+        self.gone, self.stay, self.drop, self.hide, self.shorten = gone, stay, drop, hide, shorten
+        self.inside = False
+
+    def enter(
+        self,
+        x: Tensor,  # shape: (B, N, D)
+    ) -> Tensor | None:  # shape: (B, n, D)
+        """At the first block: who is here, who may go on, and who may be seen."""
+        self.n_tokens, self.prefix = x.shape[1], x.shape[1] - self.gone.shape[1]
+        if len(x) != len(self.gone) or self.prefix < 0:
+            raise InputError(
+                f"Absent tokens of shape (B, P), for a batch of {len(x)} with at most {x.shape[1]} places each.",
+                f"shape {tuple(self.gone.shape)}",
+                "one place for each patch of the model's grid, or for each word.",
+            )
+        gone = F.pad(self.gone, (self.prefix, 0))
+        stay = torch.ones_like(gone) if self.stay is None else F.pad(self.stay, (self.prefix, 0), value=True)
+        self.index = _places(stay)  # shape: (B, n)
+        if not self.index.shape[1]:
+            raise InputError("At least one token left.", "every patch gone, in a model without other tokens")
+        if self.drop:
+            x, gone = _taken(x, self.index, 1), gone.gather(1, self.index)
+        self.visible = ~gone[:, None, None] if self.hide else None  # shape: (B, 1, 1, n)
+        self.inside = True
+        return x if self.drop else None
+
+    def leave(
+        self,
+        x: Tensor,  # shape: (B, n, D)
+    ) -> Tensor | None:
+        """After the last block: what the head is given."""
+        self.inside = False
+        if self.shorten:
+            return None if self.drop else _taken(x, self.index, 1)
+        if not self.drop:
+            return None
+        places = self.index.unsqueeze(-1).expand_as(x)
+        return x.new_zeros(len(x), self.n_tokens, x.shape[-1]).scatter(1, places, x)
+
+    def thin_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Positions and masks that come to a block beside the tokens lose the same places."""
+        tokens = first_tensor((args, kwargs))
+        thinned = lambda x: x if x is tokens else self._thinned(x)  # noqa: E731
+        return mapped(thinned, args), mapped(thinned, kwargs)
+
+    def _thinned(self, x: Tensor) -> Tensor:
+        """What runs over tokens: a mask (B, N), one of pairs, or what rotates tokens, with or without the prefix."""
+        if x.dim() not in (2, 3, 4) or x.shape == (self.n_tokens, self.n_tokens):
+            return x  # of a mask of pairs for all rows alike the attention makes one for each
+        if x.dim() == 2 and x.shape[1] == self.n_tokens and len(x) in (1, len(self.gone)):
+            return _taken(x, self.index, 1)
+        return self._at_places(x)
+
+    def _at_places(
+        self,
+        x: Tensor,  # shape: (B or 1, H or 1, rows, columns), or without the first one or two; or (1, rows, columns)
+    ) -> Tensor:
+        """Along the last two dimensions, where they run over tokens."""
+        rows, columns = x.shape[-2:]
+        found = x if x.dim() == 4 or (x.dim() == 3 and len(x) == 1) else x[(None,) * (4 - x.dim())]
+        if columns == self.n_tokens and rows in (1, columns):
+            found = _taken(found, self.index, -1)
+        if rows == self.n_tokens:
+            found = _taken(found, self.index, -2)
+        elif rows == self.n_tokens - self.prefix:
+            found = _taken(found, self.index[:, self.prefix :] - self.prefix, -2)
+        return found if found.shape[-2:] != x.shape[-2:] else x
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.inside:
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unpacked_multi_head(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return func(**self._attending(**dict(zip(_SDPA, args, strict=False)), **kwargs))
+        if func in SOFTMAX and self.visible is not None and args[0].shape[-2:] == (self.visible.shape[-1],) * 2:
+            args = (self._hidden(args[0]), *args[1:])
+        return func(*args, **kwargs)
+
+    def _attending(self, **call: Any) -> dict[str, Any]:
+        """The arguments of an attention, with the mask that it should have."""
+        query, mask = call["query"], call.get("attn_mask")
+        if mask is not None and self.drop and mask.shape[-1] == self.n_tokens:
+            mask = self._at_places(mask)
+        if self.visible is not None and call["key"].shape[-2] == self.visible.shape[-1]:
+            if call.get("is_causal"):
+                mask = torch.ones_like(self.visible[0, 0]).expand(query.shape[-2], -1).tril()
+            call["is_causal"], mask = False, self._merged(mask)
+        return call | {"attn_mask": mask}
+
+    def _merged(self, mask: Tensor | None) -> Tensor | None:
+        """A mask that hides what is gone too. A query left without any key is itself gone, and sees all."""
+        if mask is None or self.visible is None:
+            return self.visible
+        if mask.dtype == torch.bool:
+            merged = mask & self.visible
+            return merged | ~merged.any(-1, keepdim=True)
+        merged = torch.where(self.visible, mask, -math.inf)
+        return merged.masked_fill(merged.isneginf().all(-1, keepdim=True), 0)
+
+    def _hidden(
+        self,
+        scores: Tensor,  # shape: (B, H, n, n) or (B * H, n, n)
+    ) -> Tensor:
+        """The scores of an attention that is written out."""
+        heads = scores.view(len(self.gone), -1, *scores.shape[-2:])
+        merged = self._merged(heads)
+        return scores if merged is None else merged.view_as(scores)
+
+
+def _places(
+    stay: Tensor,  # shape: (B, N)
+) -> Tensor:  # shape: (B, n), increasing
+    """Where those that stay are; shorter rows are filled up with others, to the length of the longest."""
+    longest = int(stay.sum(1).max())
+    return stay.int().argsort(dim=1, descending=True, stable=True)[:, :longest].sort(1).values
+
+
+def _taken(
+    x: Tensor,  # batch first, or 1
+    index: Tensor,  # shape: (B, n)
+    dim: int,
+) -> Tensor:
+    """Of each row of a batch its own entries along a dimension."""
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = index.shape
+    return torch.take_along_dim(x, index.view(shape), dim)
+
+
+def mapped(change: Any, tree: Any) -> Any:
+    """Every tensor in nested tuples, lists and dicts, changed."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if type(tree) is dict:
+        return {key: mapped(change, value) for key, value in tree.items()}
+    return type(tree)(mapped(change, item) for item in tree) if type(tree) in (tuple, list) else tree
