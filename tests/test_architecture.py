@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
     ("quantus_metrics.metrics", "quantus_metrics.option_sweep"),
     ("quantus_metrics",),  # the table of contents
+    ("quantus_metrics.benchmark.data",),
     ("quantus_metrics.benchmark", "quantus_metrics.demo"),
     ("quantus_metrics.commands",),
     ("examples",),
@@ -40,8 +41,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS: dict[str, tuple[str, ...]] = {
     "transformers": ("captum_vit.models", "captum_vit.demo"),
     "open_clip": ("captum_vit.models",),
-    "timm": ("captum_vit.models", "captum_vit.demo"),
-    "torchvision": ("captum_vit.models", "captum_vit.demo"),
+    "timm": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark.data"),
+    "torchvision": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark.data"),
     "PIL": ("captum_vit.explain", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "matplotlib": ("captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "quantus": ("quantus_metrics",),

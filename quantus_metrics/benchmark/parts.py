@@ -75,14 +75,16 @@ def make_method(spec: MethodSpec) -> Method:
 
 
 def make_metric(spec: MetricSpec) -> Metric:
-    """The metric. In its options a table with a ``use`` is a remover: ``remover = {use = "Fill", value = 0}``."""
+    """The metric. In its options a table with a ``use`` is made too: ``remover = {use = "Fill", value = 0}``, and a
+    ``metric`` within a metric.
+    """
     key = f"metric {spec.name!r}, use"
     if spec.metric.startswith("quantus."):
         kind = _named(key, spec.metric, {f"quantus.{name}": getattr(quantus, name) for name in _quantus_names()})
     else:
         kind = _named(key, spec.metric, {metric.__name__: metric for metric in METRICS})
     options = _accepted(f"metric {spec.name!r}, options", spec.options, _arguments(kind))
-    options = {name: _remover(spec.name, value) for name, value in options.items()}
+    options = {name: _part(spec.name, name, value) for name, value in options.items()}
     if "return_curves" in _arguments(kind):
         options = {"return_curves": True, **options}
     return kind(**options)
@@ -92,9 +94,13 @@ def _quantus_names() -> list[str]:
     return [name for name, kind in vars(quantus).items() if inspect.isclass(kind) and issubclass(kind, Metric)]
 
 
-def _remover(metric: str, value: Any) -> Any:
+def _part(metric: str, option: str, value: Any) -> Any:
+    """What a table in a metric's options stands for: a metric, or a remover; any other value is itself."""
     if not (isinstance(value, dict) and "use" in value):
         return value
+    if option == "metric":
+        rest = {name: each for name, each in value.items() if name != "use"}
+        return make_metric(MetricSpec(f"{metric}, metric", value["use"], rest))
     known = {name: getattr(perturb, name) for name in perturb.__all__ if inspect.isclass(getattr(perturb, name))}
     known = {name: kind for name, kind in known.items() if issubclass(kind, perturb.Remover)}
     kind = _named(f"metric {metric!r}, remover", value["use"], known)

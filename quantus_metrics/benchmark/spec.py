@@ -73,13 +73,12 @@ class MetricSpec:
 
 @dataclass(frozen=True, config=STRICT)
 class Published:
-    """A number that the paper printed; ``column`` where the metric has several."""
+    """A number that the paper printed."""
 
     model: str
     method: str
     metric: str
     value: float
-    column: str = "score"
 
 
 @dataclass(frozen=True, config=STRICT)

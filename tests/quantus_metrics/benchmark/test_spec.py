@@ -95,6 +95,14 @@ def test_a_sum_takes_its_options_though_it_is_a_method_of_its_own() -> None:
     assert isinstance(late, SkipPLUS) and late.start_layer == 4
 
 
+def test_a_metric_may_stand_in_a_metric() -> None:
+    inner = {"use": "BoxSensitivity", "n_boxes": 7}
+    metric = make_metric(MetricSpec("d", "ClassDiscrimination", {"metric": inner}))
+    assert type(metric.metric).__name__ == "BoxSensitivity" and metric.metric.n_boxes == 7
+    with pytest.raises(OptionError, match="'n_boxe'"):
+        make_metric(MetricSpec("d", "ClassDiscrimination", {"metric": {"use": "BoxSensitivity", "n_boxe": 7}}))
+
+
 def test_a_spec_is_frozen(tables: dict[str, Any]) -> None:
     with pytest.raises(AttributeError):
         spec_of(tables).seed = 3  # type: ignore[misc]
