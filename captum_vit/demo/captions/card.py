@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from captum_vit.demo.digits.evaluation import Effect
 
 CARD = """\
-# {name}
+# The demo CLIP
 
 A transformers CLIP for digit scenes and captions of them. `captum_vit.demo.demo_clip()` loads it, and
 `demo_clip_tokenizer()` its tokenizer. It exists to be explained: its images come with masks of what is where. It is of
@@ -57,14 +57,15 @@ its blocks, which the classifier lacks; everything else maps one to one. Both to
 {training_scans:,} for training and {held_out} held out, stratified by class
 (`captum_vit.demo.digits.scenes.digit_split`). Training scenes hold one to three digits and are drawn anew at every
 step: {seen:,} in all, after those that the classifier saw. The caption of a scene names one, several or all of its
-digits, in any order, a quarter of the time without articles, in one of {n_templates} templates: {templates}.
+digits, in any order, a quarter of the time without articles, in one of {n_templates} templates:
+{templates}.
 A word that no caption has (`<unk>`) keeps the weights that it began with.
 
 **Loss.** Of each scene and each caption of a batch, whether the caption is true of the scene: the sigmoid loss of
 SigLIP, in which a caption is true wherever the scene shows all the digits that it names, whichever scene it was drawn
 for. Its threshold is not a part of CLIP and is left behind. Nothing else is supervised: no masks, no patches.
-The recipe was settled by retrieval and by the effect above on training scans. No map had a part in that; but the
-classifier that it starts from was chosen with a look at maps, as its card says.
+The recipe is that of the classifier's second phase. Retrieval and the effect above were watched on training scans;
+no map had a part in it. But the classifier that it starts from was chosen with a look at maps, as its card says.
 
 **Recipe.** Muon for the matrices of the blocks (peak rate {lr}, weight decay {decay}), AdamW for the rest
 ({lr_rest}), a short warm-up, cosine to zero; batch {batch}, {steps:,} steps, seed {seed}; running average of the
@@ -81,7 +82,6 @@ def card(model: CLIPModel, args: argparse.Namespace, found: Retrieval, effect: E
     vision, text = model.config.vision_config, model.config.text_config
     return CARD.format(
         **vars(args) | effect._asdict() | found._asdict(),
-        name=args.out.stem,
         command=command,
         blocks=vision.num_hidden_layers,
         width=vision.hidden_size,
