@@ -9,8 +9,10 @@ from .metrics import (
     BoxSensitivity,
     ClassDiscrimination,
     Compactness,
+    Deletion,
     Fidelity,
     GridPointing,
+    Insertion,
     LogOdds,
     PerturbationAccuracy,
     Segmentation,
@@ -26,6 +28,8 @@ __all__ = [
     "Fidelity", "BoxSensitivity", "ClassDiscrimination", "Compactness",
     # of the papers of Prediction Maps and VTranM
     "PerturbationAccuracy", "AOPC", "LogOdds", "Segmentation",
+    # of the SkipPLUS paper
+    "Deletion", "Insertion",
     # the pointing game on mosaics
     "GridPointing", "mosaics",
     # what a mean is worth

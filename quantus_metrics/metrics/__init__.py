@@ -7,6 +7,7 @@ from .box_sensitivity import BoxSensitivity
 from .class_discrimination import ClassDiscrimination
 from .compactness import Compactness
 from .curves import CurveMetric
+from .deletion import Deletion, Insertion
 from .fidelity import Fidelity
 from .grid_pointing import GridPointing
 from .log_odds import LogOdds
@@ -17,6 +18,7 @@ from .segmentation import Segmentation
 __all__ = [
     "Fidelity", "BoxSensitivity", "ClassDiscrimination", "Compactness",
     "PerturbationAccuracy", "AOPC", "LogOdds",
+    "Deletion", "Insertion",
     "Segmentation", "GridPointing",
     "TokenMetric", "CurveMetric", "Batch",
     "METRICS", "register", "unregister",

@@ -37,7 +37,7 @@ class CurveMetric(TokenMetric):
 
     orders: tuple[str, ...] = ("mif",)
     default_remover: ClassVar[type[Remover]] = Black
-    reading: ClassVar[str] = "score of the target"
+    reading: str = "score of the target"
     """What `_readout` reads, in words."""
 
     def __init__(
@@ -63,7 +63,7 @@ class CurveMetric(TokenMetric):
     ) -> Tensor:  # shape: (B,)
         """From the curve of each order to the score."""
 
-    _wants_intact: ClassVar[bool] = False
+    _wants_intact: bool = False
 
     def _readout(
         self,

@@ -9,6 +9,7 @@ from .base import TokenMetric
 from .box_sensitivity import BoxSensitivity
 from .class_discrimination import ClassDiscrimination
 from .compactness import Compactness
+from .deletion import Deletion, Insertion
 from .fidelity import Fidelity
 from .grid_pointing import GridPointing
 from .log_odds import LogOdds
@@ -23,6 +24,8 @@ METRICS: tuple[type[TokenMetric], ...] = (
     PerturbationAccuracy,
     AOPC,
     LogOdds,
+    Deletion,
+    Insertion,
     Segmentation,
     GridPointing,
 )

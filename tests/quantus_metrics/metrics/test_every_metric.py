@@ -19,6 +19,8 @@ from quantus_metrics.metrics import METRICS
 
 FEW = {
     "Box Sensitivity": {"sizes": (1, 2), "n_boxes": 10, "patch_size": 8},
+    "Deletion": {"patch_size": 8},
+    "Insertion": {"score": "aopc", "patch_size": 8},
     "Class Discrimination": {"metric": qm.Fidelity(patch_size=8, fractions=(0, 0.5, 1))},
 }
 SMALL = [lambda kind=kind, **more: kind(**FEW.get(kind.name, {}), **more) for kind in METRICS]

@@ -25,7 +25,9 @@ def test_importing_registers_and_it_can_be_undone():
     importlib.reload(qm)
     assert names() == full
     for category, ours in {
-        "Faithfulness": ["Fidelity", "Box Sensitivity", "Perturbation Accuracy", "AOPC", "Log Odds"],
+        "Faithfulness": [
+            *("Fidelity", "Box Sensitivity", "Perturbation Accuracy", "AOPC", "Log Odds", "Deletion", "Insertion"),
+        ],
         "Randomisation": ["Class Discrimination"],
         "Complexity": ["Compactness"],
         "Localisation": ["Segmentation", "Grid Pointing"],
