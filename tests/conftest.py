@@ -15,7 +15,7 @@ LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="also run the tests marked `full`, as .ci/run does")
+    parser.addoption("--full", action="store_true", help="also run the tests marked `full`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
