@@ -22,6 +22,7 @@ from .metrics import (
 from .mosaic import mosaics
 from .option_sweep import OptionSweep, sweep_option
 from .statistics import Comparison, Summary, compare, summarise
+from .texts import TextModel, text_curves, wrap_text
 
 __all__ = [
     # metrics of the CDAM paper
@@ -38,6 +39,8 @@ __all__ = [
     "sweep_option", "OptionSweep",
     # the door to Quantus
     "explain_func", "wrap",
+    # texts
+    "wrap_text", "TextModel", "text_curves",
     "register", "unregister",
 ]  # fmt: skip
 

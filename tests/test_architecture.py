@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.__main__",),
     ("quantus_metrics.explain",),
     ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
+    ("quantus_metrics.texts",),
     ("quantus_metrics.metrics", "quantus_metrics.option_sweep"),
     ("quantus_metrics",),  # the table of contents
     ("quantus_metrics.benchmark.data",),

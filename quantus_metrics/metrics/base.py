@@ -132,9 +132,11 @@ class TokenMetric(Metric):
 
         Args:
             model: in evaluation mode; a Hugging Face model too, wrapped or not.
-            x_batch: (N, C, H, W), or (N, H, W, C) if `channel_first` is False (None: seen from the shape).
+            x_batch: (N, C, H, W), or (N, H, W, C) if `channel_first` is False (None: seen from the shape). Or token
+                ids (N, T) for metrics of curves, with a model of `wrap_text`.
             y_batch: (N,) the classes that the maps explain.
             a_batch: (N, 1, h, w) or (N, h, w), of pixels or patches; (N, C, H, W) is summed over channels.
+                (N, T) for texts.
                 None asks `explain_func`, batch by batch.
             s_batch: (N, 1, H, W) masks, for the metrics that read them.
             explain_func: as `quantus_metrics.explain_func` makes it.
@@ -158,6 +160,7 @@ class TokenMetric(Metric):
         self.kept, self.scores, self.evaluation_scores = {}, [], []
         x_batch = channels_first(np.asarray(x_batch), channel_first)
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
+        self._check_kind(samples)
         softmax = self.softmax and not gives_raw_scores(model) if softmax is None else softmax
         answer = Answers(model, softmax, model_predict_kwargs)
         check_classes(y_batch, n_outputs(model))
@@ -196,6 +199,7 @@ class TokenMetric(Metric):
         """Quantus's hook for one batch: the scores of these samples, nothing kept."""
         model = model if isinstance(model, nn.Module) else model.get_model()
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
+        self._check_kind(samples)
         check_classes(y_batch, n_outputs(model))
         self._check(samples, model, None)
         answer = Answers(model, self.softmax and not gives_raw_scores(model))
@@ -221,6 +225,10 @@ class TokenMetric(Metric):
         """Say what the score tells and which way is better."""
         meaning = (inspect.getdoc(type(self)) or self.name).split("\n\n")[0]
         print(f"{self.name}: {meaning} {self.score_direction.value.capitalize()} is better.")
+
+    def _check_kind(self, samples: Samples) -> None:
+        if samples.texts and DataType.TEXT not in self.data_applicability:
+            raise InputError(f"Images (N, C, H, W): {self.name} reads no texts.", f"x_batch of {samples.x_batch.shape}")
 
     def _batches(self, n: int, batch_size: int) -> Iterator[slice]:
         if batch_size < 1:

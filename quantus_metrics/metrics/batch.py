@@ -46,9 +46,9 @@ class Batch:
     Args:
         model: answers images (n, C, H, W) with float scores (n, n_classes): logits, or probabilities if the
             caller asked for a softmax. The transformer is inside.
-        inputs: (B, C, H, W).
+        inputs: (B, C, H, W); or token ids (B, T), for metrics that take texts.
         target: (B,).
-        relevance: (B, 1, h, w), channels summed; pixels, or patches.
+        relevance: (B, 1, h, w), channels summed; pixels, or patches. (B, T) of words.
         explain: makes maps like `relevance` of other classes, (B,) to (B, 1, h, w), by the caller's explain
             function.
         masks: (B, 1, H, W), the caller's `s_batch`, if any.
@@ -76,9 +76,9 @@ class Samples:
         TargetError: classes that are no whole numbers from 0.
     """
 
-    x_batch: np.ndarray  # shape: (N, C, H, W)
+    x_batch: np.ndarray  # shape: (N, C, H, W), or (N, T) token ids
     y_batch: np.ndarray  # shape: (N,)
-    a_batch: np.ndarray | None = None  # shape: (N, h, w) or (N, C, h, w)
+    a_batch: np.ndarray | None = None  # shape: (N, h, w) or (N, C, h, w); (N, T)
     s_batch: np.ndarray | None = None  # shape: (N, 1, H, W)
     custom_batch: Any = None
 
@@ -101,13 +101,20 @@ class Samples:
         columns: dict[str, Any] = {k: v if v is None else v[rows] for k, v in self._columns().items()}
         return Samples(**columns)
 
-    def maps(self) -> np.ndarray:  # shape: (N, 1, h, w)
+    def maps(self) -> np.ndarray:  # shape: (N, 1, h, w), or (N, T) of words
         """The relevance, channels summed."""
-        return one_channel(self.a_batch)
+        return self._words() if self.texts else one_channel(self.a_batch)
 
-    def inputs(self, model: nn.Module) -> Tensor:  # shape: (N, C, H, W)
-        """The images, where the model is."""
+    @property
+    def texts(self) -> bool:
+        """Whether the inputs are token ids (N, T)."""
+        return self.x_batch.ndim == 2 and self.x_batch.dtype.kind in "iu"
+
+    def inputs(self, model: nn.Module) -> Tensor:  # shape: (N, C, H, W), or (N, T)
+        """The images, or token ids, where the model is."""
         inputs = to_tensor(self.x_batch, placement(model)[0])
+        if self.texts:
+            return inputs.long()
         return inputs if inputs.is_floating_point() else inputs.float()
 
     def tensors(
@@ -128,6 +135,12 @@ class Samples:
             custom=self.custom_batch,
             explain=lambda classes: to_tensor(explain(classes.cpu().numpy()), device),
         )
+
+    def _words(self) -> np.ndarray:  # shape: (N, T)
+        maps = np.asarray(self.a_batch)
+        if maps.shape != self.x_batch.shape:
+            raise InputError(f"Relevance of each token, {self.x_batch.shape}.", f"maps of shape {maps.shape}")
+        return maps
 
     def _columns(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -10,17 +10,32 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from quantus.helpers.enums import DataType
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
-from quantus_metrics.perturb import FRACTIONS, Black, Curve, Remover, curves, ranking_map, target_score
+from quantus_metrics.perturb import (
+    FRACTIONS,
+    Black,
+    Curve,
+    DropTokens,
+    Remover,
+    curves,
+    ranking_map,
+    ranking_words,
+    target_score,
+)
+from quantus_metrics.texts import text_model
 
 from .base import TokenMetric
 from .batch import Batch, Samples
 
 
 class CurveMetric(TokenMetric):
-    """A metric that watches a prediction while parts of the image go away in the order of a map.
+    """A metric that watches a prediction while parts of the image, or of the text, go away in the order of a map.
+
+    Of texts, ``x_batch`` is the array of token ids and the model one of `quantus_metrics.wrap_text`: neither padding
+    nor the special tokens that it knows are ever chosen, and fractions are of the words that may leave.
 
     An author owes `_score`.
 
@@ -28,13 +43,15 @@ class CurveMetric(TokenMetric):
         patch_size: rank and remove whole patches, of this many pixels; for pixel maps, as Quantus has them.
             None ranks pixels. Give the model's patch size for maps of patches that were enlarged to pixels: no
             patch is then half removed.
-        remover: how parts go away; None is the metric's own choice, `default_remover`.
+        remover: how parts go away; None is the metric's own choice: `default_remover` for images, `DropTokens` for
+            texts. ``ReplaceTokens(tokenizer.mask_token_id)`` puts the mask token in place of words.
         fractions: how much is gone at each step, from 0 to 1.
         internal_batch_size: images per forward pass.
         return_curves: keep the curves of the last call, as `curves`, which `plot` draws.
         **kwargs: Quantus's own; see `TokenMetric`.
     """
 
+    data_applicability: ClassVar[set[DataType]] = {DataType.IMAGE, DataType.TEXT}
     orders: tuple[str, ...] = ("mif",)
     default_remover: ClassVar[type[Remover]] = Black
     reading: str = "score of the target"
@@ -52,6 +69,7 @@ class CurveMetric(TokenMetric):
     ) -> None:
         super().__init__(**kwargs)
         self.patch_size, self.remover = patch_size, remover or self.default_remover()
+        self._remover_of_texts = remover or DropTokens()
         self.fractions, self.internal_batch_size = tuple(fractions), internal_batch_size
         self.return_curves = return_curves
 
@@ -74,12 +92,24 @@ class CurveMetric(TokenMetric):
 
     def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
         """All maps can be ranked, and what stands in for the parts that go is known."""
+        if samples.texts:
+            self._check_texts(samples, model)
+            return
         if isinstance(self.remover, Black):
             self.remover.fill(model)
         if samples.a_batch is not None:
             ranking_map(torch.from_numpy(self._maps(samples)), samples.x_batch.shape[-2:], self.patch_size)
 
+    def _check_texts(self, samples: Samples, model: nn.Module) -> None:
+        removable = text_model(model).removable(torch.from_numpy(samples.x_batch))
+        if not removable.any(1).all():
+            alone = (~removable.any(1)).nonzero().flatten().tolist()
+            raise InputError("A word that may leave in each text.", f"none in text(s) {alone[:10]} of {len(samples)}")
+        if samples.a_batch is not None:
+            ranking_words(torch.from_numpy(self._maps(samples)), samples.x_batch.shape)
+
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
+        texts = batch.inputs.dim() == 2
         extra = self._wants_intact and self.fractions[0] > 0
         found = curves(
             batch.model,
@@ -87,11 +117,12 @@ class CurveMetric(TokenMetric):
             batch.target,
             batch.relevance,
             orders=self.orders,
-            remover=self.remover,
+            remover=self._remover_of_texts if texts else self.remover,
             fractions=(0.0, *self.fractions) if extra else self.fractions,
             patch_size=self.patch_size,
             internal_batch_size=self.internal_batch_size,
             readout=self._readout,
+            among=text_model(batch.model).removable(batch.inputs) if texts else None,
         )
         intact = next(iter(found.values())).scores[:, 0]
         if extra:
@@ -137,6 +168,6 @@ def plot_curves(found: Mapping[str, Curve], ax: Axes | None = None, reading: str
     if {"mif", "lif"} <= found.keys():
         low, high = found["mif"].scores.mean(0), found["lif"].scores.mean(0)
         ax.fill_between(100 * found["mif"].fractions, low, high, alpha=0.15, label="LIF less MIF")
-    ax.set(xlabel="% of the image gone", ylabel=reading, xlim=(0, 100))
+    ax.set(xlabel="% gone", ylabel=reading, xlim=(0, 100))
     ax.legend()
     return ax
