@@ -2,7 +2,8 @@
 
 Captum knows no tokens: its ``LayerGradCam`` takes the second dimension for the channels, so it is given a layer at
 which tokens stand where pixels do. Its ``FeatureAblation`` puts something else in the place of a patch; ours takes the
-patch away. For a text the two meet in the mask: a word whose mask is zero is not there.
+patch away. For a text the two meet in the mask: a word whose mask is zero is not there. What ``test_identities.py`` and
+``test_input_gradient.py`` hold to Captum's is not repeated.
 """
 
 from __future__ import annotations
@@ -13,12 +14,9 @@ import pytest
 import torch
 from captum.attr import (
     FeatureAblation,
-    InputXGradient,
-    IntegratedGradients,
     LayerGradCam,
     LayerGradientXActivation,
     LayerIntegratedGradients,
-    Saliency,
 )
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
@@ -44,13 +42,6 @@ def model() -> nn.Module:
 @pytest.fixture
 def images() -> Tensor:
     return reference_images()
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("method", [cv.LayerCDAM, cv.TokenHiResCAM])
-def test_gradient_x_activation(method: type, block: int, model: nn.Module, images: Tensor, measured: Measure) -> None:
-    theirs = LayerGradientXActivation(model, model.blocks[block].norm1).attribute(images, target=TARGETS).sum(-1)
-    assert measured(method(model, block, **TOKENS).attribute(images, target=TARGETS), theirs) < AGREE
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -88,13 +79,6 @@ def test_gradient_x_input_of_every_block(name: str, model: nn.Module, images: Te
     layers = (LayerGradientXActivation(model, block).attribute(images, **at_input).sum(-1) for block in model.blocks)
     theirs = sum(layers, torch.zeros(()))[:, 1:].unflatten(1, (1, 4, 4))
     assert measured(cv.METHODS[name](model).attribute(images, target=TARGETS), theirs) < AGREE
-
-
-@pytest.mark.parametrize("method", [Saliency, InputXGradient, IntegratedGradients])
-def test_gradients_at_the_input(method: type, model: nn.Module, images: Tensor, measured: Measure) -> None:
-    pixels = method(model).attribute(images.clone().requires_grad_(), target=TARGETS)
-    theirs = pixels.detach().unflatten(3, (4, 8)).unflatten(2, (4, 8)).sum((1, 3, 5)).unsqueeze(1)
-    assert measured(cv.METHODS[method.__name__](model).attribute(images, target=TARGETS), theirs) < AGREE
 
 
 def test_words_ablated_through_the_mask(measured: Measure) -> None:
