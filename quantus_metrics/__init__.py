@@ -21,6 +21,7 @@ from .metrics import (
 )
 from .mosaic import mosaics
 from .option_sweep import OptionSweep, sweep_option
+from .self_test import SelfTest, self_test
 from .statistics import Comparison, Summary, compare, summarise
 from .texts import TextModel, text_curves, wrap_text
 
@@ -37,6 +38,8 @@ __all__ = [
     "summarise", "Summary", "compare", "Comparison",
     # which value of an option is best
     "sweep_option", "OptionSweep",
+    # whether a metric notices what is worse
+    "self_test", "SelfTest",
     # the door to Quantus
     "explain_func", "wrap",
     # texts

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("quantus_metrics.explain",),
     ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
     ("quantus_metrics.texts",),
-    ("quantus_metrics.metrics", "quantus_metrics.option_sweep"),
+    ("quantus_metrics.metrics", "quantus_metrics.option_sweep", "quantus_metrics.self_test"),
     ("quantus_metrics",),  # the table of contents
     ("quantus_metrics.benchmark.data",),
     ("quantus_metrics.benchmark", "quantus_metrics.demo"),

@@ -1,0 +1,170 @@
+"""Does a metric notice? What is known to be worse must score worse, on this model and these images."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from quantus.helpers.enums import ScoreDirection
+from quantus.metrics.base import Metric
+from torch import Generator, nn
+
+from captum_vit.attr import RandomAttribution
+from captum_vit.errors import InputError, OptionError
+from quantus_metrics.explain import ExplainFunc, explain_func
+from quantus_metrics.statistics import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Something worse than the method, and what the metric said of it.
+
+    Args:
+        name: what it is.
+        score: the metric's mean over images.
+        behind: by how much it is worse than the method, image by image; above 0 is right for any metric.
+    """
+
+    name: str
+    score: Summary
+    behind: Summary
+
+    @property
+    def noticed(self) -> bool:
+        """Whether the metric tells it from the method: the interval of `behind` lies above zero."""
+        return self.behind.low > 0
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What a metric says of a method, and of what is worse by construction."""
+
+    metric: str
+    higher_is_better: bool
+    method: Summary
+    rivals: tuple[Rival, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rival was noticed."""
+        return all(rival.noticed for rival in self.rivals)
+
+    def __str__(self) -> str:
+        way = "higher" if self.higher_is_better else "lower"
+        rows = [(rival.name, rival.score, rival.behind, "yes" if rival.noticed else "NO") for rival in self.rivals]
+        lines = [f"| {self.metric}, {way} is better | score | worse by | noticed |", "|---|--:|--:|---|"]
+        lines.append(f"| the method | {self.method} | | |")
+        return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+
+
+def self_test(
+    metric: Metric,
+    explain: ExplainFunc,
+    model: nn.Module,
+    x_batch: np.ndarray,  # shape: (n, C, H, W), or (n, T) token ids
+    y_batch: np.ndarray,  # shape: (n,)
+    *,
+    noise: float = 1.0,
+    explain_func_kwargs: dict[str, Any] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    verbose: bool = True,
+    **call: Any,
+) -> SelfTest:
+    """Score a method, and three rivals that must score worse, on the same images; print the table.
+
+    The rivals:
+
+    - *with noise*: the method's map and a random one, each standardised, added: ``map + noise * random``.
+    - *of a randomised model*: the method's map of a copy of the model, whose weights are shuffled within each
+      parameter. The metric asks the model itself. (Quantus's MPRT leaves parameters that no module resets, such as
+      the CLS token and the positions, as they were; here all are shuffled.)
+    - *RandomAttribution*: a map that knows nothing.
+
+    Reads     `passed`, or each rival's `noticed`. A metric that notices nothing measures nothing here, or needs more
+              images; one that prefers a rival is upside down, or has a blind spot.
+    Watch     a metric that does not ask the model, such as `Compactness`, need not notice any of them.
+    Costs     four times the metric, four sets of maps and two more of random ones.
+
+    Args:
+        metric: any Quantus metric with one score for each sample.
+        explain: as `explain_func` makes it of a factory; the randomised copy of the model is explained too.
+        model: in evaluation mode.
+        x_batch: the inputs.
+        y_batch: the classes that are explained.
+        noise: how much of it; 1 is as much as there is signal.
+        explain_func_kwargs: further keywords of `explain`.
+        confidence: of the intervals.
+        seed: of all draws. Torch's global state is left as it was.
+        verbose: print the table.
+        call: further keywords of the metric's call: ``s_batch=masks``.
+
+    Raises:
+        InputError: fewer than two samples, or scores that are not one for each.
+        OptionError: noise that is not positive.
+
+    Example:
+        >>> self_test(Deletion(score="aopc", patch_size=16), explain_func(GenAtt), model, x, y).passed  # doctest: +SKIP
+        True
+    """
+    if not noise > 0:
+        raise OptionError("`noise` above 0.", repr(noise))
+    if len(x_batch) < 2:
+        raise InputError("At least two samples, for an interval.", str(len(x_batch)))
+    sign = 1 if metric.score_direction == ScoreDirection.HIGHER else -1
+    random, other = explain_func(RandomAttribution), randomised(model, torch.Generator().manual_seed(seed))
+
+    def noisy(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
+        found = explain(model=model, inputs=inputs, targets=targets, **options)
+        return _standardised(found) + noise * _standardised(random(model, inputs, targets))
+
+    def of_other(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
+        return explain(model=other, inputs=inputs, targets=targets, **options)
+
+    def scores(maps: ExplainFunc, options: dict[str, Any] | None) -> np.ndarray:  # shape: (n,)
+        torch.manual_seed(seed)
+        found = metric(model, x_batch, y_batch, explain_func=maps, explain_func_kwargs=options or {}, **call)
+        if np.shape(found) != (len(x_batch),):
+            raise InputError(f"One score for each of {len(x_batch)} samples.", f"scores of shape {np.shape(found)}")
+        return np.asarray(found, dtype=float)
+
+    with torch.random.fork_rng():
+        own = scores(explain, explain_func_kwargs)
+        worse = {
+            f"with noise ({noise:g})": scores(noisy, explain_func_kwargs),
+            "of a randomised model": scores(of_other, explain_func_kwargs),
+            "RandomAttribution": scores(random, None),
+        }
+
+    def told(rows: np.ndarray) -> Summary:
+        return summarise(rows, confidence=confidence, seed=seed)
+
+    rivals = tuple(Rival(name, told(found), told(sign * (own - found))) for name, found in worse.items())
+    result = SelfTest(metric.name, sign > 0, told(own), rivals)
+    if verbose:
+        print(result)
+    return result
+
+
+def randomised(model: nn.Module, generator: Generator | None = None) -> nn.Module:
+    """A copy of the model in which the entries of every parameter have changed places: it has learnt nothing.
+
+    Scales stay as they were, and no parameter is left out, whoever holds it.
+    """
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for weights in found.parameters():
+            order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
+            weights.copy_(weights.flatten()[order].view_as(weights))
+    return found
+
+
+def _standardised(
+    maps: np.ndarray,  # shape: (n, ...)
+) -> np.ndarray:  # same shape; each map of mean 0 and deviation 1
+    rows = maps.reshape(len(maps), -1)
+    rows = rows - rows.mean(1, keepdims=True)
+    return (rows / np.maximum(rows.std(1, keepdims=True), np.finfo(rows.dtype).tiny)).reshape(maps.shape)
