@@ -46,9 +46,9 @@ def pooling_weights(
         if g is not None and g.any():  # an attention pooling that feeds the output
             attended = attention.probs.detach().mean((1, 2))
             return torch.nn.functional.pad(attended, (layout.n_tokens - attended.shape[1], 0))
-    read = by_rows.ne(0).any(-1).to(output.dtype)
+    read = by_rows.ne(0).any(-1).to(rows.dtype)  # not the output's: a wrapper may have widened that
     if transformer.spec.pool is not None:
-        read = read * transformer.spec.pool(layout.n_tokens, layout.prefix).to(output)
+        read = read * transformer.spec.pool(layout.n_tokens, layout.prefix).to(read)
     return read / read.sum(-1, keepdim=True)
 
 
