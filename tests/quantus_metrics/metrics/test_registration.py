@@ -1,8 +1,10 @@
 import importlib
+from pathlib import Path
 
 import quantus
 
 import quantus_metrics as qm
+from quantus_metrics.metrics import METRICS
 
 
 def names():
@@ -50,3 +52,10 @@ def test_unregistered_metrics_work_all_the_same(timm_vit, data):
         assert len(qm.Fidelity(patch_size=8)(timm_vit, **data, a_batch=maps)) == 6
     finally:
         qm.register()
+
+
+def test_the_page_on_quantus_lists_every_metric_under_its_category():
+    rows = (Path(__file__).parents[3] / "docs" / "quantus.md").read_text("utf-8").splitlines()
+    for metric in METRICS:
+        (row,) = (row for row in rows if row.startswith("| `") and f"`{metric.__name__}`" in row.split("|")[1])
+        assert metric.evaluation_category.value == row.split("|")[2].strip()
