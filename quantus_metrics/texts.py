@@ -113,7 +113,7 @@ def text_curves(
     `curves` with an attention mask: padding is never chosen, nor are special tokens that are named, and fractions
     are of the words that may leave, text by text. The metrics' functions take it from there::
 
-        found = text_curves(bert, ids, mask, target, relevance, special_ids=tokenizer.all_special_ids)
+        found = text_curves(bert, ids, mask, target, relevance, special_ids=(cls_id, sep_id))
         fidelity(found["mif"], found["lif"])
         mif = text_curves(bert, ids, mask, target, relevance, ("mif",), softmax=True)["mif"]
         aopc(mif.scores[:, 0], mif), log_odds(mif.scores[:, 0], mif), deletion_aopc(mif.scores[:, 0], mif)
