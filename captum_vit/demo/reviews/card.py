@@ -36,8 +36,8 @@ Measured on the stored float16 weights, by `captum_vit.demo.reviews.evaluation.e
 | when negators alone are left out of negated opinions | {negator:+.2f} |
 
 All other words together, {words_rest:.0f} in a review, move the logit {rest_share:.0%} as much as the rationale's
-{words_rationale:.1f} words do (mean absolute changes). The rationale moves it more in {least:.1%} of the reviews. So it
-is close to a ground truth for maps on this model.
+{words_rationale:.1f} words do (mean absolute changes). The rationale moves it more in {least:.1%} of the reviews. So
+the rationale is close to a ground truth for maps on this model.
 Measured by `captum_vit.demo.reviews.evaluation.effect(model, n={n})`; no method of explanation takes part.
 
 **Made by**
@@ -47,9 +47,11 @@ Measured by `captum_vit.demo.reviews.evaluation.effect(model, n={n})`; no method
 **Model.** {blocks} layers of width {width} with {heads} heads, {vocabulary} word pieces; {parameters:,} parameters.
 
 **Data.** Reviews written by `captum_vit.demo.reviews.generated_reviews` from word lists and sentences with slots, in
-this folder's parent. Training reviews are made of {train_frames} sentences and test reviews of {test_frames} others; of
-the negated opinions {train_pairs} are met in training, and {test_pairs} in the test alone. Words are shared. Training
-reviews are drawn anew at every step: {seen:,} in all.
+this folder's parent. Training reviews are made of {train_frames} sentences and test reviews of {test_frames} others;
+of the negated opinions {train_pairs} are met in training, and {test_pairs} in the test alone. Words are shared.
+Training reviews are drawn anew at every step: {seen:,} in all. The test sentences had no part in training, but they had
+one in a choice: a first model took negators in their plain sentences for negators of the opinion beside them (49%
+right), and so training was given more plain sentences with negators. No method of explanation had a part in any choice.
 
 **Loss.** Cross-entropy with the label of the whole review. {silent:.0%} of the reviews hold no opinion, and both labels
 are to be equally probable for them: so either label needs evidence, and neither is what is left where there is none for

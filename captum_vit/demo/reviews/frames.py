@@ -1,7 +1,8 @@
 """The sentences of the reviews, with slots; those of the test reviews are held out from training.
 
 ``{aspect}`` and ``{opinion}`` are filled by what the review is about and thinks of it, the other slots from ``SLOTS``.
-Negators stand in plain sentences too, so that a negator alone says nothing either.
+Negators stand in plain sentences too, so that a negator alone says nothing. It takes many: a first model met them there
+in ten fixed phrases, and in a new plain sentence took any negator for one of the opinion beside it.
 """
 
 from __future__ import annotations
@@ -87,6 +88,18 @@ PLAIN: Mapping[str, Mapping[str, Sequence[str]]] = {
             "the {aspect} had a {plain} parking lot and a handful of {plain} signs behind it .",
             "{name} said the {aspect} was {plain} .",
             "{who} thought of {name} , who is a {job} .",
+            "the {aspect} was {negator} {plain} .",
+            "the {plain} {aspect} is {negator} {plain} and {negator} {plain} .",
+            "{who} {seldom} {verbed} the {plain} {aspect} .",
+            "{name} {seldom} took the {vehicle} .",
+            "the {place} had {negator} a {plain} {aspect} .",
+            "{name} was {negator} a {job} in {city} .",
+            "a {vehicle} is {negator} a {vehicle} , {name} said .",
+            "{who} said that it was {negator} {day} .",
+            "{negator} {plain} , said {name} of the {plain} {place} .",
+            "{who} {seldom} had {food} at home , but {food} , and no {food} .",
+            "there was no {vehicle} from {city} , {negator} on {day} .",
+            "at {number} {who} {seldom} sat near the {plain} {place} , as {negator} {number} people do .",
         ],
         "film": [
             "the story begins in {city} and ends in {city} .",

@@ -33,7 +33,9 @@ def demo_bert(pretrained: bool = True) -> BertForSequenceClassification:
     """
     from transformers import BertConfig, BertForSequenceClassification
 
-    model = BertForSequenceClassification(BertConfig.from_pretrained(FOLDER))
+    config = BertConfig.from_pretrained(FOLDER)
+    config.name_or_path = str(FOLDER)  # where its tokenizer lies
+    model = BertForSequenceClassification(config)
     if pretrained:
         load_weights(model, WEIGHTS)
     return model.eval()

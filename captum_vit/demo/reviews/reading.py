@@ -26,6 +26,10 @@ class Read:
     rationale: Tensor  # shape: (B, W), bool
     present: Tensor  # shape: (B, W), bool, False behind the end of a shorter review
 
+    def first(self, n: int) -> Read:
+        """The first n reviews."""
+        return Read(self.ids[:n], self.mask[:n], self.word[:n], self.rationale[:n], self.present[:n])
+
     def by_word(
         self,
         relevance: Tensor,  # shape: (B, T)

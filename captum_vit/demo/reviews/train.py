@@ -86,18 +86,18 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--out", type=Path, required=True, help="file to write, with its card beside it, a .md file of the same name")
     add("--overwrite", action="store_true", help="replace --out where it exists")
-    add("--steps", type=int, default=2500)
+    add("--steps", type=int, default=6000)
     add("--batch", type=int, default=32)
     add("--silent", type=float, default=0.25, help="share of reviews without an opinion")
     add("--seed", type=int, default=0)
     add("--grow", type=int, default=300, help="steps of reviews that all hold plain opinions, none negated")
-    add("--lr", type=float, default=4e-3, help="peak learning rate of Muon (the blocks' matrices)")
-    add("--lr-rest", type=float, default=2e-3, help="peak learning rate of AdamW (everything else)")
+    add("--lr", type=float, default=2e-3, help="peak learning rate of Muon (the blocks' matrices)")
+    add("--lr-rest", type=float, default=1e-3, help="peak learning rate of AdamW (everything else)")
     add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
     add("--ema", type=float, default=0.99, help="decay of the running average of the weights")
     add("--threads", type=int, default=1)
     add("--test", type=int, default=2000, help="held-out reviews of each kind for the final figures")
-    add("--every", type=int, default=250, help="steps between looks at how it goes")
+    add("--every", type=int, default=400, help="steps between looks at how it goes")
     return options
 
 

@@ -70,6 +70,8 @@ SLOTS: Mapping[str, Sequence[str]] = {
     "name": _list("Anna Ben Clara David Emma Felix Gina Hugo Ida Jack Karin Leo Maria Noah"),
     "who": ["we", "I", "they", "my sister", "my brother", "our friends", "the children", "my mother", "both of us"],
     "day": _list("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+    "negator": NEGATORS,
+    "seldom": [negator for negator in VERB_NEGATORS if negator != "did not"],
     "number": _list("two three four five six seven eight nine ten eleven twelve twenty thirty forty"),
     "place": _list("station museum harbour market church library theatre airport park bridge school river"),
     "city": _list("Paris London Rome Vienna Oslo Madrid Lisbon Berlin Prague Dublin"),
