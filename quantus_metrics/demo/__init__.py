@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captum_vit.viz.files import check_target
-from quantus_metrics.demo import digits
+from quantus_metrics.demo import captions, digits, reviews
 from quantus_metrics.demo.marks import Mark
 
 PICTURES = {".png", ".pdf", ".svg"}
@@ -29,7 +29,11 @@ class Section(NamedTuple):
 
 
 SECTIONS = {
-    "digits": Section(digits.run, "two-digit scenes, explained for both digits", "explanations", "scenes", 100),
+    "digits": Section(digits.run, "two-digit scenes, explained for both digits", "explanations", "scenes", 30),
+    "reviews": Section(reviews.run, "reviews, explained for what they say", "reviews", "reviews", 30, page=True),
+    "captions": Section(
+        captions.run, "scenes, explained for texts that name a digit", "captions", "captions", 20, page=True
+    ),
 }
 
 

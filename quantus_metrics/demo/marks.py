@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 from tqdm import tqdm
 
-BATCH = 25
+BATCH = 25  # at once
+SLOW = 12  # forward passes; dearer methods are marked on a few inputs alone
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -34,39 +37,46 @@ class Asked:
         """What the method says of all of them at once."""
         return method.attribute(self.inputs, target=self.targets, additional_forward_args=self.args or None)
 
+    def plain(self, model: nn.Module) -> None:
+        """The forward pass that every method is measured by."""
+        with torch.inference_mode():
+            model(self.inputs, *self.args)
+
 
 @dataclass(frozen=True)
 class Mark:
     """What a method got: a value for each column of the section's table."""
 
     method: str
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float]
 
 
-def explain_all(method: Attribution, asked: Asked, progress: tqdm) -> Tensor:  # shape: (S, ...), as the method's maps
-    """One map for each input, in batches."""
-    maps = []
-    for rows in torch.arange(len(asked)).split(BATCH):
-        maps.append(asked.rows(rows).maps(method))
-        progress.update(len(rows))
-    return torch.cat(maps)
+def explained(method: Attribution, model: nn.Module, asked: Asked, progress: tqdm) -> tuple[Tensor, float]:
+    """A map for each input, and what it costs: the time by the plain forward's, process time, median over batches.
+
+    Methods that cost more than ``SLOW`` forward passes explain the first ``FEW`` inputs alone.
+    """
+    maps, ratios = [], []
+    one = asked.rows(slice(1))
+    one.plain(model)  # what is done once is no cost of a map
+    one.maps(method)
+    for start in (0, *range(FEW, len(asked), BATCH)):
+        some = asked.rows(slice(start, start + BATCH if start else FEW))
+        _, plain = _timed(some.plain, model)
+        found, took = _timed(some.maps, method)
+        maps.append(found)
+        ratios.append(took / plain)
+        if ratios[0] > SLOW:
+            break
+    progress.update(len(asked))
+    return torch.cat(maps), statistics.median(ratios)
 
 
-def cost(method: Attribution, model: nn.Module, asked: Asked, repeats: int = 3) -> float:
-    """The method's time by the plain forward's on one batch: process time, median of pairs."""
-    some = asked.rows(slice(BATCH))
-
-    def plain() -> None:
-        with torch.inference_mode():
-            model(some.inputs, *some.args)
-
-    def seconds(work: Callable[[], object]) -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    plain()
-    return statistics.median(seconds(lambda: some.maps(method)) / seconds(plain) for _ in range(repeats))
+def _timed(work: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
+    """What it gives, and the seconds of process time that it took."""
+    start = time.process_time()
+    found = work(argument)
+    return found, time.process_time() - start
 
 
 def table(marks: Sequence[Mark], columns: Mapping[str, str]) -> str:
