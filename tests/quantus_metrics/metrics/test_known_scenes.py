@@ -61,19 +61,35 @@ def in_order(scores: dict[str, list[float]], apart: bool) -> None:
 
 
 @pytest.mark.parametrize("n", [pytest.param(50, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.full)])
-@pytest.mark.parametrize("metric", ["fidelity", "boxes", "aopc", "log odds", "accuracy"])
+@pytest.mark.parametrize("metric", ["fidelity", "boxes", "aopc", "log odds", "accuracy", "deletion"])
 def test_faithfulness(metric, n):
-    known = Known(n, n_digits=2 if metric in ("fidelity", "boxes") else 1)
+    known = Known(n, n_digits=1 if metric in ("aopc", "log odds", "accuracy") else 2)
     in_order(
         {
             "fidelity": lambda: known.scores(qm.Fidelity(fractions=STEPS)),
             "boxes": known.box_correlations,
             "aopc": lambda: known.scores(qm.AOPC(fractions=STEPS)),
             "log odds": lambda: known.scores(qm.LogOdds(fractions=STEPS)),
+            "deletion": lambda: known.scores(qm.Deletion(score="aopc", fractions=STEPS[1:-1])),
             "accuracy": lambda: known.scores(qm.PerturbationAccuracy(score="difference", fractions=STEPS[1:-1])),
         }[metric](),
         apart=n >= 500,
     )
+
+
+@pytest.mark.parametrize("n", [pytest.param(50, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.full)])
+def test_insertion(n):
+    """The mask and CDAM are both near the top, 118.4 and 115.7 on 500 scenes, where intervals touch.
+
+    Either map keeps the digit and loses its rival, after which the probability is above that of the whole scene; so
+    the two differ by their order among patches that hardly matter. The others are apart.
+    """
+    scores = Known(n, n_digits=2).scores(qm.Insertion(score="aopc", fractions=STEPS[1:-1]))
+    in_order(scores, apart=False)
+    _, cdam, random, inverted = (qm.summarise(scores[name], n_resamples=999) for name in RANKING)
+    if n >= 500:
+        assert cdam.low > random.high
+        assert random.low > inverted.high
 
 
 @pytest.mark.slow
