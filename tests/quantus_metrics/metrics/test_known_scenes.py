@@ -81,8 +81,8 @@ def test_faithfulness(metric, n):
 def test_insertion(n):
     """The mask and CDAM are both near the top, 118.4 and 115.7 on 500 scenes, where intervals touch.
 
-    Either map keeps the digit and loses its rival, after which the probability is above that of the whole scene; so
-    the two differ by their order among patches that hardly matter. The others are apart.
+    Above 100 the few patches that are left give the digit a higher probability than the whole scene with its rival;
+    both maps get there. The others are apart.
     """
     scores = Known(n, n_digits=2).scores(qm.Insertion(score="aopc", fractions=STEPS[1:-1]))
     in_order(scores, apart=False)
