@@ -44,7 +44,12 @@ def source(name: str) -> str:
         return SOURCES[head]
     text = " ".join((inspect.getdoc(cv.METHODS[name]) or "").split())
     found = re.search(r"Source: (.*)", text)
-    return re.split(r"[,;(.]", found[1])[0].replace(" et al", " et al.") if found else ""
+    if found is None:
+        return ""
+    first = re.split(r"[,;(]|\\. ", found[1])[0].strip(" .")
+    if "SkipPLUS paper" in first:
+        return "SkipPLUS paper"
+    return first.removeprefix("the attention map of ").replace(" et al", " et al.")
 
 
 def explain(method: Attribution, case: Case, target: int) -> torch.Tensor:
