@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from quantus_metrics.demo import SECTIONS, run
 
 
@@ -37,5 +39,11 @@ def demo(commands: Any) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    run(args.out, args.sections, {name: getattr(args, name) for name in SECTIONS}, args.seed, args.overwrite)
+    """One thread: models this small gain little from more, which on busy cores spend their time waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run(args.out, args.sections, {name: getattr(args, name) for name in SECTIONS}, args.seed, args.overwrite)
+    finally:
+        torch.set_num_threads(threads)
     return 0
