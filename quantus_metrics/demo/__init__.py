@@ -29,8 +29,8 @@ class Section(NamedTuple):
 
 
 SECTIONS = {
-    "digits": Section(digits.run, "two-digit scenes, explained for both digits", "explanations", "scenes", 25),
-    "reviews": Section(reviews.run, "reviews, explained for what they say", "reviews", "reviews", 25, page=True),
+    "digits": Section(digits.run, "two-digit scenes, explained for both digits", "explanations", "scenes", 20),
+    "reviews": Section(reviews.run, "reviews, explained for what they say", "reviews", "reviews", 20, page=True),
     "captions": Section(
         captions.run, "scenes, explained for texts that name a digit", "captions", "captions", 15, page=True
     ),

@@ -68,7 +68,7 @@ def mark(
     return Mark(name, values), maps
 
 
-def run(out: Path, n: int = 30, seed: int = 0, overwrite: bool = False, n_fidelity: int = 6) -> list[Mark]:
+def run(out: Path, n: int = 20, seed: int = 0, overwrite: bool = False, n_fidelity: int = 5) -> list[Mark]:
     """Explain, mark, print the table and draw the picture; the marks, best pointing first."""
     out = check_target(out, {".png", ".pdf", ".svg"}, overwrite)
     torch.manual_seed(seed)  # RandomAttribution draws from the global generator

@@ -41,7 +41,7 @@ def task(n: int, negated: bool, seed: int) -> Task:
     return Task(reviews, tokens, Asked(tokens.ids, reviews.labels, (tokens.mask,)))
 
 
-def run(out: Path, n: int = 30, seed: int = 0, overwrite: bool = False) -> list[Mark]:
+def run(out: Path, n: int = 20, seed: int = 0, overwrite: bool = False) -> list[Mark]:
     """Explain ``n`` reviews of either kind, mark, print the table, draw the picture and write a page of the same name.
 
     Returns the marks, best first.
