@@ -53,6 +53,19 @@ def blend(average: nn.Module, model: nn.Module, weight: float) -> None:
         mean.lerp_(parameter, weight)
 
 
+def card_beside(out: Path, overwrite: bool) -> Path:
+    """Where the card of the weights goes: beside them, a .md file of the same name.
+
+    Raises:
+        SystemExit: one of the two files exists, and is not to be replaced. It is said before the training.
+    """
+    page = out.with_suffix(".md")
+    for path in (out, page):
+        if path.exists() and not overwrite:
+            raise SystemExit(f"{path} exists. Pass --overwrite to replace it, or --out in another folder.")
+    return page
+
+
 def save_run(path: Path | None, step: int, parts: dict[str, nn.Module], optimizers: Sequence[Optimizer]) -> None:
     """Write every tensor that the run needs to go on; nothing where there is no path."""
     from safetensors.torch import save_file

@@ -28,7 +28,7 @@ from captum_vit.demo.captions.sentences import caption, is_true_of, some_of
 from captum_vit.demo.captions.start import start_from_digits
 from captum_vit.demo.digits.model import demo_vit
 from captum_vit.demo.digits.scenes import digit_scenes
-from captum_vit.demo.training import blend, optimizers_of, resume_run, save_run, schedule, take_step
+from captum_vit.demo.training import blend, card_beside, optimizers_of, resume_run, save_run, schedule, take_step
 from captum_vit.demo.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -84,10 +84,7 @@ def train(args: argparse.Namespace) -> CLIPModel:
 def main() -> None:
     """Train, store, read the stored file back and print what it can do."""
     args = parser().parse_args()
-    page = args.out.with_suffix(".md")
-    for path in (args.out, page):
-        if path.exists() and not args.overwrite:
-            raise SystemExit(f"{path} exists. Pass --overwrite to replace it, or --out in another folder.")
+    page = card_beside(args.out, args.overwrite)
     torch.set_num_threads(args.threads)
     save_weights(train(args), args.out)
 

@@ -23,7 +23,7 @@ from captum_vit.demo.reviews.evaluation import effect, evaluate
 from captum_vit.demo.reviews.model import demo_bert, demo_bert_tokenizer
 from captum_vit.demo.reviews.reading import Read, read
 from captum_vit.demo.reviews.reviews import generated_reviews
-from captum_vit.demo.training import blend, optimizers_of, schedule, take_step
+from captum_vit.demo.training import blend, card_beside, optimizers_of, schedule, take_step
 from captum_vit.demo.weights import load_weights, save_weights
 
 
@@ -65,10 +65,7 @@ def parts(n: int, silent: int, seed: int, negated: bool | None = None) -> Iterat
 def main() -> None:
     """Train, store, read the stored file back and print what it can do."""
     args = parser().parse_args()
-    page = args.out.with_suffix(".md")
-    for path in (args.out, page):
-        if path.exists() and not args.overwrite:
-            raise SystemExit(f"{path} exists. Pass --overwrite to replace it, or --out in another folder.")
+    page = card_beside(args.out, args.overwrite)
     torch.set_num_threads(args.threads)
     save_weights(train(args), args.out)
 
