@@ -26,7 +26,7 @@ PAPERS = [file for file in FILES if file.parent == TABLES]
 
 PRINTED = {  # numbers in the tables of the papers; its figures print none
     "cdam_table1": 9, "cdam_table2": 36, "cdam_table3": 18, "cdam_table_s1": 36,
-    "prediction_maps_table1": 56, "prediction_maps_table2": 48, "prediction_maps_table3": 0,
+    "prediction_maps_table1": 56, "prediction_maps_table2": 48, "prediction_maps_table3": 28,
     "prediction_maps_table4_perturbation": 16, "prediction_maps_table4_segmentation": 12,
     "prediction_maps_table5": 6, "prediction_maps_table6_perturbation": 12, "prediction_maps_table6_segmentation": 9,
     "vtranm_table1_cifar10": 36, "vtranm_table1_cifar100": 36,

@@ -7,18 +7,18 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from quantus_metrics.benchmark.table import Cell, Table
+from quantus_metrics.benchmark.table import COSTS, Cell, Table
 
 
 def markdown(table: Table) -> str:
     """One table for each model: methods down, metrics across; the best and its equals in bold."""
     blocks = [f"# {table.title}"]
     for model in table.models:
-        head = ["method", *(f"{name} {_arrow(table.higher[name])}" for name in table.metrics), "time"]
+        head = ["method", *(f"{name} {_arrow(table.higher[name])}" for name in table.metrics), *COSTS]
         lines = [f"## {model}", "", _line(head), _line(["---", *["--:"] * (len(head) - 1)])]
         for method in table.methods:
             shown = [_text(table.cells[model, name, method], "**{}**") for name in table.metrics]
-            lines.append(_line([method, *shown, _ratio(table, model, method)]))
+            lines.append(_line([method, *shown, *_costs(table, model, method)]))
         blocks.append("\n".join(lines))
     blocks.append(NOTES)
     return "\n\n".join(blocks) + "\n"
@@ -27,7 +27,7 @@ def markdown(table: Table) -> str:
 NOTES = (
     "Mean [95 % bootstrap interval over images] (rank; methods share a rank where a permutation test on the same "
     "images finds no difference, p ≥ 0.05). *paper*: the printed number and ours less it. *time*: of a map by a "
-    "plain forward pass, median."
+    "plain forward pass; *ms*: of a map; medians. *MiB*: memory that the map of one image needs at most."
 )
 
 
@@ -35,11 +35,11 @@ def latex(table: Table) -> str:
     """The same as a LaTeX table (booktabs), one for each model."""
     blocks = []
     for model in table.models:
-        head = ["method", *(f"{_tex(name)} {_arrow(table.higher[name], tex=True)}" for name in table.metrics), "time"]
+        head = ["method", *(f"{_tex(name)} {_arrow(table.higher[name], tex=True)}" for name in table.metrics), *COSTS]
         lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
         for method in table.methods:
             shown = [_tex(_text(table.cells[model, name, method], "{}")) for name in table.metrics]
-            lines.append(" & ".join([_tex(method), *shown, _ratio(table, model, method)]) + r" \\")
+            lines.append(" & ".join([_tex(method), *shown, *_costs(table, model, method)]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
         blocks.append(f"% {table.title}: {model}\n" + "\n".join(lines))
     return "\n\n".join(blocks) + "\n"
@@ -49,12 +49,13 @@ def comma_separated(table: Table) -> str:
     """One line for each cell, every figure in a column of its own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    figures = ["mean", "low", "high", "n", "skipped", "errors", "rank", "p", "published", "difference", "time"]
+    figures = ["mean", "low", "high", "n", "skipped", "errors", "rank", "p", "published", "difference", *COSTS]
     writer.writerow(["model", "metric", "method", *figures])
     for (model, metric, method), cell in table.cells.items():
         s = cell.summary
         found: list[Any] = [None, None, None, 0, 0] if s is None else [s.mean, s.low, s.high, s.n, s.skipped]
-        found += [cell.errors, cell.rank, cell.p, cell.published, cell.difference, table.ratio.get((model, method))]
+        found += [cell.errors, cell.rank, cell.p, cell.published, cell.difference]
+        found += [table.cost[model, method].figures.get(name) for name in COSTS]
         writer.writerow([model, metric, method, *("" if value is None else value for value in found)])
     return out.getvalue()
 
@@ -76,9 +77,13 @@ def _text(cell: Cell, best: str) -> str:
     return " ".join(parts)
 
 
-def _ratio(table: Table, model: str, method: str) -> str:
-    ratio = table.ratio.get((model, method))
-    return "" if ratio is None else f"{ratio:.2f}"
+def _costs(table: Table, model: str, method: str) -> list[str]:
+    cost = table.cost[model, method]
+    return [
+        (f"{cost.figures[name]:.3g}" if name in cost.figures else "")
+        + (f" paper {cost.published[name]:.4g}" if name in cost.published else "")
+        for name in COSTS
+    ]
 
 
 def _line(cells: list[str]) -> str:

@@ -17,7 +17,7 @@ from scipy import stats
 from quantus_metrics.benchmark.gallery import gallery
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import Bench
-from quantus_metrics.benchmark.table import Table
+from quantus_metrics.benchmark.table import COSTS, Table
 from quantus_metrics.metrics.curves import CurveMetric
 
 INKS = {"light": "#222222", "dark": "#dddddd"}
@@ -41,6 +41,7 @@ def report(bench: Bench, table: Table, rows: Mapping[Key, Row], device: torch.de
     return environment.get_template("report.html.j2").render(
         spec=bench.spec,
         table=table,
+        costs=COSTS,
         plots=[plot for model in table.models for plot in curves_of(bench, model, rows)],
         shelves=gallery(bench, rows, device),
         failures=failures,
@@ -81,7 +82,7 @@ def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str
             colour = colours(number % 20)
             axes.plot(x, curves.mean(0), color=colour, label=method, linewidth=1.5)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.set(xlabel="% of the image gone", ylabel=metric.reading, xlim=(x[0], x[-1]))
+        axes.set(xlabel="% gone", ylabel=metric.reading, xlim=(x[0], x[-1]))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         file = io.BytesIO()

@@ -20,6 +20,7 @@ from captum_vit.errors import InputError
 from quantus_metrics.benchmark.data import Samples
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
+from quantus_metrics.benchmark.memory import peak_bytes
 from quantus_metrics.benchmark.parts import Method, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
@@ -154,7 +155,8 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
             found += measure(
                 partial(_maps, made, attribution, method, bench.spec.seed), group, missing, model, bench.spec.seed
             )
-            rows.append(_resources(at_method, group, made[0], plain))
+            peak = _peak(attribution, method, group) if indices.start == 0 and made[0].images else None
+            rows.append(_resources(at_method, group, made[0], plain, peak))
         rows += [
             replace(at_method, metric=f.metric, sample=f.sample, score=f.score, kept=f.kept, error=f.error)
             for f in found
@@ -168,11 +170,19 @@ def _maps(made: list[Maps], attribution: Attribution, method: Method, seed: int,
     return made[-1]
 
 
-def _resources(facts: Row, group: Group, maps: Maps, forward: float | None) -> Row:
-    """What the maps of a group cost, in seconds for each image."""
+def _peak(attribution: Attribution, method: Method, group: Group) -> int:
+    """The memory in bytes that the map of one image needs, above what there was before."""
+    one, seed = next(group.singles()), 0
+    return peak_bytes(lambda: Maps(attribution, method.options, one, seed).of(one.labels), one.inputs.device)
+
+
+def _resources(facts: Row, group: Group, maps: Maps, forward: float | None, peak: int | None) -> Row:
+    """What the maps of a group cost: seconds for each image; bytes, where they were measured."""
     kept: dict[str, float | list[float]] = {"images": maps.images}
     if maps.images and forward is not None:
         kept |= {"seconds": maps.seconds / maps.images, "forward_seconds": forward}
+    if peak is not None:
+        kept["peak_bytes"] = peak
     return replace(facts, metric=RESOURCES, sample=group.names[0], kept=kept)
 
 

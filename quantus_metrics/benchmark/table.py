@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from quantus.metrics.base import Metric
 
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import RESOURCES, Bench
+from quantus_metrics.benchmark.spec import UNITS
 from quantus_metrics.metrics import TokenMetric
 from quantus_metrics.statistics import Summary, compare, summarise
 
 ALPHA = 0.05
+COSTS = ("time", *UNITS)
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,27 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a method's maps of a model cost.
+
+    Args:
+        figures: "time" of a map by that of a plain forward pass, and "ms" for each image, medians over groups;
+            "MiB" that the map of the first image needs at most, above what there was before.
+        published: what the paper printed, by "ms" and "MiB"; its device was another.
+    """
+
+    figures: Mapping[str, float]
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Table:
     """Cells by model, metric and method; and what the maps cost, by model and method."""
 
     title: str
     higher: dict[str, bool | None]  # by metric: whether more is better; None where neither is
     cells: dict[tuple[str, str, str], Cell]
-    ratio: dict[tuple[str, str], float] = field(default_factory=dict)  # time of a map by a plain forward pass
+    cost: dict[tuple[str, str], Cost]  # by model and method
 
     @property
     def models(self) -> list[str]:
@@ -84,7 +101,7 @@ def table_of(bench: Bench, rows: Mapping[Key, Row]) -> Table:
             }
             for method, cell in _column(metric, found, higher[name], published).items():
                 cells[model, name, method] = cell
-    return Table(bench.spec.title, higher, cells, _ratios(rows))
+    return Table(bench.spec.title, higher, cells, _costs(bench, rows))
 
 
 def _keys(bench: Bench, model: str, method: str, metric: str) -> list[Key]:
@@ -148,11 +165,33 @@ def _higher(metric: Metric) -> bool | None:
     return {ScoreDirection.HIGHER: True, ScoreDirection.LOWER: False}.get(metric.score_direction)
 
 
-def _ratios(rows: Mapping[Key, Row]) -> dict[tuple[str, str], float]:
-    """Median over groups of the time of a map by that of a plain forward pass."""
-    ratios: dict[tuple[str, str], list[float]] = {}
+def _costs(bench: Bench, rows: Mapping[Key, Row]) -> dict[tuple[str, str], Cost]:
+    """What maps cost, by model and method."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows.values():
-        if row.metric == RESOURCES and "seconds" in row.kept:
-            seconds, forward = row.kept["seconds"], row.kept["forward_seconds"]
-            ratios.setdefault((row.model, row.method), []).append(float(seconds) / float(forward))  # type: ignore[arg-type]
-    return {key: float(np.median(values)) for key, values in ratios.items()}
+        if row.metric == RESOURCES:
+            found.setdefault((row.model, row.method), []).append(row)
+    return {
+        (model.name, method): Cost(
+            _figures([row.kept for row in found.get((model.name, method), [])]),
+            {
+                printed.metric: printed.value
+                for printed in bench.spec.published
+                if (printed.model, printed.method) == (model.name, method) and printed.metric in UNITS
+            },
+        )
+        for model in bench.spec.model
+        for method in bench.methods
+    }
+
+
+def _figures(groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """By name in `COSTS`, as far as they were measured."""
+    timed = [kept for kept in groups if "seconds" in kept]
+    figures = {}
+    if timed:
+        figures["time"] = float(np.median([kept["seconds"] / kept["forward_seconds"] for kept in timed]))
+        figures["ms"] = 1000 * float(np.median([kept["seconds"] for kept in timed]))
+    if peaks := [kept["peak_bytes"] for kept in groups if "peak_bytes" in kept]:
+        figures["MiB"] = max(peaks) / 2**20
+    return figures

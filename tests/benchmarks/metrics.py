@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +18,11 @@ import numpy as np
 import quantus
 import timm
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 import quantus_metrics as qm
 from captum_vit import demo
+from quantus_metrics.benchmark.memory import peak_bytes
 from quantus_metrics.perturb import Fill
 from tests.benchmarks.cost import process_time
 
@@ -32,35 +30,9 @@ Call = Callable[[], object]
 AIM, AIM_DROPPED = 1.05, 0.6
 
 
-class Live(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make, for as long as they live, and the most there were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.peak = 0, 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        found = func(*args, **(kwargs or {}))
-        for storage in (x.untyped_storage() for x in tree_leaves(found) if isinstance(x, Tensor)):
-            if storage._cdata not in self.known | given:  # a view is no new memory
-                self.known.add(storage._cdata)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return found
-
-    def gone(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
-
-
 def peak_mib(call: Call) -> float:
     """The most memory that a call's tensors hold at once, in MiB."""
-    with Live() as live:
-        call()
-    return live.peak / 2**20
+    return peak_bytes(call, torch.device("cpu")) / 2**20
 
 
 def batches(model: nn.Module, call: Call) -> list[int]:

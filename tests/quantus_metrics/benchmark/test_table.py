@@ -25,8 +25,9 @@ def rows_of(spec: Spec, bench: Bench, scores: dict[str, float | None]) -> dict[K
             error = "ValueError: no" if score is None else None
             facts = (spec.hash, 0, "", "digits", method)
             rows.append(Row(*facts, "Fidelity", bench.data.name(index), score, {}, error))
-        resources = {"images": 4, "seconds": 0.3, "forward_seconds": 0.1}
-        rows.append(Row(*facts, RESOURCES, bench.data.name(0), kept=resources))  # type: ignore[arg-type]
+        resources = {"images": 4, "seconds": 0.3, "forward_seconds": 0.1, "peak_bytes": 2**21}
+        if mean is not None:
+            rows.append(Row(*facts, RESOURCES, bench.data.name(0), kept=resources))  # type: ignore[arg-type]
     return {row.key: row for row in rows}
 
 
@@ -37,7 +38,10 @@ def bench(tables: dict[str, Any]) -> Bench:
         "data": {"use": "digits", "options": {"scenes": 20}},
         "method": [{"name": name, "use": "GenAtt"} for name in METHODS],
         "metric": [{"name": "Fidelity"}],
-        "published": [{"model": "digits", "method": "bad", "metric": "Fidelity", "value": 1.5}],
+        "published": [
+            {"model": "digits", "method": "bad", "metric": "Fidelity", "value": 1.5},
+            {"model": "digits", "method": "bad", "metric": "ms", "value": 60},
+        ],
     }
     return bench_of(spec_of(tables))
 
@@ -53,7 +57,8 @@ def test_figures_are_those_of_the_statistics(bench: Bench, table: Table) -> None
     cell = table.cells["digits", "Fidelity", "good"]
     assert cell.summary == summarise(scores["good"])
     assert table.cells["digits", "Fidelity", "bad"].p == compare(scores["as_good"], scores["bad"]).p
-    assert table.ratio["digits", "good"] == pytest.approx(3.0)
+    assert table.cost["digits", "good"].figures == pytest.approx({"time": 3.0, "ms": 300.0, "MiB": 2.0})
+    assert table.cost["digits", "none"].figures == {} and table.cost["digits", "bad"].published == {"ms": 60}
 
 
 def test_ranks_are_shared_where_there_is_no_difference(table: Table) -> None:
@@ -82,7 +87,7 @@ def test_lower_is_better_where_the_metric_says_so(bench: Bench) -> None:
 
 def test_forms(table: Table) -> None:
     text = markdown(table)
-    assert "| none | failed (40) |" in text and "paper 1.5" in text and "(3)" in text
+    assert "| none | failed (40) |" in text and "paper 1.5" in text and "(3)" in text and "300 paper 60" in text
     assert text.count("**") == 4, "two best ones in bold"
     lines = list(csv.DictReader(io.StringIO(comma_separated(table))))
     assert [line["method"] for line in lines] == list(METHODS)
