@@ -13,7 +13,7 @@ from torch import nn
 from captum_vit.errors import InputError
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Maps, measure
-from quantus_metrics.benchmark.parts import make_model
+from quantus_metrics.benchmark.parts import computing, make_model
 from quantus_metrics.benchmark.runner import Bench
 
 TRIED = 2  # samples on which the cost is measured
@@ -34,7 +34,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
         for name, method in bench.methods.items():
             make = partial(_maps, Maps(method.make(model), method.options, group, bench.spec.seed))
             for metric_name, metric in bench.metrics.items():
-                with counted(model) as count:
+                with counted(model) as count, computing(bench.spec.precision, state.device):
                     start = time.perf_counter()
                     found = list(measure(make, group, {metric_name: metric}, model, bench.spec.seed))
                     spent = (time.perf_counter() - start) / len(group) * bench.n

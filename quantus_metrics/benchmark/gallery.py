@@ -17,7 +17,7 @@ from captum_vit.models.reading import class_names, display_image
 from captum_vit.viz.blending import large
 from quantus_metrics.benchmark.group import read_group
 from quantus_metrics.benchmark.measure import Maps
-from quantus_metrics.benchmark.parts import make_model
+from quantus_metrics.benchmark.parts import computing, make_model
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import Bench
 
@@ -66,7 +66,8 @@ def gallery(bench: Bench, rows: Mapping[Key, Row], device: torch.device) -> list
             order = [index for _, index in sorted(scored, reverse=True)]
             model = model or make_model(part, device, bench.spec.precision)
             wanted = [order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]]
-            drawn = _drawn(bench, model, method, {index for some in wanted for index in some})
+            failed = {sample for (*at, _, sample), row in rows.items() if row.error and at == [part.name, method]}
+            drawn = _drawn(bench, model, method, {index for some in wanted for index in some}, failed)
             scores = {index: sign * score for score, index in scored}
             best, worst = ([Picture(*drawn[i], scores[i]) for i in some if i in drawn] for some in wanted)
             shelves.append(Shelf(part.name, method, metric, best, worst))
@@ -78,23 +79,26 @@ def _sign(metric: object) -> int | None:
 
 
 def _drawn(
-    bench: Bench, model: torch.nn.Module, method: str, indices: set[int]
+    bench: Bench, model: torch.nn.Module, method: str, indices: set[int], failed: set[str]
 ) -> dict[int, tuple[str, str, str]]:  # by index: picture, sample, label
-    """Maps of these samples, each made in its group."""
+    """Maps of these samples, each made in its group; alone where another of the group failed, as it was scored."""
     found, names = {}, class_names(model) or {}
     for group_indices in bench.groups:
-        places = [index for index in group_indices if index in indices]
-        group = read_group(bench.data, group_indices, model)[0] if places else None
+        wanted = {bench.data.name(index): index for index in group_indices if index in indices}
+        group = read_group(bench.data, group_indices, model)[0] if wanted else None
         if group is None:
             continue
-        made = bench.methods[method]
-        maps = Maps(made.make(model), made.options, group, bench.spec.seed).of(group.labels)
-        pixels = display_image(model, group.inputs)
-        for index in places:
-            if (name := bench.data.name(index)) in group.names:
-                i = group.names.index(name)
-                number = int(group.labels[i])
-                found[index] = (_uri(pixels[i], maps[i, 0]), name, names.get(number, str(number)))
+        for part in [group] if failed.isdisjoint(group.names) else group.singles():
+            if wanted.keys().isdisjoint(part.names):
+                continue
+            made = bench.methods[method]
+            with computing(bench.spec.precision, part.inputs.device):
+                maps = Maps(made.make(model), made.options, part, bench.spec.seed).of(part.labels)
+            pixels = display_image(model, part.inputs)
+            for i, name in enumerate(part.names):
+                if name in wanted:
+                    number = int(part.labels[i])
+                    found[wanted[name]] = (_uri(pixels[i], maps[i, 0]), name, names.get(number, str(number)))
     return found
 
 

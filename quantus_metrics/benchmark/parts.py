@@ -45,7 +45,13 @@ def make_model(spec: ModelSpec, device: torch.device, precision: str) -> nn.Modu
         model = _named(f"model {spec.name!r}, load", name, DEMOS)()
     else:
         model = load_model(spec.load, pretrained=spec.pretrained, checkpoint=spec.checkpoint)
-    return model.to(device, getattr(torch, precision)).eval()
+    return model.to(device, torch.float32 if precision.endswith("-mixed") else getattr(torch, precision)).eval()
+
+
+def computing(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a model of this precision works: autocast where it is mixed."""
+    name, mixed, _ = precision.partition("-mixed")
+    return torch.autocast(device.type, getattr(torch, name) if mixed else None, enabled=bool(mixed))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from quantus_metrics.benchmark.data import Samples
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.memory import peak_bytes
-from quantus_metrics.benchmark.parts import Method, make_data, make_method, make_metric, make_model
+from quantus_metrics.benchmark.parts import Method, computing, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
 
@@ -97,10 +97,11 @@ def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) ->
             bar.update((len(mine) - len(left)) * len(bench.methods))
             if left:
                 model = make_model(model_spec, state.device, bench.spec.precision)
-                for group in left:
-                    for rows in _work(bench, model, at_model, group, done):
-                        writer.write(rows)
-                        bar.update()
+                with computing(bench.spec.precision, state.device):
+                    for group in left:
+                        for rows in _work(bench, model, at_model, group, done):
+                            writer.write(rows)
+                            bar.update()
     state.wait_for_everyone()
 
 

@@ -90,7 +90,8 @@ class Spec:
     """A benchmark: every model x every method x every metric on the same data.
 
     ``batch_size`` is part of what is run: samples are worked on in these groups whatever the number of
-    processes, so that the numbers do not depend on it.
+    processes, so that the numbers do not depend on it. ``precision`` is that of the weights, or ``bfloat16-mixed``
+    or ``float16-mixed``: float32 weights under autocast.
     """
 
     title: str
@@ -102,7 +103,7 @@ class Spec:
     note: str = ""
     seed: int = 0
     batch_size: PositiveInt = 16
-    precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "float64", "bfloat16", "float16", "bfloat16-mixed", "float16-mixed"] = "float32"
     published: list[Published] = field(default_factory=list)
 
     def __post_init__(self) -> None:

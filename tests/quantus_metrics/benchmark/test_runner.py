@@ -21,6 +21,7 @@ from captum_vit import demo
 from captum_vit.errors import InputError
 from quantus_metrics import explain_func
 from quantus_metrics.benchmark.data import Sample
+from quantus_metrics.benchmark.gallery import gallery
 from quantus_metrics.benchmark.rows import FOLDER, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.runner import RESOURCES, bench_of, run
 from quantus_metrics.benchmark.spec import Spec, spec_of, write_spec
@@ -105,6 +106,10 @@ def test_a_failed_sample_does_not_stop_the_others(
     assert all("does not like" in failed[name] for name in refused)
     assert len(found) == 10 * 4
 
+    rows = read_rows(tmp_path, spec.hash)
+    shelf = gallery(bench, rows, state.device)[0]
+    assert shelf.method == "GenAtt" and not failed.keys() & {picture.sample for picture in shelf.best + shelf.worst}
+
     monkeypatch.undo()
     run(bench, tmp_path, state)
     assert numbers(tmp_path, spec) == found, "failures are not tried again unasked"
@@ -120,6 +125,29 @@ def test_retry_tries_failures_again(
     monkeypatch.undo()
     run(bench_of(spec, limit=3), tmp_path, state, retry=True)
     assert not any(error for *_, error in numbers(tmp_path, spec).values())
+
+
+def test_mixed_precision_computes_in_half_with_whole_weights(
+    tables: Tables, state: PartialState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[torch.dtype, torch.dtype]] = set()
+    attribute = cv.GenAtt.attribute
+
+    def watched(self: Any, inputs: Any, target: Any, *args: Any) -> Any:
+        weight = next(self.forward_func.parameters())
+        seen.add((weight.dtype, torch.matmul(weight.new_ones(1, 1), weight.new_ones(1, 1)).dtype))
+        return attribute(self, inputs, target, *args)
+
+    monkeypatch.setattr(cv.GenAtt, "attribute", watched)
+    whole, mixed = spec_of(tables), spec_of(tables | {"precision": "bfloat16-mixed"})
+    run(bench_of(mixed), tmp_path / "mixed", state)
+    assert seen == {(torch.float32, torch.bfloat16)}
+    run(bench_of(whole), tmp_path / "whole", state)
+    found = [numbers(tmp_path / name, spec) for name, spec in (("mixed", mixed), ("whole", whole))]
+    samples = [f"scene-0000{i}/digit-0" for i in range(5)]
+    half, full = ([rows["digits", "GenAtt", "Fidelity", sample][0] for sample in samples] for rows in found)
+    np.testing.assert_allclose(half, full, rtol=0.02)  # bfloat16 has 8 bits
+    assert half != full
 
 
 def test_methods_that_sample_give_the_same_whatever_stands_beside_them(
@@ -167,6 +195,9 @@ def test_two_processes_give_the_numbers_of_one(tables: Tables, tmp_path: Path) -
     for processes in (1, 2):
         subprocess.run(launched(path, tmp_path / str(processes), processes), check=True, capture_output=True)
     assert numbers(tmp_path / "1", spec) == numbers(tmp_path / "2", spec)
+    under = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *launched(path, tmp_path / "accelerate")[1:]]
+    subprocess.run(under, check=True, capture_output=True)
+    assert numbers(tmp_path / "1", spec) == numbers(tmp_path / "accelerate", spec)
     assert len(list((tmp_path / "2" / FOLDER).glob("*"))) == 2
     one, two = ((tmp_path / name / "table.md").read_text() for name in "12")
     timeless = [[line.rsplit("|", 2)[0] for line in text.splitlines()] for text in (one, two)]
