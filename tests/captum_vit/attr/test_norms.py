@@ -106,6 +106,12 @@ def test_plus_is_the_sum_of_the_maps_of_single_blocks(method: Any) -> None:
     )
 
 
+def test_patches_get_from_the_stream_only_what_attention_sends_where_cls_is_read() -> None:
+    model, images = reference_vit(), reference_images()
+    parts, attention = (cv.PLUS(method(model)).attribute(images, 0) for method in (cv.GlobEnc, cv.AttIN))
+    torch.testing.assert_close(parts, attention, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_rollout_over_chosen_blocks_passes_the_others_by(method: Any) -> None:
     model, images = reference_vit(), reference_images()
