@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
+from captum_vit.models.spec import modules_of
 
 _NAMES = ("logits", "logits_per_image", "image_embeds", "text_embeds", "pooler_output", "last_hidden_state")
 
@@ -33,9 +34,12 @@ def scores_of(output: Any) -> Tensor:  # shape: (B, K)
 
 def gives_raw_scores(model: nn.Module) -> bool:
     """True where a softmax over the outputs would mean nothing: target modules and regression heads."""
-    for module in model.modules():
-        if getattr(module, "raw_scores", False):
-            return True
-        if getattr(getattr(module, "config", None), "problem_type", None) == "regression":
-            return True
-    return False
+    return any(
+        _ordinary(module, "raw_scores") or getattr(_ordinary(module, "config"), "problem_type", None) == "regression"
+        for module in modules_of(model)
+    )
+
+
+def _ordinary(module: nn.Module, name: str) -> Any:
+    """An attribute that is no parameter, buffer or module; None if there is none. A module is slow to miss one."""
+    return vars(module).get(name, getattr(type(module), name, None))

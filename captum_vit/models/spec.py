@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -65,7 +66,7 @@ class Transformer:
     spec: Spec
     name: str  # dotted name of the tower inside the model
 
-    @property
+    @cached_property
     def blocks(self) -> list[nn.Module]:
         """In their order; of a compiled block the module inside, since names of classes and hooks are its."""
         return [uncompiled(block) for block in follow(self.tower, self.spec.blocks)]
@@ -102,6 +103,21 @@ def uncompiled(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` wrapped, or the module itself."""
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
+
+
+def modules_of(root: nn.Module, without: Iterable[nn.Module] = ()) -> list[nn.Module]:
+    """Every module of a tree once, in no order; some are left out with all they hold.
+
+    ``Module.modules`` makes a name for each, which takes several times as long; with small batches that shows.
+    """
+    seen, ahead, found = set(without), [root], []
+    while ahead:
+        module = ahead.pop()
+        if module not in seen:
+            seen.add(module)
+            found.append(module)
+            ahead += [m for m in module._modules.values() if m is not None]
+    return found
 
 
 def follow(start: Any, path: Path) -> Any:
@@ -180,14 +196,16 @@ def spec_of(model: nn.Module) -> Transformer:
             "pass the module, or wrap your function in a small `nn.Module` that holds the model.",
         )
     found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
-    names = {id(module): name for name, module in model.named_modules()}
     if len(found) == 1:
         ((tower, spec),) = found.values()
-        return Transformer(tower, spec, names.get(id(tower), "tower"))
+        return Transformer(tower, spec, _name_of(tower, model))
     if found:
-        listed = [f"{names.get(key, 'tower')} ({type(tower).__name__})" for key, (tower, _) in found.items()]
-        raise _several(model, listed)
+        raise _several(model, [f"{_name_of(tower, model)} ({type(tower).__name__})" for tower, _ in found.values()])
     raise _none(model)
+
+
+def _name_of(tower: nn.Module, model: nn.Module) -> str:
+    return next((name for name, module in model.named_modules() if module is tower), "tower")
 
 
 def _several(model: nn.Module, towers: list[str]) -> UnsupportedModelError:

@@ -22,7 +22,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.spec import Transformer, modules_of
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay import Prefix, Slopes, repeat_samples, run_prefix
@@ -38,9 +38,8 @@ def may_have_cls_tail(
     if transformer.post_norm or len(inputs) != 1 or first_tensor(args) is not None:
         return False
     *before, last = transformer.blocks
-    skipped = {m for block in before for m in block.modules()}
     at_attention = site.side == "input" and site.module is transformer.find(last, transformer.spec.attn)
-    return at_attention and all(_untouched(m) for m in model.modules() if m not in skipped)
+    return at_attention and all(map(_untouched, modules_of(model, without=before)))
 
 
 def _untouched(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, OptionError
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.spec import Transformer, modules_of
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.score import repeat_target, select
 from captum_vit.trace.site import Site
@@ -67,7 +67,7 @@ def run_prefix(
 
 
 def _block_around(transformer: Transformer, module: nn.Module) -> int | None:
-    held = (i for i, block in enumerate(transformer.blocks) if any(module is m for m in block.modules()))
+    held = (i for i in reversed(range(len(transformer.blocks))) if module in modules_of(transformer.blocks[i]))
     return next(held, None)
 
 

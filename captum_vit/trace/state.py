@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, ModelStateError
+from captum_vit.models.spec import modules_of
 
 
 @contextmanager
@@ -19,27 +20,29 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Works under ``torch.no_grad()`` and ``torch.inference_mode()``, and with compiled models, whose hooks
     only fire in eager mode. Everything is put back at the end, also after an exception.
     """
-    refuse_training(model)
+    modules = modules_of(model)
+    if any(module.training for module in modules):
+        _refuse_training(model)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())  # also restores the mode that hooks switch on
-        for device in {p.device.type for p in model.parameters()}:
+        for device in {p.device.type for m in modules for p in m._parameters.values() if p is not None}:
             stack.enter_context(torch.autocast(device, enabled=False))
-        if any(_compiled(m) for m in model.modules()):
+        if any(map(_compiled, modules)):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for module in model.modules():
+        for module in modules:
             # timm recomputes activations in eval mode too; hooks and modes must see one pass only
-            if getattr(module, "grad_checkpointing", False) is True:
+            if vars(module).get("grad_checkpointing") is True:
                 setattr(module, "grad_checkpointing", False)  # noqa: B010  (a Module types every attribute)
                 stack.callback(setattr, module, "grad_checkpointing", True)
         yield
 
 
 def _compiled(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+    return getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules
 
 
-def refuse_training(model: nn.Module) -> None:
+def _refuse_training(model: nn.Module) -> None:
     """Dropout and random depth would make every map a different one."""
     for name, module in model.named_modules():
         if module.training:
@@ -67,7 +70,7 @@ def _checked(x: Tensor, dtype: torch.dtype | None) -> Tensor:
         raise InputError("A batch of at least one sample.", f"shape {tuple(x.shape)}")
     if not x.is_floating_point():
         return ordinary(x)
-    if not torch.isfinite(x).all():
+    if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():  # a finite sum has finite terms, and is cheap
         count = int((~torch.isfinite(x)).sum())
         raise InputError("Finite inputs.", f"{count} NaN or infinite values of {x.numel()}")
     x = x.detach()

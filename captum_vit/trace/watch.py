@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError, TraceError
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.spec import Transformer, modules_of
 from captum_vit.tokens import TokenLayout, check_grid
 from captum_vit.trace.site import Site, Visit
 
@@ -76,11 +76,10 @@ class Watch:
 
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
         blocks = transformer.blocks
-        inside = {m for block in blocks for m in block.modules()}
-        for module in transformer.tower.modules():
-            if isinstance(module, nn.Conv2d) and module not in inside:
+        for module in modules_of(transformer.tower, without=blocks):
+            if isinstance(module, nn.Conv2d):
                 stack.callback(module.register_forward_hook(self._see_convolution).remove)
-        for module in self.model.modules():
+        for module in modules_of(self.model, without=blocks):
             if hasattr(module, "real_words"):  # a target module that knows where its texts end
                 stack.callback(module.register_forward_pre_hook(self._see_words).remove)
         hook = transformer.tower.register_forward_pre_hook(self._see_arguments, with_kwargs=True)
