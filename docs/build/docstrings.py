@@ -11,6 +11,8 @@ import griffe
 MATH = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +.*| *))*)", re.MULTILINE)
 ROLE = re.compile(r":(class|meth|func|mod|math):`~?([^`]+)`")
 REMARK = re.compile(r"^(Reads|Costs|Watch|Departs) {2,}", re.MULTILINE)
+ARGUMENT = re.compile(r"^ +(\w+):.*# shapes?: (.+)$", re.MULTILINE)
+RESULT = re.compile(r"\) -> [^#]+:  # shapes?: (.+)$", re.MULTILINE)
 ORIGIN = re.compile(r"^(Source|Reference): ", re.MULTILINE)
 
 
@@ -20,13 +22,23 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value, obj)
+            if obj.is_function and (told := shapes(obj)):
+                obj.docstring.value += f"\n\n**Shapes** {told}"
+
+
+def shapes(function: griffe.Object) -> str:
+    """The comments on shapes beside the arguments and the result, which a rendered signature does not show."""
+    head = re.split(r"^ {4,}(?:r?\"\"\"|\w+ =)", function.source, maxsplit=1, flags=re.MULTILINE)[0]
+    told = [f"`{name}`: {shape}" for name, shape in ARGUMENT.findall(head)]
+    told += [f"result: {shape}" for shape in RESULT.findall(head)]
+    return "; ".join(told)
 
 
 def as_markdown(text: str, obj: griffe.Object) -> str:
     """The same text, in Markdown."""
     text = MATH.sub(lambda found: f"\n{found[1]}$$\n{_indented(found[2], found[1])}\n{found[1]}$$\n\n", text)
     text = ROLE.sub(lambda found: _role(found[1], found[2], obj), text)
-    text = re.sub(r" +# doctest: \+SKIP", "", text)
+    text = re.sub(r" +# doctest: \+SKIP", "", text).replace("\nExample:\n", "\nExamples:\n")
     return ORIGIN.sub(r"**\1**: ", REMARK.sub(r"\n**\1** ", text))
 
 

@@ -18,12 +18,16 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-CARRIED = ("examples/*.py", "examples/tables/README.md", "captum_vit/**/*.md", "C*.md", "LICENSE")
+CARRIED = ("examples/*.py", "examples/tables/README.md", "captum_vit/**/*.md", "CHANGELOG.md")
 
 MARKER = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 OUTWARD = re.compile(r"(?<=\]\()(?:\.\./)+")
 NOTEBOOK = re.compile(r"(?<=\w)\.ipynb(?=\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+SPELT = {
+    r"\setminus": r"\backslash",  # a sign that many fonts lack
+    r"\arg": r"\mathrm{arg}\,",  # a word that the converter does not know
+}
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -46,6 +50,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def on_page_content(html_of_page: str, /, **_: Any) -> str:
     """LaTeX as MathML."""
-    return FORMULA.sub(
-        lambda found: convert(html.unescape(found[2]), display="block" if found[1] == "div" else "inline"), html_of_page
-    )
+
+    def mathml(found: re.Match[str]) -> str:
+        latex = html.unescape(found[2])
+        for word, known in SPELT.items():
+            latex = latex.replace(word, known)
+        return convert(latex, display="block" if found[1] == "div" else "inline")
+
+    return FORMULA.sub(mathml, html_of_page)

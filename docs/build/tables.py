@@ -10,6 +10,11 @@ import captum_vit as cv
 from captum_vit.models.spec import _REGISTRY, Spec
 from quantus_metrics.metrics import METRICS
 
+OTHERS = re.compile(
+    r"^((?:Departs|Common implementations|The original|The source|In the source|The pytorch-grad-cam|The means run"
+    r"|The SkipPLUS paper's|Rows (?:are not normalised|of each factor)).+?)(?:\n\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 LIBRARIES = {"timm": "timm", "transformers": "Hugging Face", "torchvision": "torchvision", "open_clip": "open_clip"}
 
 
@@ -18,7 +23,7 @@ def methods() -> str:
     rows = []
     for name, factory in cv.METHODS.items():
         cls = documented(name, factory)
-        rows.append((f"[`{name}`][captum_vit.{cls.__name__}]", first_line(cls), named(cls, "Source")))
+        rows.append((link(cls).replace(f"`{cls.__name__}`", f"`{name}`", 1), first_line(cls), named(cls, "Source")))
     return table(("method", "what it is", "source"), rows)
 
 
@@ -29,9 +34,8 @@ def metrics() -> str:
         metric, (low, high) = cls(), cls().score_range
         shown = "unbounded" if abs(low) == abs(high) == float("inf") else f"{low:g} to {high:g}".replace("-", "−")
         texts = "images, text" if any(kind.value == "Text" for kind in cls.data_applicability) else "images"
-        link = f"[`{cls.__name__}`][quantus_metrics.{cls.__name__}]"
-        rows.append((link, first_line(cls), cls.evaluation_category.value, metric.score_direction.value, shown, texts,
-                     named(cls, "Reference")))  # fmt: skip
+        facts = (cls.evaluation_category.value, metric.score_direction.value, shown, texts, named(cls, "Reference"))
+        rows.append((link(cls), first_line(cls), *facts))
     return table(("metric", "what it is", "category", "better", "range", "reads", "source"), rows)
 
 
@@ -46,7 +50,16 @@ def models() -> str:
     return table(("library", "class inside the model", "what it is"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"methods": methods, "metrics": metrics, "models": models}
+def departures() -> str:
+    """What each docstring says of other forms of the same thing."""
+    classes = dict.fromkeys(documented(name, factory) for name, factory in cv.METHODS.items())
+    told = ((cls, [flat(part) for part in OTHERS.findall(docstring(cls))]) for cls in (*classes, *METRICS))
+    return "\n\n".join(f"{link(cls)}: {' '.join(parts)}" for cls, parts in told if parts)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "methods": methods, "metrics": metrics, "models": models, "departures": departures,
+}  # fmt: skip
 
 
 def documented(name: str, factory: object) -> type:
@@ -56,21 +69,31 @@ def documented(name: str, factory: object) -> type:
     return getattr(cv, name.partition("(")[0], cv.InputGradient)
 
 
+def link(cls: type) -> str:
+    """A name that leads to its reference."""
+    return f"[`{cls.__name__}`][{cls.__module__.partition('.')[0]}.{cls.__name__}]"
+
+
+def docstring(thing: object) -> str:
+    """As ``help`` shows it."""
+    return inspect.getdoc(thing) or ""
+
+
 def first_line(thing: object) -> str:
-    """The first line of a docstring, without the roles that only its page can resolve."""
-    line = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
-    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", line)
+    """The sentence that a docstring begins with."""
+    return flat(docstring(thing).partition("\n\n")[0])
 
 
 def named(thing: object, section: str) -> str:
     """What follows ``Source:`` or ``Reference:`` in a docstring."""
-    found = re.search(rf"^{section}: (.+?)(?:\n\n|\Z)", inspect.getdoc(thing) or "", re.DOTALL | re.MULTILINE)
-    return "–" if found is None else first_line_of(found[1])
+    found = re.search(rf"^{section}: (.+?)(?:\n\n|\Z)", docstring(thing), re.DOTALL | re.MULTILINE)
+    return "–" if found is None else flat(found[1]).rstrip(".")
 
 
-def first_line_of(text: str) -> str:
-    """The paragraph on one line, without its full stop."""
-    return re.sub(r"\s+", " ", text).rstrip(".")
+def flat(text: str) -> str:
+    """A paragraph on one line, its roles as code and formulas."""
+    text = re.sub(r":math:`([^`]+)`", r"$\1$", re.sub(r"\s+", " ", text))
+    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).strip()
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -1,0 +1,38 @@
+"""Every notebook in examples/ runs from top to bottom, and shows what it was saved with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+def kinds(notebook: Any) -> list[list[str]]:
+    """For each cell of code what it shows: texts, pictures, pages."""
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return [[kind for shown in cell for kind in sorted(shown.get("data", [shown.output_type]))] for cell in outputs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs_and_shows_what_it_was_saved_with(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    saved, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    assert kinds(notebook) == kinds(saved)
+    assert any("image/png" in cell or "text/html" in cell for cell in kinds(saved))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_a_notebook_is_small_and_tells_nothing_of_the_machine(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text) < 400_000
+    assert not [word for word in ("Warning", "Traceback", "/tmp/", str(ROOT), "iopub") if word in text]

@@ -1,0 +1,79 @@
+"""The documentation site: tables hold what is there, the reference every public name, and links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import captum_vit as cv
+import quantus_metrics as qm
+from captum_vit import demo, studies, viz
+from captum_vit.models.spec import _REGISTRY
+from docs.build import tables
+from quantus_metrics import perturb
+from quantus_metrics.metrics import METRICS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+API = {name for page in (ROOT / "docs/api").glob("*.md") for name in re.findall(r"(?m)^::: (\S+)$", page.read_text())}
+CONSTANTS = {"FRACTIONS", "ORDERS", "POSITIVE", "SIGNED", "studies"}
+
+
+def first_column(table: str) -> list[str]:
+    """Names in the first cells of a table's rows."""
+    cells = [line.split("|")[1] for line in table.splitlines() if re.match(r"\| \[?`", line)]
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def section(title: str) -> str:
+    """Of the README."""
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_tables_hold_every_method_and_every_metric_and_nothing_else() -> None:
+    metrics = [metric.__name__ for metric in METRICS]
+    assert first_column(tables.methods()) == first_column(section("Methods")) == list(cv.METHODS)
+    assert first_column(tables.metrics()) == metrics
+    assert sorted(first_column(section("Evaluate"))) == sorted(metrics)
+
+
+def test_the_table_of_models_holds_every_class_that_is_described() -> None:
+    table = tables.models()
+    ours = [name.partition(".")[2] for name in _REGISTRY if name.partition(".")[0] in tables.LIBRARIES]
+    assert len(ours) > 20 and all(f"| `{cls}` |" in table for cls in ours)
+
+
+@pytest.mark.parametrize("make", tables.TABLES.values(), ids=tables.TABLES)
+def test_nothing_of_another_markup_is_left_in_a_table(make) -> None:
+    assert not re.search(r":\w+:`|\.\. math|``", make().replace("```", ""))
+
+
+@pytest.mark.parametrize(
+    ("room", "module"),
+    [("", cv), ("demo.", demo), ("studies.", studies), ("viz.", viz), ("", qm), ("perturb.", perturb)],
+    ids=["captum_vit", "demo", "studies", "viz", "quantus_metrics", "perturb"],
+)
+def test_the_reference_has_every_public_name(room: str, module) -> None:
+    package = module.__name__.partition(".")[0]
+    elsewhere = {"viz.Explanation": "Explanation"}  # the same class, under its shorter name
+    names = [f"{room}{name}" for name in module.__all__ if name not in CONSTANTS]
+    missing = {f"{package}.{elsewhere.get(name, name)}" for name in names} - API
+    assert not missing, sorted(missing)
+
+
+def test_every_function_of_a_metric_is_in_the_reference() -> None:
+    """Those that the docstrings of metrics send a reader to."""
+    named = {name for metric in METRICS for name in re.findall(r"[Ss]ee `(\w+)`", metric.__doc__ or "")}
+    assert len(named) >= 8
+    assert not [name for name in named if not any(known.endswith(f".{name}") for known in API)]
+
+
+def test_links_lead_to_files() -> None:
+    """In the repository; that they do on the site, `mkdocs build --strict` says."""
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "captum_vit").rglob("*.md")]
+    inner = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
+    links = [(page, link) for page in pages for link in inner.findall(page.read_text("utf-8"))]
+    assert len(links) > 40
+    assert not [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()]
