@@ -91,8 +91,8 @@ def make_metric(spec: MetricSpec) -> Metric:
         kind = _named(key, spec.metric, {metric.__name__: metric for metric in METRICS})
     options = _accepted(f"metric {spec.name!r}, options", spec.options, _arguments(kind))
     options = {name: _part(spec.name, name, value) for name, value in options.items()}
-    if "return_curves" in _arguments(kind):
-        options = {"return_curves": True, **options}
+    for wanted in {"return_curves", "share_passes"}.intersection(_arguments(kind)):
+        options.setdefault(wanted, True)
     return kind(**options)
 
 

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.options import IN_MEMORY, one_of, truth, whole, whole_or_none
 from quantus_metrics.perturb import Remover, ranking_map
 from quantus_metrics.perturb.box import box_changes, box_sums, draw_boxes
 from quantus_metrics.perturb.order import Size
+from quantus_metrics.perturb.remove import check_remover
 from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric
-from .batch import Batch, Samples
+from .batch import Batch, Samples, whole_images
 
 
 def box_correlation(
@@ -51,6 +53,10 @@ def pearson(
     """The cosine between what is left of both when their means are taken away."""
     x, y = (values - values.mean(-1, keepdim=True) for values in (x, y))
     return F.cosine_similarity(x, y, dim=-1, eps=torch.finfo(x.dtype).tiny).clamp(-1, 1)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b)
 
 
 def _spread(values: Tensor) -> Tensor:
@@ -86,6 +92,9 @@ class BoxSensitivity(TokenMetric):
         remover: how what is in a box goes away; a `Blur` of height / 16 by default.
         seed: of the boxes.
         internal_batch_size: images per forward pass; passes mix sizes.
+        share_passes: keep what the last batch lost by its boxes, and its images. A next call on the same images and
+            classes then costs one pass for each image, whatever its maps: for many methods on one model. The model
+            is known again by its answers to the whole images; a change that they do not show goes unnoticed.
         return_curves: keep the correlations of the last call, as `curves`, which `plot` draws.
         **kwargs: Quantus's own; see `TokenMetric`.
 
@@ -115,20 +124,27 @@ class BoxSensitivity(TokenMetric):
         remover: Remover | None = None,
         seed: int = 0,
         internal_batch_size: int | None = None,
+        share_passes: bool = False,
         return_curves: bool = False,
         aggregate_func: Callable[[list[float]], Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(aggregate_func=aggregate_func or np.nanmean, **kwargs)
-        if score not in ("area", "mean"):
-            raise OptionError('`score` must be "area" or "mean".', repr(score))
+        one_of("score", score, ("area", "mean"))
         if score == "area" and sizes is not None and len(sizes) < 2:
             raise OptionError("Two sizes at least, for an area.", repr(sizes), 'score="mean".')
-        if patch_size is not None and patch_size < 1:
-            raise OptionError("`patch_size` must be at least 1, or None.", repr(patch_size))
+        whole_or_none("patch_size", patch_size, hint="patch_size=16, the model's own, or None.")
+        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        whole("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
+        whole("seed", seed, least=0, hint="seed=0.")
+        truth("on_grid", on_grid)
+        truth("return_curves", return_curves)
+        check_remover(remover)
         self.score, self.sizes, self.n_boxes = score, sizes, n_boxes
         self.patch_size, self.on_grid, self.remover = patch_size, on_grid, remover
         self.seed, self.internal_batch_size, self.return_curves = seed, internal_batch_size, return_curves
+        self.share_passes = share_passes
+        self._asked: list[Tensor] = []
         if score == "mean":
             self.score_range = (-1.0, 1.0)
         elif sizes is not None:
@@ -173,7 +189,11 @@ class BoxSensitivity(TokenMetric):
         boxes, sizes, step = self._boxes(image_size, (maps[0].shape[-2], maps[0].shape[-1]))
         for relevance in maps:
             ranking_map(relevance, image_size)  # refuses what is no map of these images
-        changes = box_changes(
+        changes = self._shared(batch, boxes, step) if self.share_passes else self._changes(batch, boxes, step)
+        return [self._scored(box_correlation(one, boxes, changes, image_size), sizes) for one in maps]
+
+    def _changes(self, batch: Batch, boxes: Tensor, step: int) -> Tensor:  # shape: (B, S, n)
+        return box_changes(
             batch.model,
             batch.inputs,
             batch.target,
@@ -182,7 +202,14 @@ class BoxSensitivity(TokenMetric):
             step=step,
             internal_batch_size=self.internal_batch_size,
         )
-        return [self._scored(box_correlation(one, boxes, changes, image_size), sizes) for one in maps]
+
+    def _shared(self, batch: Batch, boxes: Tensor, step: int) -> Tensor:  # shape: (B, S, n)
+        """The changes of the call before, where it asked the same of a model that answers the whole images the same."""
+        whole = whole_images(batch.model, batch.inputs, self.internal_batch_size)
+        asked = [torch.tensor(step), boxes, batch.inputs, batch.target, whole]
+        if not (self._asked and all(map(_same, asked, self._asked))):
+            self._found, self._asked = self._changes(batch, boxes, step), asked
+        return self._found
 
     def _scored(self, correlation: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
         score = box_area(correlation, sizes) if self.score == "area" else correlation.mean(1)
