@@ -20,6 +20,7 @@ from quantus_metrics.benchmark.runner import Bench
 from quantus_metrics.benchmark.table import COSTS, Table
 from quantus_metrics.metrics.curves import CurveMetric
 
+BEST = 7  # curves in colour; more cannot be told apart
 INKS = {"light": "#222222", "dark": "#dddddd"}
 
 
@@ -42,7 +43,7 @@ def report(bench: Bench, table: Table, rows: Mapping[Key, Row], device: torch.de
         spec=bench.spec,
         table=table,
         costs=COSTS,
-        plots=[plot for model in table.models for plot in curves_of(bench, model, rows)],
+        plots=[plot for model in table.models for plot in curves_of(bench, table, model, rows)],
         shelves=gallery(bench, rows, device),
         failures=failures,
         n=bench.n,
@@ -50,15 +51,15 @@ def report(bench: Bench, table: Table, rows: Mapping[Key, Row], device: torch.de
     )
 
 
-def curves_of(bench: Bench, model: str, rows: Mapping[Key, Row]) -> list[Plot]:
-    """For every metric that keeps curves, and every order in it, the mean curve of each method with its band."""
+def curves_of(bench: Bench, table: Table, model: str, rows: Mapping[Key, Row]) -> list[Plot]:
+    """For every metric that keeps curves, and every order in it, the mean curve of each method."""
     plots = []
     for name, metric in bench.metrics.items():
         if not isinstance(metric, CurveMetric):
             continue
         for order in metric.orders:
             lines = {}
-            for method in bench.methods:
+            for method in _best_first(table, model, name):
                 keys = ((model, method, name, bench.data.name(index)) for index in range(bench.n))
                 kept = [rows[key].kept[order] for key in keys if key in rows and order in rows[key].kept]
                 if len(kept) > 1:
@@ -69,19 +70,31 @@ def curves_of(bench: Bench, model: str, rows: Mapping[Key, Row]) -> list[Plot]:
     return plots
 
 
+def _best_first(table: Table, model: str, metric: str) -> list[str]:
+    """Methods that have a figure."""
+    found = {
+        method: cell.summary.mean
+        for method in table.methods
+        if (cell := table.cells[model, metric, method]).summary is not None
+    }
+    return sorted(found, key=found.__getitem__, reverse=table.higher[metric] is not False)
+
+
 def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str:
-    """Mean curves with 95 % bootstrap bands over images, as a data URI."""
+    """Mean curves, of the best in colour and with 95 % bootstrap bands over images; as a data URI."""
     x = 100 * np.array(metric.fractions)
     style = {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": ink}
     with matplotlib.rc_context({**style, "svg.hashsalt": "captum-vit", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot()
-        colours = matplotlib.colormaps["tab20"]
         for number, (method, curves) in enumerate(lines.items()):
-            low, high = band(curves)
-            colour = colours(number % 20)
-            axes.plot(x, curves.mean(0), color=colour, label=method, linewidth=1.5)
-            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if number < BEST:
+                low, high = band(curves)
+                axes.plot(x, curves.mean(0), color=f"C{number}", label=method, linewidth=1.5, zorder=3)
+                axes.fill_between(x, low, high, color=f"C{number}", alpha=0.15, linewidth=0, zorder=2)
+            else:
+                rest = f"{len(lines) - BEST} others" if number == BEST else None
+                axes.plot(x, curves.mean(0), color="0.5", alpha=0.5, label=rest, linewidth=0.7)
         axes.set(xlabel="% gone", ylabel=metric.reading, xlim=(x[0], x[-1]))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
