@@ -16,13 +16,12 @@ from inspect import getdoc, isclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 import captum_vit as cv
-from captum_vit.errors import CaptumVitError, OptionError
+from captum_vit.errors import CaptumVitError
 from captum_vit.explain import explain, method_named, open_picture
-from captum_vit.models.loading import load_model
+from captum_vit.models.loading import device_named, load_model
 from captum_vit.models.reading import example_inputs
 from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
@@ -139,8 +138,5 @@ def _summary(factory: Callable[[nn.Module], Any]) -> str:
 
 
 def _model(args: argparse.Namespace) -> nn.Module:
-    try:
-        device = torch.device(args.device)
-    except RuntimeError as error:
-        raise OptionError("A device, as torch names it.", repr(args.device), "cpu or cuda") from error
+    device = device_named(args.device)
     return load_model(args.model, checkpoint=args.checkpoint).to(device)

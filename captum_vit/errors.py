@@ -10,14 +10,9 @@ from __future__ import annotations
 class CaptumVitError(Exception):
     """Any error that this package raises on purpose."""
 
-    def __init__(self, wanted: str, got: str = "", hint: str = "") -> None:
+    def __init__(self, wanted: str, got: str, hint: str) -> None:
         self.wanted, self.got, self.hint = wanted, got, hint
-        lines = [wanted]
-        if got:
-            lines.append(f"Got: {got}")
-        if hint:
-            lines.append(f"Try: {hint}")
-        super().__init__("\n".join(lines))
+        super().__init__(f"{wanted}\nGot: {got}\nTry: {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return type(self), (self.wanted, self.got, self.hint)

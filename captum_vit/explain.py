@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,8 @@ from captum_vit.models.reading import (
     target_index,
 )
 from captum_vit.models.spec import spec_of
-from captum_vit.trace.score import select, transform
+from captum_vit.options import shown
+from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import Watch
 from captum_vit.viz import Explanation
@@ -78,7 +80,9 @@ def explain(
         >>> explain(bert, "a good film", "positive", words=True).save("film.html")  # doctest: +SKIP
         >>> explain(nli, ("It rains.", "It is wet."), "entailment", special=False)  # doctest: +SKIP
     """
+    spec_of(model)  # refuses what is no transformer before anything is read
     attribution, name = _attribution(model, method)
+    _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)
     with undisturbed(model):
         output = Watch(model, spec_of(model)).run(checked_inputs(given.inputs, model), given.args).detach()
@@ -113,7 +117,8 @@ def open_picture(path: str | PathLike[str]) -> Image.Image:
         InputError: no such file, or not a picture that can be read.
     """
     if not Path(path).is_file():
-        raise InputError("A picture file, or a text for a text model.", f"{str(path)!r}, which is no file")
+        got = f"{str(path)!r}, which is no file"
+        raise InputError("A picture file, or a text for a text model.", got, "the path from here, or an absolute one.")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
@@ -150,10 +155,19 @@ def _attribution(model: nn.Module, method: Any) -> tuple[Attribution, str]:
                 f"method={type(method).__name__}, or that model.",
             )
         return method, type(method).__name__
-    if callable(method):
+    if callable(method) and not isinstance(method, nn.Module):
         attribution = method(model)
-        return attribution, method.__name__ if isinstance(method, type) else type(attribution).__name__
-    raise OptionError("A name in captum_vit.METHODS, a class or an instance.", repr(method))
+        if isinstance(attribution, Attribution):
+            return attribution, method.__name__ if isinstance(method, type) else type(attribution).__name__
+    raise OptionError("A name in captum_vit.METHODS, a class or an instance.", shown(method), 'method="LayerCDAM".')
+
+
+def _refuse_unknown(attribution: Attribution, options: dict[str, Any]) -> None:
+    """Options that the method's ``attribute`` does not take."""
+    taken = [name for name in signature(attribution.attribute).parameters if name not in ("inputs", "target")]
+    if unknown := [name for name in options if name not in taken]:
+        hint = f"one of {', '.join(get_close_matches(unknown[0], taken, n=3, cutoff=0.4) or taken)}."
+        raise OptionError(f"Options of {type(attribution).__name__}.attribute.", ", ".join(unknown), hint)
 
 
 class _Given(NamedTuple):
@@ -176,6 +190,9 @@ def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: 
         given = Image.fromarray(given)
     if isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64):
         ids = _one(given if given.dim() == 2 else given[None]).to(next(model.parameters()).device)
+        if tokens is not None and len(tokens) != ids.shape[1]:
+            wanted = f"A token for each of {ids.shape[1]} ids."
+            raise InputError(wanted, f"{len(tokens)} tokens", "tokenizer.convert_ids_to_tokens(ids).")
         return _Given(ids, None, tokens or [str(number) for number in ids[0].tolist()])
     inputs = _one(image_tensor(model, given, processor))
     return _Given(inputs, display_image(model, inputs, processor)[0])
@@ -204,8 +221,11 @@ def _targets(model: nn.Module, target: Any, output: Tensor) -> list[Any]:
     targets = target.tolist() if isinstance(target, Tensor | np.ndarray | np.generic) else target
     targets = targets if isinstance(targets, list) else [targets]
     if not targets:
-        raise TargetError("At least one target.", "an empty list")
-    return [_numbered(model, one) for one in targets]
+        raise TargetError("At least one target.", "an empty list", "target=None for what the model predicts.")
+    found = [_numbered(model, one) for one in targets]
+    for one in found:
+        checked_target(one, len(output), output.shape[1] if output.dim() == 2 else None)
+    return found
 
 
 def _numbered(model: nn.Module, target: Any) -> Any:

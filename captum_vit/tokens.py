@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.options import one_of
 
 OUTPUTS = ("grid", "tokens", "pixels", "channels")
 
@@ -121,9 +122,7 @@ class TokenLayout:
 
 def check_output(output: str, allowed: tuple[str, ...] = OUTPUTS) -> str:
     """Refuse an unknown output form before any work starts."""
-    if output not in allowed:
-        raise OptionError(f"`output` must be one of {', '.join(map(repr, allowed))}.", repr(output))
-    return output
+    return one_of("output", output, allowed)
 
 
 def check_grid(n_tokens: int, grid: tuple[int, int], image_size: tuple[int, int]) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import Attribution
+from quantus.helpers.enums import ScoreDirection
+from quantus.metrics.base import Metric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import InputError
+from captum_vit.errors import InputError, OptionError
 from captum_vit.models.output import scores_of
+from captum_vit.options import function, shown
 from captum_vit.targets import TargetModule
 
 ExplainFunc = Callable[..., np.ndarray]
@@ -50,7 +53,11 @@ def explain_func(factory: Callable[[nn.Module], Attribution] | Attribution) -> E
         >>> quantus.evaluate(metrics, {"CDAM": explain}, model, x, y, explain_func_kwargs={})
     """
 
+    if not isinstance(factory, Attribution):
+        function("factory", factory, hint="explain_func(LayerCDAM).")
+
     def explain(model: nn.Module, inputs: Any, targets: Any, **kwargs: Any) -> np.ndarray:
+        wrap(model)  # refuses what is no module
         method = _bound(factory, model)
         options = {name: value for name, value in kwargs.items() if name not in _QUANTUS_OWN}
         device, dtype = placement(model)
@@ -62,6 +69,23 @@ def explain_func(factory: Callable[[nn.Module], Attribution] | Attribution) -> E
         return to_array(to_pixels(relevance, size) if len(size) == 4 else relevance)
 
     return explain
+
+
+def check_explains(explain: Any) -> None:
+    """Maps can be made."""
+    if not callable(explain):
+        raise InputError(
+            "Maps, or a function that makes them.",
+            f"no such maps and explain_func {shown(explain)}",
+            "explain_func=quantus_metrics.explain_func(LayerCDAM).",
+        )
+
+
+def sign_of(metric: Any) -> int:
+    """1 where higher scores are better, -1 where lower ones are."""
+    if not isinstance(metric, Metric):
+        raise OptionError("A metric of this package or of Quantus, an instance.", shown(metric), "metric=Deletion().")
+    return 1 if metric.score_direction == ScoreDirection.HIGHER else -1
 
 
 def wrap(model: nn.Module) -> nn.Module:
@@ -103,8 +127,23 @@ def to_tensor(
     dtype: torch.dtype | None = None,
 ) -> Tensor:  # same shape, never sharing memory with the array
     """In through the door. `dtype` is for floating values only: numbers that count keep their own."""
-    found = array.detach().clone() if isinstance(array, Tensor) else torch.tensor(np.ascontiguousarray(array))
+    found = array.detach().clone() if isinstance(array, Tensor) else torch.tensor(np.ascontiguousarray(numbers(array)))
     return found.to(device, dtype if found.is_floating_point() else None)
+
+
+def numbers(given: Any) -> np.ndarray:
+    """An array of numbers.
+
+    Raises:
+        InputError: words, nothing, or rows of different lengths.
+    """
+    try:
+        found = np.asarray(given)
+    except ValueError as error:
+        raise InputError("An array of numbers.", str(error), "rows of one shape.") from error
+    if found.dtype.kind not in "biuf":
+        raise InputError("An array of numbers.", shown(given), "the pixels or ids, not names of files or texts.")
+    return found
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
@@ -148,7 +187,10 @@ class _Wrapped(TargetModule):
 def _bound(factory: Any, model: nn.Module) -> Attribution:
     """The method for this model: made by the factory, or the instance itself if the model is its own."""
     if not isinstance(factory, Attribution):
-        return factory(model)
+        made = factory(model)
+        if isinstance(made, Attribution):
+            return made
+        raise OptionError("A function of the model that gives a Captum Attribution.", shown(made), "LayerCDAM.")
     explained = factory.forward_func
     inside = set(explained.modules()) if isinstance(explained, nn.Module) else {explained}
     if inside & {model, model.model if isinstance(model, _Wrapped) else model}:

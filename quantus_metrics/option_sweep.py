@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from quantus.helpers.enums import ScoreDirection
 from quantus.metrics.base import Metric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.options import shown, whole
 from captum_vit.viz.studies import Figure, option_curve
-from quantus_metrics.explain import ExplainFunc
-from quantus_metrics.statistics import Summary, summarise
+from quantus_metrics.explain import ExplainFunc, check_explains, sign_of, wrap
+from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,9 @@ def sweep_option(
 
     Source: Brocki et al., Class-Discriminative Attention Maps, section 3.3, for what is chosen and how.
     """
+    check_explains(explain)
+    wrap(model)  # refuses what is no module
+    sign = sign_of(metric)
     x, y = _array(x_batch), _array(y_batch)
     fixed = explain_func_kwargs or {}
     _check(x, y, option, values, fixed, batch_size, confidence)
@@ -144,7 +147,6 @@ def sweep_option(
             scores = np.array([[score for part in scored(value, progress) for score in part] for value in values])
     kept = scores[:, ~np.isnan(scores).any(0)]
     means = tuple(summarise(row, confidence=confidence, seed=seed) for row in kept)
-    sign = 1 if metric.score_direction == ScoreDirection.HIGHER else -1
     best = kept[int(np.argmax([sign * found.mean for found in means]))]
     behind = tuple(summarise(sign * (best - row), confidence=confidence, seed=seed) for row in kept)
     return OptionSweep(option, tuple(values), metric.name, torch.from_numpy(scores), means, behind)
@@ -172,17 +174,17 @@ def _check(
     batch_size: int,
     confidence: float,
 ) -> None:
-    if len(x) < 2 or y.shape != (len(x),):
+    if x.ndim < 2 or len(x) < 2 or y.shape != (len(x),):
         raise InputError(
             "At least two images, and a class for each: an interval needs several.",
-            f"{len(x)} images, targets of shape {y.shape}",
+            f"images of shape {x.shape}, targets of shape {y.shape}",
+            "some dozens: an interval of a few says little.",
         )
-    if not len(values) or any(value in values[:i] for i, value in enumerate(values)):
-        raise OptionError("At least one value, and none twice.", repr(list(values)))
+    listed = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if not listed or any(value in listed[:i] for i, value in enumerate(listed)):
+        raise OptionError("At least one value, and none twice.", shown(values), "values=[0.1, 0.5, 1.0].")
     if option in fixed:
-        raise OptionError("An option to vary.", f"{option!r}, which `explain_func_kwargs` holds fixed")
-    if batch_size < 1 or not 0 < confidence < 1:
-        raise OptionError(
-            "`batch_size` of at least 1, and `confidence` between 0 and 1.",
-            f"batch_size={batch_size}, confidence={confidence}",
-        )
+        got = f"{option!r}, which `explain_func_kwargs` holds fixed"
+        raise OptionError("An option to vary.", got, "leaving it out there.")
+    whole("batch_size", batch_size, hint="batch_size=64.")
+    check_confidence(confidence)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from quantus.helpers.enums import ScoreDirection
 from quantus.metrics.base import Metric
 from torch import Generator, nn
 
 from captum_vit.attr import RandomAttribution
-from captum_vit.errors import InputError, OptionError
-from quantus_metrics.explain import ExplainFunc, explain_func
-from quantus_metrics.statistics import Summary, summarise
+from captum_vit.errors import InputError
+from captum_vit.options import real, shown
+from quantus_metrics.explain import ExplainFunc, check_explains, explain_func, sign_of, wrap
+from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,13 @@ def self_test(
         >>> self_test(Deletion(score="aopc", patch_size=16), explain_func(GenAtt), model, x, y).passed  # doctest: +SKIP
         True
     """
-    if not noise > 0:
-        raise OptionError("`noise` above 0.", repr(noise))
-    if len(x_batch) < 2:
-        raise InputError("At least two samples, for an interval.", str(len(x_batch)))
-    sign = 1 if metric.score_direction == ScoreDirection.HIGHER else -1
+    real("noise", noise, above=0, hint="noise=1, as much as there is signal.")
+    check_confidence(confidence)
+    check_explains(explain)
+    wrap(model)  # refuses what is no module
+    sign = sign_of(metric)
+    if np.ndim(x_batch) == 0 or len(x_batch) < 2:
+        raise InputError("At least two samples, for an interval.", shown(x_batch), "some dozens.")
     random, other = explain_func(RandomAttribution), randomised(model, torch.Generator().manual_seed(seed))
 
     def noisy(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
@@ -128,7 +130,8 @@ def self_test(
         torch.manual_seed(seed)
         found = metric(model, x_batch, y_batch, explain_func=maps, explain_func_kwargs=options or {}, **call)
         if np.shape(found) != (len(x_batch),):
-            raise InputError(f"One score for each of {len(x_batch)} samples.", f"scores of shape {np.shape(found)}")
+            got = f"scores of shape {np.shape(found)}"
+            raise InputError(f"One score for each of {len(x_batch)} samples.", got, "return_aggregate=False.")
         return np.asarray(found, dtype=float)
 
     with torch.random.fork_rng():

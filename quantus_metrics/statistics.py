@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from captum_vit.errors import InputError, OptionError
+from captum_vit.errors import InputError
+from captum_vit.options import one_of, real, shown, whole
 
 Statistic = Callable[[np.ndarray], float]
 
@@ -87,12 +88,13 @@ def summarise(
         >>> summarise([1.0, 2.0, 3.0, float("nan")]).mean
         2.0
     """
-    rows = np.asarray(rows, dtype=float)
+    rows = _numbers(rows)
     scored = ~np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))
     kept, n = rows[scored], int(scored.sum())
     _enough(n, len(rows))
-    if not 0 < confidence < 1:
-        raise OptionError("`confidence` must lie between 0 and 1.", repr(confidence))
+    check_confidence(confidence)
+    whole("n_resamples", n_resamples, hint="n_resamples=9999.")
+    whole("seed", seed, least=0, hint="seed=0.")
     draw = {"confidence_level": confidence, "n_resamples": n_resamples, "method": "percentile"}
     draw |= {"rng": np.random.default_rng(seed), "batch": max(1, _AT_ONCE // n)}
     if statistic is None:
@@ -133,11 +135,11 @@ def compare(
         InputError: not one pair of scores per image, or fewer than two pairs without NaN.
         OptionError: an unknown test.
     """
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    first, second = _numbers(a), _numbers(b)
     if first.ndim != 1 or first.shape != second.shape:
-        raise InputError("Two scores for each image.", f"shapes {first.shape} and {second.shape}")
-    if test not in ("permutation", "wilcoxon"):
-        raise OptionError('`test` must be "permutation" or "wilcoxon".', repr(test))
+        got = f"shapes {first.shape} and {second.shape}"
+        raise InputError("Two scores for each image.", got, "scores of the same images in the same order.")
+    one_of("test", test, ("permutation", "wilcoxon"))
     difference = first - second
     summary = summarise(difference, confidence=confidence, n_resamples=n_resamples, seed=seed)
     moved = difference[~np.isnan(difference)]
@@ -159,6 +161,25 @@ def _p(difference: np.ndarray, test: str, n_resamples: int, seed: int) -> float:
     return float(found.pvalue)
 
 
+def _numbers(given: Any) -> np.ndarray:
+    """One row for each image."""
+    try:
+        found = np.asarray(given, dtype=float)
+    except (TypeError, ValueError) as error:
+        hint = "the list that a metric's call gave."
+        raise InputError("Numbers, a row for each image.", shown(given), hint) from error
+    if found.ndim == 0 or np.isinf(found).any():
+        got = "one number" if found.ndim == 0 else "infinite ones"
+        raise InputError("Finite numbers, a row for each image.", got, "the list of a metric's call; NaN for no score.")
+    return found
+
+
 def _enough(n: int, given: int) -> None:
     if n < 2:
-        raise InputError("Scores of two images at least, for an interval.", f"{n} of {given}")
+        hint = "more images, or those on which the metric has a score."
+        raise InputError("Scores of two images at least, for an interval.", f"{n} of {given}", hint)
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse what is no share of intervals."""
+    real("confidence", confidence, above=0, below=1, hint="confidence=0.95.")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.options import whole
 from captum_vit.targets import TargetModule
 from quantus_metrics.explain import logits
 from quantus_metrics.perturb import FRACTIONS, Curve, Remover, curves, removable_words, target_score
@@ -74,8 +75,10 @@ def wrap_text(
             f"pad_id {pad_id}, and {frame[1:]} frame a text",
             "pad_id=tokenizer.pad_token_id; add one to a tokenizer that has none.",
         )
+    whole("pad_id", pad_id, least=0, hint="pad_id=tokenizer.pad_token_id.")
     kept = [token for token in frame[1:] if token is not None] if special_ids is None else special_ids
-    return TextModel(model, pad_id, kept)
+    hint = "special_ids=tokenizer.all_special_ids."
+    return TextModel(model, pad_id, [whole("special_ids", token, least=0, hint=hint) for token in kept])
 
 
 def text_model(model: nn.Module) -> TextModel:

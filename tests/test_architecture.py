@@ -16,6 +16,7 @@ PACKAGES = ("captum_vit", "quantus_metrics")
 # From the ground up. A room imports itself and the floors below; rooms on one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.errors",),
+    ("captum_vit.options",),
     ("captum_vit.tokens",),
     ("captum_vit.models",),
     ("captum_vit.trace",),

@@ -11,10 +11,10 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, forward_args, one_of
-from captum_vit.errors import OptionError
+from captum_vit.attr.base import TokenAttribution, forward_args
+from captum_vit.options import IN_MEMORY, one_of, truth, whole_or_none
 from captum_vit.trace.score import SCORES, select, target_of_rows, transform
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.state import undisturbed
 from captum_vit.trace.without import Without
 
 
@@ -73,10 +73,10 @@ class TokenAblation(TokenAttribution):
         Raises:
             OptionError: an internal batch size below one.
         """
-        if internal_batch_size is not None and internal_batch_size < 1:
-            raise OptionError("`internal_batch_size` of at least 1, or None.", repr(internal_batch_size))
+        truth("show_progress", show_progress)
+        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
         with undisturbed(self.model):
-            checked = checked_inputs(inputs, self.model)
+            checked = self._checked(inputs, target)
             way = "auto" if checked[0].is_floating_point() else "mask"  # a text that is one word shorter is no cheaper
             without = Without(self.model, checked, forward_args(additional_forward_args), way)
             scores, layout = without.whole()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from captum_vit.attr.base import TokenAttribution, rolled_out
 from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
+from captum_vit.options import whole_or_none
 from captum_vit.trace.gradient import Layer, block_index, layer_index
 from captum_vit.trace.record import Record, Want
 
@@ -39,9 +40,7 @@ class RawAttention(TokenAttribution):
         self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid", head: int | None = None
     ) -> None:
         super().__init__(forward_func, layer, output=output)
-        if isinstance(head, bool) or not isinstance(head, int | None):
-            raise OptionError("The index of a head, or None for the average over heads.", repr(head))
-        self.head = head
+        self.head = whole_or_none("head", head, least=None, hint="head=0, or None for the average over heads.")
 
     def _want(self) -> Want:
         return Want(seen=["probs"], pool=True, first_row=True)

@@ -11,8 +11,9 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, carried_back, maps_of_layers, one_of, rolled_out
+from captum_vit.attr.base import TokenAttribution, carried_back, maps_of_layers, rolled_out
 from captum_vit.models.spec import Transformer
+from captum_vit.options import one_of, truth
 from captum_vit.trace.gradient import Layer, block_index
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.state import undisturbed
@@ -45,6 +46,9 @@ class GenAtt(WeightedAttention):
     Source: Chefer et al., Generic Attention-model Explainability (self-attention rules), called Relevance
     Propagation in the CDAM paper and GenAtt in the SkipPLUS paper.
     """
+
+    def __init__(self, forward_func: nn.Module, *, output: str = "grid") -> None:
+        super().__init__(forward_func, output=output)
 
     def _relevance(self, found: Record) -> Tensor:
         return rolled_out(found, lambda row, layer: carried_back(row, found, layer))
@@ -184,6 +188,7 @@ class AttCAM(_OneBlock):
             additional_forward_args: further positional arguments of the model.
             relu_attributions: keep positive evidence only.
         """
+        truth("relu_attributions", relu_attributions)
         with undisturbed(self.model):
             found = self._record(inputs, target, additional_forward_args)
             relevance = self._relevance(found)

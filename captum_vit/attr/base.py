@@ -14,12 +14,15 @@ from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_vit.errors import OptionError, UnsupportedModelError, ZeroMapWarning
-from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.errors import OptionError, ZeroMapWarning
+from captum_vit.models.naming import n_outputs
+from captum_vit.models.spec import Transformer, module_of, spec_of
+from captum_vit.options import shown, truth
 from captum_vit.tokens import TokenLayout, check_output
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want, record
+from captum_vit.trace.score import checked_target
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed, widened
 
 MAPS = ("grid", "tokens", "pixels")
@@ -117,13 +120,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     @property
     def model(self) -> nn.Module:
         """The module behind ``forward_func``."""
-        forward = getattr(self.forward_func, "__self__", self.forward_func)
-        if not isinstance(forward, nn.Module):
-            raise UnsupportedModelError(
-                "The model itself (an `nn.Module`), since blocks and attention are read inside it.",
-                type(forward).__name__,
-                "the module, or a small `nn.Module` that holds the model and does what your function does.",
-            )
+        forward = module_of(self.forward_func)
         return forward.module if isinstance(forward, nn.DataParallel) else forward
 
     @property
@@ -137,23 +134,31 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         return record(
             self.model,
             transformer,
-            checked_inputs(inputs, self.model),
+            self._checked(inputs, target),
             forward_args(args),
             target,
             self._want() if want is None else want,
             self._start(transformer) if start is None else start,
         )
 
+    def _checked(self, inputs: Any, target: Any) -> tuple[Tensor, ...]:
+        """The inputs as the model takes them, refused before it runs, as is a target that can index nothing."""
+        checked = checked_inputs(inputs, self.model)
+        checked_target(target, len(checked[0]), n_outputs(self.model))
+        return checked
+
     def _reading(
         self,
         inputs: Any,
+        target: Any,
         args: Any,
         at_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
         rule: str = "grad",
     ) -> Reading:
         channels = self.output == "channels"
-        checked = checked_inputs(inputs, self.model)
+        truth("attribute_to_layer_input", at_input)
+        checked = self._checked(inputs, target)
         return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs, rule)
 
     def _finish(self, relevance: Tensor, layout: TokenLayout | None, inputs: Any) -> Tensor | tuple[Tensor, ...]:
@@ -238,15 +243,18 @@ def chosen_layers(transformer: Transformer, layers: Iterable[int] | None) -> lis
         return list(range(len(transformer.blocks)))
     chosen = sorted({layer_index(transformer, layer) for layer in layers})
     if not chosen:
-        raise OptionError("At least one layer, or None for all.", "none")
+        raise OptionError("At least one layer.", "none", "layers=None for all of them.")
     return chosen
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value, if it is allowed."""
-    if value not in allowed:
-        raise OptionError(f"`{name}` must be one of {', '.join(map(repr, allowed))}.", repr(value))
-    return value
+def listed(name: str, layers: Any) -> list[Any] | None:
+    """Indices of blocks in a list, so that an iterator serves several calls; None stays for all."""
+    if layers is None:
+        return None
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        wanted = f"`{name}` must be indices of blocks, or None for all."
+        raise OptionError(wanted, shown(layers), f"{name}=[0, 1], or range(6).")
+    return list(layers)
 
 
 def warn_if_zero(relevance: Tensor, name: str) -> None:

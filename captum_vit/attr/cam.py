@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args, widened
+from captum_vit.options import truth
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.gradient import Layer
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rules import checked_rule, under
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.state import undisturbed
 
 TINY = 1e-7
 
@@ -80,8 +81,10 @@ class TokenCAM(TokenAttribution):
         Raises:
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
+        truth("relu_attributions", relu_attributions)
+        truth("attribute_to_layer_input", attribute_to_layer_input)
         with undisturbed(self.model), under(self.rule):
-            checked, args = checked_inputs(inputs, self.model), forward_args(additional_forward_args)
+            checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
             at_input = attribute_to_layer_input
             reading = Reading(self.model, self.layer, checked, args, at_input, grad_kwargs=grad_kwargs, rule=self.rule)
             tokens, grad, layout = reading.tokens_and_gradient(target)
@@ -195,7 +198,7 @@ class ChannelCAM(TokenCAM):
         output: str = "grid",
     ) -> None:
         super().__init__(forward_func, layer, device_ids, rule=rule, output=output)
-        self.include_prefix = include_prefix
+        self.include_prefix = truth("include_prefix", include_prefix)
 
     def _weights(self, x: Tensor, g: Tensor, layout: TokenLayout) -> Tensor:
         counted = layout.counted(x, self.include_prefix).unsqueeze(-1)  # shape: (B, N, 1)
@@ -252,7 +255,7 @@ class ActivationCAM(ChannelCAM):
         output: str = "grid",
     ) -> None:
         super().__init__(forward_func, layer, device_ids, include_prefix=include_prefix, rule=rule, output=output)
-        self.absolute = absolute
+        self.absolute = truth("absolute", absolute)
 
     def _activations(self, x: Tensor, counted: Tensor) -> Tensor:  # shape: (B, N, D)
         return counted * (x.abs() if self.absolute else x)

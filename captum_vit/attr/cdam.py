@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import LayerError, OptionError
+from captum_vit.options import truth
 from captum_vit.trace.gradient import block_of
 from captum_vit.trace.held import attention_held
 from captum_vit.trace.rules import checked_rule, under
@@ -91,8 +92,11 @@ class LayerCDAM(TokenAttribution):
         Raises:
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
+        truth("relu_attributions", relu_attributions)
         with undisturbed(self.model), under(self.rule):
-            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
+            reading = self._reading(
+                inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule
+            )
             relevance, layout = reading.gradient_x_tokens(target)
             if relu_attributions and self.output != "channels":
                 relevance = F.relu(relevance)
@@ -114,7 +118,7 @@ class LayerCDAM(TokenAttribution):
         if self.output == "channels":
             raise OptionError("A map for every class.", 'output="channels"', "attribute, one class at a time.")
         with undisturbed(self.model), under(self.rule):
-            scores, layout = self._reading(inputs, additional_forward_args, rule=self.rule).every_output()
+            scores, layout = self._reading(inputs, None, additional_forward_args, rule=self.rule).every_output()
             return self._finish_classes(scores, layout)
 
     def value_and_key_terms(
@@ -147,7 +151,7 @@ class LayerCDAM(TokenAttribution):
         if not isinstance(layer, int):
             raise LayerError("The index of a block, which has values and keys.", f"the layer {layer!r}", "layer=None.")
         with undisturbed(self.model), under(self.rule):
-            reading = self._reading(inputs, additional_forward_args, rule=self.rule)
+            reading = self._reading(inputs, target, additional_forward_args, rule=self.rule)
             both, layout = reading.gradient_x_tokens(target)
             with attention_held(block_of(self._transformer, layer)):
                 values, _ = reading.gradient_x_tokens(target)

@@ -10,8 +10,9 @@ from captum.attr._utils.approximation_methods import approximation_parameters
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_vit.attr.base import PRODUCTS, TokenAttribution, one_of, widened
-from captum_vit.errors import InputError, OptionError
+from captum_vit.attr.base import PRODUCTS, TokenAttribution, widened
+from captum_vit.errors import InputError
+from captum_vit.options import IN_MEMORY, one_of, truth, whole, whole_or_none
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.replay import portions
 from captum_vit.trace.state import checked_inputs, undisturbed
@@ -98,12 +99,14 @@ class LayerIntegratedCDAM(TokenAttribution):
             OptionError: an unknown quadrature, or fewer than one step.
         """
         one_of("method", method, ("gausslegendre", *RIEMANN))
-        if n_steps < 1:
-            raise OptionError("At least one step.", f"n_steps={n_steps}", "n_steps=50, as in the paper.")
+        truth("return_convergence_delta", return_convergence_delta)
+        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        whole("n_steps", n_steps, hint="n_steps=50, as in the paper.")
         with undisturbed(self.model):
-            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs)
+            reading = self._reading(inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs)
+            begin = self._baseline(reading, baselines)
             prefix, behind = reading.walk()
-            T, start = prefix.tokens, self._baseline(reading, baselines)
+            T, start = prefix.tokens, None if begin is None else reading.tokens_of(begin)
             slope = (T if start is None else T - start).unsqueeze(0)
             alphas, weights = _quadrature(method, n_steps)
             relevance = torch.zeros(())
@@ -117,15 +120,16 @@ class LayerIntegratedCDAM(TokenAttribution):
             (f,) = behind.along(target, slope, torch.tensor([0.0, 1.0]), start).score  # shape: (B, 2)
             return maps, widened(relevance.flatten(1).sum(1) - (f[:, 1] - f[:, 0]))
 
-    def _baseline(self, reading: Reading, baselines: Any) -> Tensor | None:  # shape: (B, N, D)
-        """Where the line starts: the tokens of the baseline inputs; None for zero tokens."""
+    def _baseline(self, reading: Reading, baselines: Any) -> tuple[Tensor, ...] | None:
+        """The inputs at whose tokens the line starts; None for zero tokens."""
         if baselines is None:
             return None
         given = baselines if isinstance(baselines, tuple) else (baselines,)
         if len(given) != len(reading.inputs):
-            raise InputError(f"A baseline for each of {len(reading.inputs)} inputs.", f"{len(given)}")
+            wanted = f"A baseline for each of {len(reading.inputs)} inputs."
+            raise InputError(wanted, f"{len(given)}", "baselines=None for zero tokens.")
         filled = tuple(_filled(b, x) for b, x in zip(given, reading.inputs, strict=True))
-        return reading.tokens_of(checked_inputs(filled, self.model))
+        return checked_inputs(filled, self.model)
 
 
 def _quadrature(method: str, n: int) -> tuple[Tensor, Tensor]:  # shapes: (n,), (n,)

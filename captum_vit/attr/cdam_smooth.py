@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
-from captum_vit.errors import OptionError
+from captum_vit.options import IN_MEMORY, lot, real, truth, whole, whole_or_none
 from captum_vit.trace.replay import portions
 from captum_vit.trace.rules import checked_rule, under
 from captum_vit.trace.state import undisturbed
@@ -100,10 +100,15 @@ class LayerSmoothCDAM(TokenAttribution):
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
             OptionError: a number of samples below one, or a deviation below zero.
         """
-        if n_samples < 1 or not stdev >= 0:
-            raise OptionError("At least one sample, and stdev >= 0.", f"n_samples={n_samples}, stdev={stdev}")
+        truth("relu_attributions", relu_attributions)
+        whole("n_samples", n_samples, hint="n_samples=50, as for Integrated CDAM.")
+        lot("generator", generator)
+        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        real("stdev", stdev, least=0, hint="stdev=0.5, half the spread of normalised tokens.")
         with undisturbed(self.model), under(self.rule):
-            reading = self._reading(inputs, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
+            reading = self._reading(
+                inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule
+            )
             prefix, behind = reading.walk()
             T, total = prefix.tokens, torch.zeros(())
             sizes = portions(n_samples, len(T), internal_batch_size, behind.slope_rows)

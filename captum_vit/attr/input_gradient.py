@@ -10,6 +10,7 @@ from captum.attr import Attribution, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
+from captum_vit.options import function
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import plain_target, select
 from captum_vit.trace.state import ordinary
@@ -54,7 +55,8 @@ class InputGradient(TokenAttribution):
         self, forward_func: nn.Module, method: Factory = Saliency, *, output: str = "grid", **arguments: Any
     ) -> None:
         super().__init__(forward_func, output=output)
-        self.method, self.arguments = method, arguments
+        self.method = function("method", method, hint="method=captum.attr.Saliency, the class itself.")
+        self.arguments = arguments
 
     def _want(self) -> Want:
         return Want(seen=["tokens"])

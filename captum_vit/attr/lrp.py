@@ -26,7 +26,7 @@ from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import Layer, block_index, layer_index
 from captum_vit.trace.pixels import relevance_of_pixels
 from captum_vit.trace.record import Record, Want
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.state import undisturbed
 
 
 class LRP(TokenAttribution):
@@ -96,7 +96,7 @@ class LRP(TokenAttribution):
         patch under the rule for inputs with a least and a largest value.
         """
         with undisturbed(self.model):
-            checked, args = checked_inputs(inputs, self.model), forward_args(additional_forward_args)
+            checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
             relevance = relevance_of_pixels(self.model, self._transformer, checked, args, target)
             warn_if_zero(relevance, type(self).__name__)
         relevance = relevance.sum(1, keepdim=True)

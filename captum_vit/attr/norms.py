@@ -12,12 +12,13 @@ from captum_vit.attr.base import (
     Carry,
     TokenAttribution,
     chosen_layers,
+    listed,
     maps_of_layers,
-    one_of,
     rolled_out,
     widened,
 )
 from captum_vit.models.spec import Transformer
+from captum_vit.options import one_of, truth
 from captum_vit.trace.parts import attention_parts, frozen_norm, mid_kinds, stream_parts
 from captum_vit.trace.record import Record, Want
 
@@ -42,7 +43,7 @@ class PartsAttribution(TokenAttribution):
     ) -> None:
         super().__init__(forward_func, output=output)
         self.aggregation = one_of("aggregation", aggregation, AGGREGATIONS)
-        self.layers = None if layers is None else list(layers)
+        self.layers = listed("layers", layers)
 
     def _kinds(self) -> list[str]:
         """What must be seen of every block."""
@@ -181,7 +182,7 @@ class GlobEnc(PartsAttribution):
         output: str = "grid",
     ) -> None:
         super().__init__(forward_func, layers, aggregation=aggregation, output=output)
-        self.include_ln2 = include_ln2
+        self.include_ln2 = None if include_ln2 is None else truth("include_ln2", include_ln2)
 
     def _passes_ln2(self, transformer: Transformer) -> bool:
         return transformer.post_norm if self.include_ln2 is None else self.include_ln2

@@ -11,7 +11,7 @@ import torch
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
-from captum_vit.attr.base import MAPS, TokenAttribution, chosen_layers
+from captum_vit.attr.base import MAPS, TokenAttribution, chosen_layers, listed
 from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
@@ -58,7 +58,7 @@ class PLUS(TokenAttribution):
             )
         self.outputs = getattr(method, "outputs", MAPS)
         super().__init__(_innermost(method).forward_func, output=getattr(method, "output", "grid"))
-        self.layers = None if layers is None else list(layers)
+        self.layers = listed("layers", layers)
 
     def _chosen(self, transformer: Transformer) -> list[int]:
         """The start layers as 0 ... L-1."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, chosen_layers, one_of, widened
+from captum_vit.attr.base import TokenAttribution, chosen_layers, listed, widened
 from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.options import one_of, real, truth
 from captum_vit.trace.gradient import Layer, block_of, literal_module
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES, repeat_target, select, transform
@@ -161,12 +162,11 @@ class PredicAtt(PredictionMap):
         self.attention = one_of("attention", attention, ATTENTIONS)
         if attention == "none" and not prediction:
             raise OptionError("Attention, prediction, or both.", "neither", 'attention="mean" or "chosen".')
-        if not temperature > 0:
-            raise OptionError("A temperature above 0.", repr(temperature))
-        self.prediction, self.temperature = prediction, temperature
-        self.attention_layers = None if attention_layers is None else list(attention_layers)
+        self.prediction = truth("prediction", prediction)
+        self.temperature = real("temperature", temperature, above=0, hint="temperature=1.0, as in the paper.")
+        self.attention_layers = listed("attention_layers", attention_layers)
         if self.attention_layers == []:
-            raise OptionError("At least one attention layer, or None for all.", "none")
+            raise OptionError("At least one attention layer.", "none", "attention_layers=None for all of them.")
 
     def _want(self) -> Want:
         if self.attention == "none":

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
+from captum_vit.options import lot
 from captum_vit.trace.record import Record, Want
 
 
@@ -23,7 +24,7 @@ class RandomAttribution(TokenAttribution):
 
     def __init__(self, forward_func: nn.Module, *, generator: Generator | None = None, output: str = "grid") -> None:
         super().__init__(forward_func, output=output)
-        self.generator = generator
+        self.generator = lot("generator", generator)
 
     def _want(self) -> Want:
         return Want()

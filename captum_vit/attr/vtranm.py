@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, carried_back, one_of
+from captum_vit.attr.base import TokenAttribution, carried_back
 from captum_vit.errors import OptionError
+from captum_vit.options import one_of, truth
 from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES
@@ -78,7 +79,8 @@ class VTranM(TokenAttribution):
     ) -> None:
         super().__init__(forward_func, output=output)
         self.score, self.variant = one_of("score", score, SCORES), one_of("variant", variant, VARIANTS)
-        self.aggregate, self.length, self.direction, self.feed_forward = aggregate, length, direction, feed_forward
+        self.aggregate, self.length = truth("aggregate", aggregate), truth("length", length)
+        self.direction, self.feed_forward = truth("direction", direction), truth("feed_forward", feed_forward)
         if variant == "tokentm":
             _refuse_contradiction(score, aggregate and length and direction and feed_forward)
 

@@ -46,9 +46,8 @@ def doctor(
     except CaptumVitError as error:
         return _refused(report, _reason(error))
     batch = len(given if isinstance(given, Tensor) else given[0])
-    args = tuple(
-        a[:1] if isinstance(a, Tensor) and len(a) == batch else a for a in forward_args(additional_forward_args)
-    )
+    own = lambda a: isinstance(a, Tensor) and a.dim() > 0 and len(a) == batch  # noqa: E731
+    args = tuple(a[:1] if own(a) else a for a in forward_args(additional_forward_args))
 
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
         bare = model.module if isinstance(model, nn.DataParallel) else model
@@ -69,8 +68,8 @@ def example(transformer: Transformer) -> Tensor:  # shape: (1, C, H, W), or (1, 
     vocabulary = next((m for m in tower.modules() if isinstance(m, nn.Embedding)), None)
     if convolution is None:
         if vocabulary is None:
-            wanted = "An example to run, since the model embeds neither patches by a convolution nor words."
-            raise InputError(wanted, hint="doctor(model, inputs)")
+            got = f"{type(tower).__name__}, which embeds neither patches by a convolution nor words"
+            raise InputError("An example to run.", got, "doctor(model, inputs).")
         return _words(tower, vocabulary.num_embeddings).to(like.device)
     places = (getattr(tower, "patch_embed", None), tower, getattr(tower, "config", None))
     sizes = [getattr(place, name, None) for place in places for name in ("img_size", "image_size")]

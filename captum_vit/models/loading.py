@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, UnsupportedModelError
+from captum_vit.errors import InputError, OptionError, UnsupportedModelError
 
 _HEADS = ("ForImageClassification", "ForSequenceClassification")
 _NESTS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
@@ -30,11 +31,12 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: str | Path | N
         InputError: an unknown name, or weights that cannot be had or do not fit.
         UnsupportedModelError: a Hugging Face model without a classification head.
     """
-    library, _, rest = name.partition(":")
+    library, _, rest = str(name).partition(":")
     if not rest or library not in ("timm", "hf"):
         raise InputError("A model as timm:NAME or hf:PATH.", repr(name), "timm:vit_tiny_patch16_224")
     if library == "hf" and checkpoint is not None:
-        raise InputError("hf:PATH alone, since its folder holds the weights.", f"also {str(checkpoint)!r}")
+        wanted = "hf:PATH alone, since its folder holds the weights."
+        raise InputError(wanted, f"also {str(checkpoint)!r}", "leaving the checkpoint out, or timm:NAME with it.")
     model = _timm(rest, pretrained, checkpoint) if library == "timm" else _hugging_face(rest)
     return model.eval()
 
@@ -45,9 +47,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: no such file, or not a file of plain weights.
     """
+    if not isinstance(path, str | PathLike) or not Path(path).is_file():
+        raise InputError("A file of weights.", f"{str(path)!r}, which is no file", "the path of a .safetensors file.")
     path = Path(path)
-    if not path.is_file():
-        raise InputError("A file of weights.", f"{str(path)!r}, which does not exist")
     try:
         safe = path.suffix == ".safetensors"
         found = _safetensors(path) if safe else torch.load(path, "cpu", weights_only=True)
@@ -60,8 +62,24 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     for nest in _NESTS:
         found = found[nest] if isinstance(found, dict) and isinstance(found.get(nest), dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError("A state dict: tensors by name.", f"{str(path)!r}, {type(found).__name__}")
+        hint = "saving `model.state_dict()`, not the model or a whole training state."
+        raise InputError("A state dict: tensors by name.", f"{str(path)!r}, {type(found).__name__}", hint)
     return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def device_named(name: str) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        OptionError: no such name, no such device, or one that computes nothing.
+    """
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise OptionError("A device that this machine has.", f"{name!r} ({_reason(error)})", "cpu") from error
+    if device.type == "meta":
+        raise OptionError("A device that computes.", repr(name), "cpu")
+    return device
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -104,7 +122,8 @@ def _fill(model: Any, weights: dict[str, Tensor], path: str | Path | None) -> No
         model.load_state_dict(weights)
     except RuntimeError as error:
         lines = "\n".join(str(error).splitlines()[1:5])
-        raise InputError("Weights of this very architecture.", f"{str(path)!r}:\n{lines}") from error
+        hint = "the timm name under which these weights were trained."
+        raise InputError("Weights of this very architecture.", f"{str(path)!r}:\n{lines}", hint) from error
 
 
 def _hugging_face(path: str) -> nn.Module:

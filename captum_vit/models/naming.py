@@ -98,7 +98,7 @@ def target_index(model: nn.Module, name: str) -> int:
 
 def _unknown(name: str, wanted: str, names: dict[int, str] | None, model: str) -> TargetError:
     if names is None:
-        return TargetError(f"The number of a class, since {model} does not name its classes.", repr(name))
+        return TargetError(f"The number of a class, since {model} does not name its classes.", repr(name), "target=0.")
     words = {word.casefold(): word for label in names.values() for word in label.split(", ")}
     near = [words[word] for word in get_close_matches(wanted, words, n=5, cutoff=0.6)]
     some = near or list(names.values())[:5]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.naming import host_of
+from captum_vit.options import function
 
 Channels = tuple[float, ...]
 IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,6 +36,7 @@ class Reader:
 def reader_of(model: nn.Module, processor: Any = None) -> Reader:
     """How this model wants its pictures: see :func:`image_tensor`."""
     if processor is not None:
+        function("processor", processor, hint="AutoImageProcessor.from_pretrained(...), or timm's transform.")
         return _processor(processor) if hasattr(processor, "image_mean") else _transform(processor)
     host = host_of(model)
     if host is None or is_text_model(model):

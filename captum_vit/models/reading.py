@@ -48,7 +48,8 @@ def image_tensor(
     if isinstance(image, Tensor) and image.is_floating_point():
         inputs = image if image.dim() == 4 else image[None]
         if inputs.dim() != 4 or not len(inputs):
-            raise InputError("A picture (3, H, W) or a batch (B, 3, H, W).", f"shape {tuple(image.shape)}")
+            wanted, got = "A picture (3, H, W) or a batch (B, 3, H, W).", f"shape {tuple(image.shape)}"
+            raise InputError(wanted, got, "image.permute(2, 0, 1) where channels are last.")
     elif hasattr(image, "convert") or (isinstance(image, Tensor) and image.dtype == torch.uint8):
         picture = image.convert("RGB") if hasattr(image, "convert") else image
         inputs = reader_of(model, processor).prepare(picture)[None]

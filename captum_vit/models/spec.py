@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.errors import UnsupportedModelError
+from captum_vit.errors import OptionError, UnsupportedModelError
+from captum_vit.options import shown
 
 Path = str | Callable[[Any], Any]
 """A dotted attribute path, or a function of the object it starts from."""
@@ -142,9 +143,13 @@ def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None)
     Example:
         >>> register_spec("MyViT", spec=Spec(blocks="stages", attn="mha", out_proj="mha.proj", mid="ln2"))
     """
+    if not classes or not all((isinstance(c, str) and c) or isinstance(c, type) for c in classes):
+        raise OptionError("Classes of towers, or their names.", shown(classes), 'register_spec("MyViT", spec=Spec()).')
     names = [c if isinstance(c, str) else _names(c)[0] for c in classes]
 
     def describe(spec: Describe) -> Describe:
+        if not isinstance(spec, Spec) and (not callable(spec) or isinstance(spec, type)):
+            raise OptionError("A Spec, or a function of the tower that gives one.", shown(spec), "spec=Spec().")
         _REGISTRY.update(dict.fromkeys(names, spec))
         return spec
 
@@ -163,8 +168,12 @@ def described(module: nn.Module) -> Spec | None:
     for cls in type(module).__mro__:
         for name in _names(cls):
             if name in _REGISTRY:
-                found = _REGISTRY[name]
-                return found if isinstance(found, Spec) else found(module)
+                known = _REGISTRY[name]
+                found = known if isinstance(known, Spec) else known(module)
+                if not isinstance(found, Spec):
+                    wanted = f"A Spec from the description of {type(module).__name__}."
+                    raise OptionError(wanted, shown(found), "a function that returns captum_vit.Spec(...).")
+                return found
     return None
 
 
@@ -190,11 +199,7 @@ def spec_of(model: nn.Module) -> Transformer:
         UnsupportedModelError: no tower, or more than one, was found.
     """
     if not isinstance(model, nn.Module):
-        raise UnsupportedModelError(
-            "The model itself (an `nn.Module`), since blocks and attention are read inside it.",
-            f"{type(model).__name__}",
-            "pass the module, or wrap your function in a small `nn.Module` that holds the model.",
-        )
+        raise _no_module(model)
     found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
     if len(found) == 1:
         ((tower, spec),) = found.values()
@@ -206,6 +211,24 @@ def spec_of(model: nn.Module) -> Transformer:
 
 def _name_of(tower: nn.Module, model: nn.Module) -> str:
     return next((name for name, module in model.named_modules() if module is tower), "tower")
+
+
+def module_of(forward_func: Any) -> nn.Module:
+    """The module that a forward function is, or whose ``forward`` it is; another method does something else."""
+    owner = getattr(forward_func, "__self__", None)
+    if isinstance(owner, nn.Module) and getattr(forward_func, "__name__", "") in ("forward", "_wrapped_call_impl"):
+        return owner
+    if isinstance(forward_func, nn.Module):
+        return forward_func
+    raise _no_module(forward_func)
+
+
+def _no_module(given: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "The model itself (an `nn.Module`), since blocks and attention are read inside it.",
+        shown(given),
+        "the module, or a small `nn.Module` that holds the model and does what your function does.",
+    )
 
 
 def _several(model: nn.Module, towers: list[str]) -> UnsupportedModelError:

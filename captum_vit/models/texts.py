@@ -48,7 +48,7 @@ def read_text(model: nn.Module, text: str | Sequence[str], tokenizer: Any = None
     """
     texts = [text] if isinstance(text, str) else list(text)
     if len(texts) not in (1, 2) or not all(isinstance(one, str) and one.strip() for one in texts):
-        raise InputError("A text, or a pair of texts.", repr(text))
+        raise InputError("A text, or a pair of texts.", repr(text), 'a string with words, or ("one", "another").')
     tokenizer = tokenizer or stored("AutoTokenizer", model)
     if tokenizer is None:
         raise UnsupportedModelError(
@@ -95,7 +95,7 @@ def _segments(encoded: Any) -> list[int] | None:
 
 def _joint(model: nn.Module, texts: list[str], tokenizer: Any) -> Words:
     if len(texts) == 2:
-        raise InputError("One text, since image-text models read no pairs.", "a pair")
+        raise InputError("One text, since image-text models read no pairs.", "a pair", "both in one string.")
     ids = tokenized(model, tokenizer, texts)[0]
     names = getattr(tokenizer, "tokenizer", tokenizer)  # a processor, or open_clip's wrapper, holds the tokenizer
     if hasattr(names, "convert_ids_to_tokens"):

@@ -48,7 +48,7 @@ def batches_of(data: Batches) -> Iterator[Batch]:
         empty = False
         yield _batch(part)
     if empty:
-        raise InputError("At least one batch.", "none")
+        raise InputError("At least one batch.", "none", "a list rather than an iterator that is used up.")
 
 
 def _is_batch(data: Any) -> bool:
@@ -64,6 +64,7 @@ def _batch(data: Any) -> Batch:
     if isinstance(data, Tensor):
         return Batch(data)
     if len(data) > 3:
-        raise InputError("(inputs, targets, additional_forward_args) at most.", f"{len(data)} items")
+        hint = "further arguments together, as one tuple."
+        raise InputError("(inputs, targets, additional_forward_args) at most.", f"{len(data)} items", hint)
     inputs, targets, args = (*data, None, None)[:3]
     return Batch(inputs, targets, forward_args(args))

@@ -118,7 +118,8 @@ def score_cutoffs(sweeps: Mapping[str, Cutoffs], score: Score) -> CutoffScores:
     """
     if len({len(sweep.maps) for sweep in sweeps.values()}) != 1:
         depths = {name: len(sweep.maps) for name, sweep in sweeps.items()}
-        raise InputError("At least one sweep, all of the same depth.", f"depths {depths}" if depths else "none")
+        got = f"depths {depths}" if depths else "none"
+        raise InputError("At least one sweep, all of the same depth.", got, "sweeps of one and the same model.")
     return CutoffScores({name: sweep.scores(score) for name, sweep in sweeps.items()})
 
 

@@ -73,7 +73,8 @@ def per_layer(model: nn.Module, data: Batches) -> PerLayer:
     """
     parts = [_read_layers(model, batch) for batch in batches_of(data)]
     if len({part.reads_cls for part in parts}) > 1:
-        raise InputError("Batches that the head reads in the same way.", "CLS in one, other rows in another")
+        got = "CLS in one, other rows in another"
+        raise InputError("Batches that the head reads in the same way.", got, "per_layer for each kind by itself.")
     pooled, patches = (_joined([getattr(part, kind) for part in parts]) for kind in ("pooled", "patches"))
     return PerLayer(pooled, patches, parts[0].reads_cls)
 
@@ -140,5 +141,6 @@ def _labels(targets: Any, output: Tensor, model: nn.Module) -> Tensor:  # shape:
         raise TargetError(
             f"{len(output)} classes from 0 to {output.shape[1] - 1}, one for each sample.",
             f"{labels.tolist()}",
+            "the labels of this very batch, numbered as the head numbers them.",
         )
     return labels

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import InputError, OptionError
+from captum_vit.errors import InputError
 from captum_vit.models.output import scores_of
-from captum_vit.targets.scores import TargetModule, constant
+from captum_vit.options import one_of
+from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
 from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.watch import own_refusals
+
+SIMILARITIES = ("dot", "cosine", "neg_l2")
 
 
 def similarity_to(
@@ -27,12 +31,6 @@ def similarity_to(
     if kind == "cosine":
         return F.normalize(x, dim=-1) @ F.normalize(references, dim=-1).T
     return -(x.unsqueeze(1) - references).norm(dim=-1)
-
-
-def _checked_similarity(kind: str) -> str:
-    if kind not in ("dot", "cosine", "neg_l2"):
-        raise OptionError("`similarity` must be 'dot', 'cosine' or 'neg_l2'.", repr(kind))
-    return kind
 
 
 class ConceptSimilarity(TargetModule):
@@ -62,12 +60,9 @@ class ConceptSimilarity(TargetModule):
 
     def __init__(self, model: nn.Module, embeddings: Tensor, similarity: str = "dot") -> None:
         super().__init__(model)
-        if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
-            got = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
-            raise InputError("Concept embeddings of shape (K, D).", str(got), "embeddings.unsqueeze(0) for one.")
-        self.similarity = _checked_similarity(similarity)
+        self.similarity = one_of("similarity", similarity, SIMILARITIES)
         self.names: list[str] | None = None
-        self.register_buffer("embeddings", constant(embeddings))
+        self.register_buffer("embeddings", constant(vectors("Concept embeddings", embeddings, "K, D")))
 
     @classmethod
     def from_images(cls, model: nn.Module, images: Mapping[str, Tensor], similarity: str = "dot") -> ConceptSimilarity:
@@ -85,13 +80,20 @@ class ConceptSimilarity(TargetModule):
         if not isinstance(images, Mapping) or not images:
             raise InputError("Images by the name of their concept.", type(images).__name__, '{"dog": images}')
         with undisturbed(model):
-            means = [embedding(model, *checked_inputs(batch, model)).mean(0) for batch in images.values()]
+            means = [_mean_embedding(model, *checked_inputs(batch, model)) for batch in images.values()]
         made = cls(model, torch.stack(means), similarity)
         made.names = list(images)
         return made
 
     def forward(self, *inputs: Any) -> Tensor:  # shape: (B, K)
-        return similarity_to(embedding(self.model, *inputs), self.embeddings, self.similarity)
+        found = embedding(self.model, *inputs)
+        same_length("an embedding", self.embeddings, "what the last layer reads", found)
+        return similarity_to(found, self.embeddings, self.similarity)
+
+
+def _mean_embedding(model: nn.Module, *inputs: Any) -> Tensor:  # shape: (D,)
+    with own_refusals(model, *inputs):
+        return embedding(model, *inputs).mean(0)
 
 
 def embedding(model: nn.Module, *inputs: Any) -> Tensor:  # shape: (B, D)

@@ -11,7 +11,10 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.image_text import embed_images, embed_texts, image_tower, text_tower, tokenized, words_of
-from captum_vit.targets.scores import TargetModule, constant
+from captum_vit.options import shown
+from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
+from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.watch import own_refusals
 
 
 class _Similarity(TargetModule):
@@ -22,15 +25,11 @@ class _Similarity(TargetModule):
     def _bank(self, references: Tensor, contrast: Tensor | None, kind: str) -> Tensor:  # shape: (K, D)
         """Unit vectors; differences of two of them where there is a contrast."""
         for given in (references, *([] if contrast is None else [contrast])):
-            if not isinstance(given, Tensor) or given.dim() != 2:
-                got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-                hint = f"{type(self).__name__}.from_{kind}s encodes {kind}s as the model does."
-                raise InputError(f"{kind.capitalize()} embeddings of shape (K, D).", str(got), hint)
+            vectors(f"{kind.capitalize()} embeddings", given, "K, D")
         bank = F.normalize(references, dim=-1)
         if contrast is None:
             return constant(bank)
-        if len(contrast) not in (1, len(references)):
-            raise InputError(f"One contrast, or one for each of {len(references)}.", f"{len(contrast)}")
+        _refuse_contrasts(len(contrast), len(references))
         return constant(bank - F.normalize(contrast, dim=-1))
 
 
@@ -80,10 +79,14 @@ class TextSimilarity(_Similarity):
             ...     clip, tokenizer, ["dog"], templates=["a photo of a {}.", "a drawing of a {}."], contrast="cat"
             ... )
         """
-        if isinstance(texts, str) or not texts:
-            raise InputError("A list of texts.", repr(texts), "[text] for one.")
+        _refuse_no_texts("texts", texts)
+        if not callable(tokenizer):
+            raise OptionError("The model's own tokenizer.", shown(tokenizer), "AutoTokenizer.from_pretrained(...).")
         encode = lambda some: _embedded(model, tokenizer, some, templates)  # noqa: E731
         others = [contrast] if isinstance(contrast, str) else contrast
+        if others is not None:
+            _refuse_no_texts("contrast", others)
+            _refuse_contrasts(len(others), len(texts))
         made = cls(model, encode(texts), None if others is None else encode(others))
         made.names = list(texts)
         if others is not None:
@@ -93,6 +96,7 @@ class TextSimilarity(_Similarity):
 
     def forward(self, pixel_values: Tensor) -> Tensor:  # shape: (B, K)
         image = F.normalize(embed_images(self.model, pixel_values), dim=-1)
+        same_length("a text's embedding", self.text_embeddings, "an image's", image)
         return image @ self.text_embeddings.to(image).T
 
 
@@ -130,11 +134,13 @@ class ImageSimilarity(_Similarity):
                 its unit embeddings.
             contrast: a batch whose mean all are set against.
         """
+        if not isinstance(images, Mapping | Tensor) or not len(images):
+            raise InputError("A batch of images, or named batches.", shown(images), '{"dog": images}.')
         groups = list(images.values()) if isinstance(images, Mapping) else list(images.split(1))
-        encode = lambda batch: _mean_direction(embed_images(model, batch))  # noqa: E731
-        with torch.no_grad():
-            bank = torch.stack([encode(batch) for batch in groups])
-            against = None if contrast is None else encode(contrast).unsqueeze(0)
+        checked = [checked_inputs(batch, model) for batch in (*groups, *(() if contrast is None else (contrast,)))]
+        with undisturbed(model):
+            bank = torch.stack([_mean_direction(_embedded_images(model, *batch)) for batch in checked])
+        bank, against = (bank, None) if contrast is None else (bank[:-1], bank[-1:])
         made = cls(model, bank, against)
         made.names = list(images) if isinstance(images, Mapping) else None
         return made
@@ -145,20 +151,37 @@ class ImageSimilarity(_Similarity):
 
     def forward(self, input_ids: Tensor, *args: Any) -> Tensor:  # shape: (B, K)
         text = F.normalize(embed_texts(self.model, input_ids, *args), dim=-1)
+        same_length("an image's embedding", self.image_embeddings, "a text's", text)
         return text @ self.image_embeddings.to(text).T
+
+
+def _refuse_no_texts(name: str, texts: Any) -> None:
+    listed = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) > 0
+    if not listed or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"`{name}` must be a list of texts, with words in each.", shown(texts), '["a dog", "a cat"].')
+
+
+def _refuse_contrasts(n: int, references: int) -> None:
+    if n not in (1, references):
+        raise InputError(f"One contrast, or one for each of {references}.", f"{n}", "one that all are set against.")
 
 
 def _embedded(
     model: nn.Module, tokenizer: Callable[..., Any], texts: Sequence[str], templates: Sequence[str] | None
 ) -> Tensor:  # shape: (K, D)
     """Each text's direction, averaged over the templates."""
-    for template in templates or ():
-        if "{}" not in template:
+    for template in [templates] if isinstance(templates, str) else templates or ():
+        if not isinstance(template, str) or "{}" not in template:
             raise OptionError("Templates with {} in the place of the text.", repr(template), "'a photo of a {}.'")
     sentences = [t.replace("{}", text) for text in texts for t in templates or ("{}",)]
     with torch.no_grad():
         found = embed_texts(model, *tokenized(model, tokenizer, sentences))
     return torch.stack([_mean_direction(group) for group in found.unflatten(0, (len(texts), -1))])
+
+
+def _embedded_images(model: nn.Module, pixels: Tensor) -> Tensor:  # shape: (n, D)
+    with own_refusals(image_tower(model), pixels):
+        return embed_images(model, pixels)
 
 
 def _mean_direction(embeddings: Tensor) -> Tensor:  # (n, D) -> (D,)

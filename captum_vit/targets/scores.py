@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_vit.errors import InputError, LayerError, TargetError, UnsupportedModelError
+from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import scores_of
+from captum_vit.options import function as checked_function
+from captum_vit.options import shown, whole
 from captum_vit.trace.gradient import literal_module
 from captum_vit.trace.site import Site
+from captum_vit.trace.watch import own_refusals
 
 
 class TargetModule(nn.Module):
@@ -24,6 +30,9 @@ class TargetModule(nn.Module):
 
     def __init__(self, model: nn.Module, tower: nn.Module | None = None) -> None:
         super().__init__()
+        if not isinstance(model, nn.Module):
+            wanted = f"The model that {type(self).__name__} explains, an `nn.Module`."
+            raise UnsupportedModelError(wanted, shown(model), "a small `nn.Module` that does what your function does.")
         self.model = model
         self.training = model.training
         self._towers = (model if tower is None else tower,)  # in a tuple: it names a part, it does not own it
@@ -77,10 +86,13 @@ class FromLayer(TargetModule):
         seen: list[Tensor] = []
         handle = self.site.hook(lambda x: seen.append(x.detach()))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), own_refusals(self.model, *inputs):
                 self.model(*inputs)
         finally:
             handle.remove()
+        if not seen:
+            name = type(self.site.module).__name__
+            raise LayerError("A layer that runs when the model does.", f"{name}, which did not", "a block or its norm.")
         return seen[-1]
 
 
@@ -94,6 +106,25 @@ def from_layer(model: nn.Module, layer: nn.Module | str) -> FromLayer:
     return FromLayer(model, layer)
 
 
+def vectors(what: str, given: Any, shape: str) -> Tensor:
+    """The tensor, if it has as many dimensions as ``shape`` has letters, is finite and not empty."""
+    letters = shape.split(", ")
+    if not isinstance(given, Tensor) or given.dim() != len(letters) or not given.numel():
+        got = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        hint = "x.unsqueeze(0) for one." if len(letters) == 2 else "x.flatten()."
+        raise InputError(f"{what} of shape ({shape}).", got, hint)
+    if not given.isfinite().all():
+        raise InputError(f"{what} that is finite.", "NaN or infinite values", "looking at the inputs it was made of.")
+    return given
+
+
+def same_length(what: str, given: Tensor, other: str, scores: Tensor) -> None:
+    """Refuse vectors of another space, which broadcasting would take for a number."""
+    if given.shape[-1] != scores.shape[-1]:
+        got = f"{given.shape[-1]} and {scores.shape[-1]}"
+        raise InputError(f"As many numbers in {what} as in {other}.", got, "one that was made with this very model.")
+
+
 def constant(x: Tensor) -> Tensor:
     """A copy without a graph that a later backward pass may use, also if it was computed in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
@@ -105,12 +136,24 @@ class Margin(TargetModule):
 
     def __init__(self, model: nn.Module, for_class: int, against_class: int) -> None:
         super().__init__(model)
-        self.pair = for_class, against_class
+        self.pair = tuple(
+            whole(name, given, least=0, hint=f"{name}=0, the number of a class.")
+            for name, given in (("for_class", for_class), ("against_class", against_class))
+        )
+        known = n_outputs(model)
+        self._refuse(math.inf if known is None else known)
 
     def forward(self, *inputs: Any) -> Tensor:
         scores = scores_of(self.model(*inputs))
+        self._refuse(scores.shape[-1])
         a, b = self.pair
         return scores[:, a : a + 1] - scores[:, b : b + 1]
+
+    def _refuse(self, n: float) -> None:
+        a, b = self.pair
+        if a == b or max(a, b) >= n:
+            below = f" below {n}" if math.isfinite(n) else ""
+            raise TargetError(f"Two different classes{below}.", f"{a} and {b}", "Margin(model, 0, 1).")
 
 
 class Direction(TargetModule):
@@ -129,10 +172,11 @@ class Direction(TargetModule):
 
     def __init__(self, model: nn.Module, direction: Tensor) -> None:
         super().__init__(model)
-        self.register_buffer("direction", constant(direction))
+        self.register_buffer("direction", constant(vectors("A direction", direction, "K")))
 
     def forward(self, *inputs: Any) -> Tensor:
         scores = scores_of(self.model(*inputs))
+        same_length("a direction", self.direction, "the model's outputs", scores)
         return (scores * self.direction.to(scores)).sum(-1, keepdim=True)
 
 
@@ -151,10 +195,13 @@ class Scalar(TargetModule):
 
     def __init__(self, model: nn.Module, function: Callable[[Any], Tensor]) -> None:
         super().__init__(model)
-        self.function = function
+        self.function = checked_function("function", function, hint="lambda output: output[:, 0].")
 
     def forward(self, *inputs: Any) -> Tensor:
         scores = self.function(self.model(*inputs))
+        if not isinstance(scores, Tensor) or scores.dim() == 0:
+            got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else shown(scores)
+            raise TargetError("A function that gives (B,) or (B, K) scores.", got, "no sum over the batch, no .item().")
         return scores.unsqueeze(-1) if scores.dim() == 1 else scores
 
 
@@ -172,4 +219,7 @@ class AnswerSpan(TargetModule):
 
     def forward(self, *inputs: Any) -> Tensor:  # shape: (B, T, 2)
         said = self.model(*inputs)
+        if not hasattr(said, "start_logits"):
+            wanted = "A model for question answering, with start and end logits."
+            raise UnsupportedModelError(wanted, type(said).__name__, "the model itself, with target=k.")
         return torch.stack([said.start_logits, said.end_logits], -1)

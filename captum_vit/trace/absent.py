@@ -94,12 +94,11 @@ def _masking(gone: Tensor) -> Any:
         call = signature(module.forward).bind_partial(*args, **kwargs)
         mask = call.arguments.get("attention_mask")
         if mask is not None and mask.shape != gone.shape:
-            raise InputError(
-                f"An attention mask with one number for each word, {tuple(gone.shape)}.", f"shape {tuple(mask.shape)}"
-            )
+            wanted = f"An attention mask with one number for each word, {tuple(gone.shape)}."
+            raise InputError(wanted, f"shape {tuple(mask.shape)}", "the mask that the tokenizer gave with these ids.")
         left = (~gone).long() if mask is None else mask.masked_fill(gone, 0)
         if not left.any(1).all():
-            raise InputError("At least one word left.", "every word of a text gone")
+            raise InputError("At least one word left.", "every word of a text gone", "special tokens that stay.")
         call.arguments["attention_mask"] = left
         return call.args, call.kwargs
 

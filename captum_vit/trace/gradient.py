@@ -130,7 +130,7 @@ def layer_index(transformer: Transformer, layer: int) -> int:
     """A block's index as 0 ... L-1."""
     depth = len(transformer.blocks)
     if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer < depth:
-        raise LayerError(f"A block from 0 to {depth - 1} (or -1 to {-depth}).", repr(layer))
+        raise LayerError(f"A block from 0 to {depth - 1} (or -1 to {-depth}).", repr(layer), "-1 for the last block.")
     return layer % depth
 
 
@@ -150,7 +150,10 @@ def block_index(model: nn.Module, transformer: Transformer, layer: Layer) -> int
 
 
 def literal_module(model: nn.Module, layer: nn.Module | str) -> nn.Module:
-    """A module of this model, given itself or by its dotted name."""
+    """A module inside this model, given itself or by its dotted name."""
+    if layer is model or layer == "":
+        hint = "a name from `model.named_modules()`, or an int for a block."
+        raise LayerError(f"A module inside {type(model).__name__}.", "the model itself", hint)
     if isinstance(layer, str):
         try:
             return model.get_submodule(layer)

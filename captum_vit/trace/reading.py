@@ -8,8 +8,9 @@ from typing import Any
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
-from captum_vit.errors import LayerError
+from captum_vit.errors import LayerError, OptionError
 from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
@@ -17,6 +18,8 @@ from captum_vit.trace.gradient import Layer, gradient_at, leaf_at, literal_modul
 from captum_vit.trace.replay import Prefix, Replay, run_prefix
 from captum_vit.trace.site import Site
 from captum_vit.trace.watch import Watch
+
+GRAD_KWARGS = ("retain_graph", "create_graph", "allow_unused", "materialize_grads")
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Reading:
     rule: str = "grad"
 
     def __post_init__(self) -> None:
+        refuse_unknown(self.grad_kwargs)
         literal = self.layer is not None and not isinstance(self.layer, int)
         self.transformer: Transformer | None = None if literal and self.channels else spec_of(self.model)
         self.site = self._site()
@@ -119,6 +123,13 @@ class Reading:
         if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+
+
+def refuse_unknown(grad_kwargs: Any) -> None:
+    """Arguments that ``torch.autograd.grad`` takes beside what is differentiated."""
+    if grad_kwargs is not None and not (isinstance(grad_kwargs, dict) and grad_kwargs.keys() <= set(GRAD_KWARGS)):
+        wanted = f"`grad_kwargs` must be a dictionary with keys of {', '.join(GRAD_KWARGS)}."
+        raise OptionError(wanted, shown(grad_kwargs), "grad_kwargs=None.")
 
 
 def refuse_unread(

@@ -10,9 +10,10 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
-from captum_vit.errors import LayerError, OptionError
+from captum_vit.errors import LayerError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer, modules_of
+from captum_vit.options import IN_MEMORY, whole_or_none
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.score import repeat_target, select
 from captum_vit.trace.site import Site
@@ -150,7 +151,6 @@ def repeat_samples(
 
 def portions(n: int, batch: int, rows: int | None, default: int) -> list[int]:
     """Sizes that sum to n: how many runs of a batch are done at once, given how many rows they may have."""
-    if rows is not None and rows < 1:
-        raise OptionError("`internal_batch_size` of at least 1, or None.", repr(rows))
+    rows = whole_or_none("internal_batch_size", rows, hint=IN_MEMORY)
     size = max(1, (default if rows is None else rows) // batch)
     return [min(size, n - done) for done in range(0, n, size)]

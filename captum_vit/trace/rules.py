@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from captum_vit.errors import OptionError
+from captum_vit.options import one_of
 from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
 
 ACTIVATIONS = {
@@ -179,9 +179,7 @@ RULES = tuple(_MODES)
 
 def checked_rule(rule: str) -> str:
     """The rule, if there is one of that name."""
-    if rule not in RULES:
-        raise OptionError(f"`rule` must be one of {', '.join(map(repr, RULES))}.", repr(rule))
-    return rule
+    return one_of("rule", rule, RULES)
 
 
 def rule_modes(rule: str) -> list[TorchFunctionMode]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from captum._utils.common import ExpansionTypes, _expand_target, _select_targets
 from captum._utils.typing import TargetType
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError, TargetError
 from captum_vit.models.output import gives_raw_scores
+from captum_vit.options import one_of, shown
 from captum_vit.trace.state import ordinary
 
 SCORES = ("auto", "prob", "logit")
@@ -26,8 +28,7 @@ def transform(
     ``"auto"`` means probabilities for the logits of a classifier, and the raw value for target modules,
     single outputs and regression heads, where a softmax would be constant or meaningless.
     """
-    if kind not in SCORES:
-        raise OptionError(f"`score` must be one of {', '.join(map(repr, SCORES))}.", repr(kind))
+    one_of("score", kind, SCORES)
     raw = output.dim() < 2 or output.shape[-1] == 1 or gives_raw_scores(model)
     if kind == "prob" and raw:
         raise OptionError(
@@ -79,10 +80,42 @@ def target_of_rows(target: TargetType, rows: Tensor) -> TargetType:
     return target[rows.to(target.device)] if isinstance(target, Tensor) and target.numel() > 1 else target
 
 
+def checked_target(target: Any, batch: int, n_outputs: int | None) -> None:
+    """Refuse, before the model runs, what cannot index the scores of so many samples.
+
+    Args:
+        target: as the caller gave it.
+        batch: how many samples there are.
+        n_outputs: how many outputs the model has, where that is known.
+    """
+    plain = plain_target(target)
+    if isinstance(plain, Tensor):
+        plain = plain.item() if plain.numel() == 1 else plain.tolist()
+    each = plain if isinstance(plain, list) else [plain] * batch
+    if plain is not None and not (len(each) == batch and all(_indexes(one, n_outputs) for one in each)):
+        outputs = "the outputs" if n_outputs is None else f"{n_outputs} outputs"
+        raise TargetError(
+            f"A target that indexes {outputs} for each of {batch} samples.",
+            shown(target),
+            "an int, a tuple of ints, or a list or tensor of as many targets as samples.",
+        )
+
+
+def _indexes(one: Any, n_outputs: int | None) -> bool:
+    if isinstance(one, tuple):
+        return len(one) > 0 and all(_indexes(index, None) for index in one)
+    number = isinstance(one, int) and not isinstance(one, bool)
+    return number and (n_outputs is None or -n_outputs <= one < n_outputs)
+
+
 def plain_target(target: Any) -> Any:
-    """NumPy integers and arrays as Captum knows them."""
+    """NumPy integers and arrays, and narrow integers of torch, as Captum knows them."""
     if hasattr(target, "tolist") and not isinstance(target, Tensor):
         target = target.tolist()
-    if isinstance(target, torch.Tensor) and target.is_floating_point():
-        raise TargetError("Whole numbers as targets.", f"a tensor of {target.dtype}")
+    if isinstance(target, list):
+        target = [one.item() if isinstance(one, np.integer) else one for one in target]
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise TargetError("Whole numbers as targets.", f"a tensor of {target.dtype}", "target.long().")
+        target = target.long()
     return ordinary(target)

@@ -62,17 +62,19 @@ def checked_inputs(inputs: object, model: nn.Module) -> tuple[Tensor, ...]:
             f"{type(inputs).__name__} of {', '.join(type(t).__name__ for t in tensors)}",
             "the tensor itself; keyword inputs go into `additional_forward_args` in the order of the forward.",
         )
-    return tuple(_checked(t, dtype_of(model)) for t in tensors)
+    return tuple(_checked(t, dtype_of(model), least=2 if t is tensors[0] else 1) for t in tensors)
 
 
-def _checked(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if x.dim() == 0 or x.shape[0] == 0:
-        raise InputError("A batch of at least one sample.", f"shape {tuple(x.shape)}")
+def _checked(x: Tensor, dtype: torch.dtype | None, least: int) -> Tensor:
+    if x.dim() < least or x.shape[0] == 0:
+        hint = "x.unsqueeze(0) for one sample without its batch dimension."
+        raise InputError("A batch of at least one sample.", f"shape {tuple(x.shape)}", hint)
     if not x.is_floating_point():
         return ordinary(x)
     if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():  # a finite sum has finite terms, and is cheap
         count = int((~torch.isfinite(x)).sum())
-        raise InputError("Finite inputs.", f"{count} NaN or infinite values of {x.numel()}")
+        got = f"{count} NaN or infinite values of {x.numel()}"
+        raise InputError("Finite inputs.", got, "x.nan_to_num(), once it is known where they come from.")
     x = x.detach()
     x = x if dtype is None else x.to(dtype)  # NoiseTunnel adds float32 noise to the inputs of bf16 models
     return ordinary(x)

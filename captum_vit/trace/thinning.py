@@ -49,7 +49,8 @@ class Thinning(TorchFunctionMode):
         stay = torch.ones_like(gone) if self.stay is None else F.pad(self.stay, (self.prefix, 0), value=True)
         self.index = _places(stay)  # shape: (B, n)
         if not self.index.shape[1]:
-            raise InputError("At least one token left.", "every patch gone, in a model without other tokens")
+            got = "every patch gone, in a model without other tokens"
+            raise InputError("At least one token left.", got, "fractions below 1.")
         if self.drop:
             x, gone = _taken(x, self.index, 1), gone.gather(1, self.index)
         self.visible = ~gone[:, None, None] if self.hide else None  # shape: (B, 1, 1, n)

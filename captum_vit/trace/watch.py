@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, TraceError
+from captum_vit.errors import CaptumVitError, InputError, TraceError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer, modules_of
+from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout, check_grid
 from captum_vit.trace.site import Site, Visit
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
+
+
+_REFUSALS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Watch:
@@ -39,7 +44,7 @@ class Watch:
 
     def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager) -> Tensor:
         """One forward pass; the scores (B, K)."""
-        with ExitStack() as stack:
+        with own_refusals(self.model, *inputs, *args), ExitStack() as stack:
             if self.transformer is not None:
                 self._look_at_embedding(self.transformer, stack)
             for site, visit in self._visits:
@@ -47,22 +52,18 @@ class Watch:
             for mode in modes:
                 stack.enter_context(mode)
             try:
-                output = self.model(*inputs, *args)
-            except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+                return scores_of(self.model(*inputs, *args))
+            except _REFUSALS as error:
                 if self._in_inference_mode:
                     got = f"one that runs in inference mode: {error}"
                     raise TraceError("A forward that can be followed backwards.", got, UNHIDDEN) from error
-                if self._reached_blocks or self.transformer is None:
-                    raise
-                raise InputError(
-                    f"Inputs that {type(self.model).__name__} accepts.",
-                    f"{', '.join(str(tuple(x.shape)) for x in inputs)}, refused with: {error}",
-                    "the size, channels and argument order of the model's own forward.",
-                ) from error
-        return scores_of(output)
+                raise
 
     def layout(self, n_tokens: int) -> TokenLayout:
         """Where the tokens of this pass lie."""
+        if self._keep is not None and self._keep.shape[1] < n_tokens:
+            wanted, got = f"An attention mask with one number for each of {n_tokens} tokens.", tuple(self._keep.shape)
+            raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
         if self._image_size is None:
             return TokenLayout(n_tokens, keep=self._keep)
         if self._grid is None:
@@ -110,6 +111,34 @@ class Watch:
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
+
+
+@contextmanager
+def own_refusals(model: nn.Module, *inputs: Any) -> Iterator[None]:
+    """A pass that fails, and fails by itself too when nobody watches, has inputs that the model refuses.
+
+    Raises:
+        InputError: in the place of the model's own error.
+    """
+    try:
+        yield
+    except (CaptumVitError, torch.OutOfMemoryError):
+        raise
+    except _REFUSALS:
+        try:
+            with torch.no_grad():
+                model(*inputs)
+        except _REFUSALS as error:
+            raise InputError(
+                f"Inputs that {type(model).__name__} accepts.",
+                f"{', '.join(map(_said, inputs))}, refused with: {error}",
+                "the size, channels and argument order of the model's own forward.",
+            ) from error
+        raise
+
+
+def _said(given: Any) -> str:
+    return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else shown(given)
 
 
 def _size(picture: Tensor) -> tuple[int, int]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import InputError, OptionError, TraceError, UnsupportedModelError
+from captum_vit.errors import InputError, TraceError, UnsupportedModelError
 from captum_vit.models.spec import spec_of
+from captum_vit.options import one_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.record import Want, record
@@ -42,8 +43,7 @@ class Without:
     """
 
     def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], way: str = "auto") -> None:
-        if way not in WAYS:
-            raise OptionError(f"`way` must be one of {', '.join(map(repr, WAYS))}.", repr(way))
+        one_of("way", way, WAYS)
         self.model, self.inputs, self.args, self.asked = model, inputs, args, way
         self.transformer = spec_of(model)
         self.text = not inputs[0].is_floating_point()
@@ -83,7 +83,8 @@ class Without:
             self.way = self._found_way(gone)
         scores = self._run(rows, gone, self.way)[0]
         if gone.all(1).any() and not scores.isfinite().all():
-            raise InputError("At least one patch left, since the head reads patches.", "every patch of a picture gone")
+            wanted = "At least one patch left, since the head reads patches."
+            raise InputError(wanted, "every patch of a picture gone", "fractions below 1.")
         return scores
 
     def _run(
@@ -105,7 +106,8 @@ class Without:
             scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
         layout = watch.layout(lengths[0])
         if gone is not None and layout.grid is not None and self._places not in (layout.grid, (prod(layout.grid),)):
-            raise InputError(f"One place for each of {layout.grid} patches.", f"places of shape {tuple(self._places)}")
+            got = f"places of shape {tuple(self._places)}"
+            raise InputError(f"One place for each of {layout.grid} patches.", got, "the model's patch_size.")
         return scores, layout
 
     def _absent(self, rows: Tensor, gone: Tensor, way: str) -> AbstractContextManager[None]:

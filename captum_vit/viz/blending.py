@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError
+from captum_vit.options import real
 from captum_vit.viz.colours import Scale, finite, scale_of
 
 Picture = Tensor | Image
@@ -33,6 +34,7 @@ def blend(
     Raises:
         InputError: a picture or a map that cannot be drawn (shape, range, NaN).
     """
+    real("alpha", alpha, least=0, most=1, hint="alpha=0.85.")
     pixels, relevance = pixels_of(picture), plane(relevance)
     scale = scale or scale_of(relevance)
     large = F.interpolate(relevance[None, None], size=pixels.shape[1:], mode="bilinear", align_corners=False)
@@ -50,10 +52,11 @@ def pixels_of(picture: Picture) -> Tensor:  # shape: (3, H, W), float32 in [0, 1
     """
     if isinstance(picture, Image):
         return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1) / 255
-    pixels = torch.as_tensor(picture)
+    pixels = picture if isinstance(picture, Tensor) else finite(picture)
     pixels = pixels[0] if pixels.dim() == 4 and len(pixels) == 1 else pixels
     if pixels.dim() != 3 or pixels.shape[0] not in (1, 3):
-        raise InputError("A picture of shape (3, H, W).", f"shape {tuple(pixels.shape)}")
+        got = f"shape {tuple(pixels.shape)}"
+        raise InputError("A picture of shape (3, H, W).", got, "picture.permute(2, 0, 1) for (H, W, 3).")
     pixels = pixels.detach().cpu() / 255 if pixels.dtype == torch.uint8 else finite(pixels)
     low, high = pixels.min().item(), pixels.max().item()
     if low < -1e-3 or high > 1 + 1e-3:

@@ -9,7 +9,8 @@ import torch
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from torch import Tensor
 
-from captum_vit.errors import InputError, OptionError
+from captum_vit.errors import InputError
+from captum_vit.options import real, shown, truth
 
 SIGNED = LinearSegmentedColormap.from_list(
     "captum_vit_signed",
@@ -87,11 +88,11 @@ def scale_of(*maps: Tensor, percentile: float = PERCENTILE, signed: bool | None 
         InputError: no maps, or NaN or infinity in them.
         OptionError: a percentile outside (0, 100].
     """
-    if not 0 < percentile <= 100:
-        raise OptionError("`percentile` must lie in (0, 100].", repr(percentile))
+    signed = None if signed is None else truth("signed", signed)
+    real("percentile", percentile, above=0, most=100, hint="percentile=99; 100 clips nothing.")
     values = torch.cat([finite(relevance).flatten() for relevance in maps]) if maps else torch.empty(0)
     if values.numel() == 0:
-        raise InputError("At least one relevance to draw.", "none")
+        raise InputError("At least one relevance to draw.", "none", "a map with elements.")
 
     low, high = values.min().item(), values.max().item()
     signed = low < 0 if signed is None else signed
@@ -112,7 +113,10 @@ def _thinned(values: Tensor) -> Tensor:
 
 def finite(relevance: Tensor) -> Tensor:
     """The map as float32 on the CPU, or an error that counts what is not finite."""
-    relevance = torch.as_tensor(relevance).detach().float().cpu()
+    try:
+        relevance = torch.as_tensor(relevance).detach().float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError("A map of numbers.", shown(relevance), "the tensor that `attribute` gave.") from error
     broken = int((~relevance.isfinite()).sum())
     if broken:
         raise InputError(

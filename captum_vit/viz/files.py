@@ -22,15 +22,18 @@ def check_target(path: str | os.PathLike[str], suffixes: Collection[str], overwr
     Raises:
         InputError: an unknown suffix, a missing or closed folder, an existing file without ``overwrite``.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("The path of a file.", repr(path), f'"map{min(suffixes)}".')
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        raise InputError(f"A file name that ends in {', '.join(sorted(suffixes))}.", f"{str(path)!r}")
+        kinds = sorted(suffixes)
+        raise InputError(f"A file name that ends in {', '.join(kinds)}.", f"{str(path)!r}", f"{path.stem}{kinds[0]}")
     if not path.parent.is_dir():
         raise InputError("A folder that exists.", f"{str(path.parent)!r}", "making it, or another path.")
     if not os.access(path.parent, os.W_OK):
         raise InputError("A folder that may be written to.", f"{str(path.parent)!r}", "another path.")
     if path.is_dir():
-        raise InputError("The name of a file.", f"the folder {str(path)!r}")
+        raise InputError("The name of a file.", f"the folder {str(path)!r}", "a name inside it.")
     if path.exists() and not overwrite:
         raise InputError(
             "A new file.", f"{str(path)!r}, which exists", "another name, or overwrite=True (--overwrite)."

@@ -119,9 +119,8 @@ def _agree(maps: Mapping[str, list[Tensor]], rows: Any, masks: Any) -> int:
     counts |= {name: len(given) for name, given in (("rows", rows), ("masks", masks)) if given is not None}
     if not maps or len(set(counts.values())) != 1 or 0 in counts.values():
         got = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise InputError(
-            "At least one column, and the same number of maps, rows and masks.", got or "no columns"
-        )
+        wanted = "At least one column, and the same number of maps, rows and masks."
+        raise InputError(wanted, got or "no columns", '{"a title": maps}, with a map for each row.')
     return next(iter(counts.values()))
 
 
@@ -130,7 +129,8 @@ def _one_for_each(images: Picture | Sequence[Picture], n_rows: int) -> list[Pict
     if isinstance(images, Image) or (isinstance(images, Tensor) and (images.dim() == 3 or len(images) == 1)):
         return [images] * n_rows
     if len(images) != n_rows:
-        raise InputError(f"One image, or one for each of {n_rows} rows.", f"{len(images)} images")
+        wanted = f"One image, or one for each of {n_rows} rows."
+        raise InputError(wanted, f"{len(images)} images", "images[0], if all rows explain the same one.")
     return list(images)
 
 

@@ -118,7 +118,7 @@ def layer_bars(
     """How many samples each block counts; the tallest bar stands out."""
     values = finite(counts).numpy()
     if values.ndim != 1 or len(values) == 0:
-        raise InputError("Counts of shape (L,).", f"shape {tuple(counts.shape)}")
+        raise InputError("Counts of shape (L,).", f"shape {tuple(counts.shape)}", "one number for each block.")
     figure = _figure(max(2.6, 0.8 + 0.32 * len(values)), 2.4)
     axes = figure.subplots()
     colours = [SERIES[0] if value == values.max() else "#f7c59f" for value in values]

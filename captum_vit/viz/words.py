@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_vit.errors import InputError
+from captum_vit.options import real, shown
 from captum_vit.viz.colours import Scale, finite, scale_of
 from captum_vit.viz.lines import INK, QUIET, figure_of, ground
 from captum_vit.viz.pieces import EDGES, PADDING, Piece, merged, pieces
@@ -117,6 +118,7 @@ class TokenText:
         Args:
             width: in inches; lines break there.
         """
+        real("width", width, above=0, hint="width=6.5, in inches.")
         signed = any(scale.signed for scale in self.scales)
         return figure_of(self.pieces, self.strength, self.lines, self.rows, signed, width)
 
@@ -173,6 +175,10 @@ class TokenText:
 
 
 def _check(tokens: Sequence[str], scores: Tensor, rows: Sequence[str] | None, segments: Sequence[int] | None) -> None:
+    for name, given in (("tokens", tokens), ("rows", rows or ())):
+        if isinstance(given, str) or not all(isinstance(one, str) for one in given):
+            hint = "tokenizer.convert_ids_to_tokens(ids) for numbers."
+            raise InputError(f"`{name}` must be a list of strings.", shown(given), hint)
     if not len(tokens) or scores.dim() != 2 or scores.shape[1] != len(tokens) or not len(scores):
         raise InputError(
             f"One score for each of {len(tokens)} tokens (at least one): (T,), or (R, T).",
@@ -180,9 +186,10 @@ def _check(tokens: Sequence[str], scores: Tensor, rows: Sequence[str] | None, se
             "the attributions of one text, with the tokens of the same `input_ids`, special tokens included.",
         )
     if rows is not None and len(rows) != len(scores):
-        raise InputError(f"One label for each of {len(scores)} rows.", f"{len(rows)} labels")
+        raise InputError(f"One label for each of {len(scores)} rows.", f"{len(rows)} labels", "rows=None for none.")
     if segments is not None and len(segments) != len(tokens):
-        raise InputError(f"One segment for each of {len(tokens)} tokens.", f"{len(segments)} segments")
+        wanted = f"One segment for each of {len(tokens)} tokens."
+        raise InputError(wanted, f"{len(segments)} segments", "segments=None for a single text.")
 
 
 def _hidden(token: str, piece: Piece, scores: Tensor, special: bool) -> bool:

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
-from captum_vit.errors import OptionError
+from captum_vit.errors import InputError
+from captum_vit.models.loading import device_named
 from captum_vit.viz.files import write_whole
 from quantus_metrics.benchmark.estimate import estimate
 from quantus_metrics.benchmark.forms import FORMS, markdown
@@ -43,15 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run what is missing in the folder, then write ``table.md``, ``.tex`` and ``.csv`` and ``report.html``."""
     spec = read_spec(args.spec)
+    folder = args.out or Path("results") / args.spec.stem
+    _refuse_foreign(folder)
+    device = None if args.device is None else device_named(args.device)
     bench = bench_of(spec, args.limit)
     state = PartialState(cpu=args.device == "cpu")
-    if args.device is not None:
-        state.device = _device(args.device)
+    if device is not None:
+        state.device = device
     if args.dry_run:
         if state.is_main_process:
             print(estimate(bench, state))
         return 0
-    folder = args.out or Path("results") / args.spec.stem
     run(bench, folder, state, args.retry)
     if state.is_main_process:
         rows = read_rows(folder, spec.hash)
@@ -69,9 +71,12 @@ def _write(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise OptionError("--device: a device that this machine has.", f"{name!r} ({reason})", "cpu") from error
+def _refuse_foreign(folder: Path) -> None:
+    """Results go into a folder of their own: what else is there is neither replaced nor added to."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir() or (place == folder and any(folder.iterdir()) and not (folder / "spec.toml").is_file()):
+        raise InputError(
+            "A new folder, an empty one, or one with results of this spec.",
+            f"{str(place)!r}, which {'holds other files' if place.is_dir() else 'is a file'}",
+            "--out with another name.",
+        )

@@ -30,7 +30,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
         model = make_model(part, state.device, bench.spec.precision)
         group, failed = read_group(bench.data, range(min(TRIED, bench.n)), model)
         if group is None:
-            raise InputError("A first sample that can be read.", "; ".join(failed.values()))
+            raise InputError("A first sample that can be read.", "; ".join(failed.values()), "another `[data]`.")
         for name, method in bench.methods.items():
             make = partial(_maps, Maps(method.make(model), method.options, group, bench.spec.seed))
             for metric_name, metric in bench.metrics.items():

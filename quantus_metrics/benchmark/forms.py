@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from quantus_metrics.benchmark.table import COSTS, Cell, Table
@@ -12,10 +13,10 @@ from quantus_metrics.benchmark.table import COSTS, Cell, Table
 
 def markdown(table: Table) -> str:
     """One table for each model: methods down, metrics across; the best and its equals in bold."""
-    blocks = [f"# {table.title}"]
+    blocks = [f"# {_plain(table.title)}"]
     for model in table.models:
         head = ["method", *(f"{name} {_arrow(table.higher[name])}" for name in table.metrics), *COSTS]
-        lines = [f"## {model}", "", _line(head), _line(["---", *["--:"] * (len(head) - 1)])]
+        lines = [f"## {_plain(model)}", "", _line(head), _line(["---", *["--:"] * (len(head) - 1)])]
         for method in table.methods:
             shown = [_text(table.cells[model, name, method], "**{}**") for name in table.metrics]
             lines.append(_line([method, *shown, *_costs(table, model, method)]))
@@ -87,7 +88,12 @@ def _costs(table: Table, model: str, method: str) -> list[str]:
 
 
 def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return "| " + " | ".join(_plain(cell).replace("|", r"\|") for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """No markup: Markdown would hand HTML on to the page."""
+    return escape(text, quote=False)
 
 
 def _arrow(higher: bool | None, tex: bool = False) -> str:

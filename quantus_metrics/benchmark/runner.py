@@ -68,7 +68,8 @@ def bench_of(spec: Spec, limit: int | None = None) -> Bench:
     data = make_data(spec.data)
     n = len(data) if limit is None else min(limit, len(data))
     if n < 1:
-        raise InputError("At least one sample.", f"{n} in the data" if limit is None else f"--limit {limit}")
+        got = f"{n} in the data" if limit is None else f"--limit {limit}"
+        raise InputError("At least one sample.", got, "--limit 10, or no limit.")
     return Bench(spec, data, methods, metrics, n)
 
 

@@ -139,11 +139,13 @@ def read_spec(path: str | Path) -> Spec:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError("A TOML file with a benchmark.", f"{str(path)!r}, which is no file")
+        got = f"{str(path)!r}, which is no file"
+        raise InputError("A TOML file with a benchmark.", got, "one of those in examples/tables.")
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("A TOML file with a benchmark.", f"{str(path)!r} ({error})") from error
+        hint = "a file like those in examples/tables."
+        raise InputError("A TOML file with a benchmark.", f"{str(path)!r} ({error})", hint) from error
     return spec_of(tables, str(path))
 
 
@@ -187,6 +189,6 @@ _PARTS = {"data": DataSpec, "model": ModelSpec, "method": MethodSpec, "metric": 
 def _known(error: Any) -> str:
     """For a key that is not known or missing: those that are allowed."""
     if error["type"] not in ("unexpected_keyword_argument", "missing"):
-        return ""
+        return "a value of that kind; examples/tables holds specs that run."
     part: Any = _PARTS.get(str(error["loc"][0]), Spec) if len(error["loc"]) > 1 else Spec
     return "one of the keys " + ", ".join(each.name for each in fields(part))

@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from quantus.helpers.enums import DataType, EvaluationCategory, ModelType, ScoreDirection
-from quantus.helpers.warn import check_kwargs
 from quantus.metrics.base import Metric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -22,9 +22,20 @@ from tqdm.auto import tqdm
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import gives_raw_scores
+from captum_vit.options import shown, truth, whole
+from quantus_metrics.explain import check_explains, wrap
 from quantus_metrics.statistics import Summary, summarise
 
-from .batch import Answers, Batch, Explainer, Samples, channels_first, check_classes, check_explains, explainer
+from .batch import (
+    Answers,
+    Batch,
+    Explainer,
+    Samples,
+    channels_first,
+    check_classes,
+    checked_batch,
+    explainer,
+)
 
 
 class TokenMetric(Metric):
@@ -82,6 +93,12 @@ class TokenMetric(Metric):
         display_progressbar: bool = False,
         **kwargs: Any,
     ) -> None:
+        _refuse_unknown(kwargs, type(self).__init__, TokenMetric.__init__)
+        for option, function in (("normalise_func", normalise_func), ("aggregate_func", aggregate_func)):
+            if function is not None and not callable(function):
+                raise OptionError(f"`{option}` must be a function.", shown(function), f"{option}=None.")
+        for name, flag in (("abs", abs), ("normalise", normalise), ("return_aggregate", return_aggregate)):
+            truth(name, flag)
         super().__init__(
             abs=abs,
             normalise=normalise,
@@ -156,9 +173,11 @@ class TokenMetric(Metric):
                 model's head tells how many there are, else in the first.
             ModelStateError: a model in training mode.
         """
-        check_kwargs(kwargs)
+        _refuse_unknown(kwargs, TokenMetric.__call__)
+        whole("batch_size", batch_size, hint="batch_size=64.")
+        wrap(model)  # refuses what is no module
         self.kept, self.scores, self.evaluation_scores = {}, [], []
-        x_batch = channels_first(np.asarray(x_batch), channel_first)
+        x_batch = channels_first(checked_batch(x_batch), channel_first)
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
         self._check_kind(samples)
         softmax = self.softmax and not gives_raw_scores(model) if softmax is None else softmax
@@ -228,11 +247,10 @@ class TokenMetric(Metric):
 
     def _check_kind(self, samples: Samples) -> None:
         if samples.texts and DataType.TEXT not in self.data_applicability:
-            raise InputError(f"Images (N, C, H, W): {self.name} reads no texts.", f"x_batch of {samples.x_batch.shape}")
+            wanted = f"Images (N, C, H, W): {self.name} reads no texts."
+            raise InputError(wanted, f"x_batch of {samples.x_batch.shape}", "Deletion, which does.")
 
     def _batches(self, n: int, batch_size: int) -> Iterator[slice]:
-        if batch_size < 1:
-            raise OptionError("`batch_size` must be at least 1.", repr(batch_size))
         with tqdm(total=n, disable=not self.display_progressbar) as bar:
             for start in range(0, n, batch_size):
                 yield slice(start, start + batch_size)
@@ -273,3 +291,11 @@ class TokenMetric(Metric):
         ax.set(xlabel=self.name, ylabel="images")
         ax.legend()
         return ax
+
+
+def _refuse_unknown(kwargs: dict[str, Any], *takers: Callable[..., Any]) -> None:
+    """Keywords that no one reads would be options without effect."""
+    if kwargs:
+        known = [name for taker in takers for name in inspect.signature(taker).parameters if name != "self"]
+        near = get_close_matches(next(iter(kwargs)), known, n=3, cutoff=0.4) or known
+        raise OptionError("Keywords that are read.", ", ".join(kwargs), f"one of {', '.join(near)}.")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError, ModelStateError, TargetError
 from captum_vit.targets import TargetModule
-from quantus_metrics.explain import placement, to_tensor, wrap
+from quantus_metrics.explain import check_explains, numbers, placement, to_tensor, wrap
 
 Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From images (n, C, H, W) and classes (n,) to maps (n, 1, h, w) or (n, h, w)."""
@@ -28,9 +28,9 @@ class Answers(TargetModule):
     """
 
     def __init__(self, model: nn.Module, softmax: bool = False, predict_kwargs: dict[str, Any] | None = None) -> None:
+        wrapped = wrap(model)
         if model.training:
             raise ModelStateError("A model in evaluation mode.", "one in training mode", "model.eval().")
-        wrapped = wrap(model)
         super().__init__(wrapped, getattr(wrapped, "tower", None))
         self.softmax, self.predict_kwargs = softmax, predict_kwargs or {}
 
@@ -84,12 +84,14 @@ class Samples:
 
     def __post_init__(self) -> None:
         if not len(self.x_batch):
-            raise InputError("At least one sample.", f"x_batch of shape {np.shape(self.x_batch)}")
+            hint = "x_batch[None] for one sample without its batch dimension."
+            raise InputError("At least one sample.", f"x_batch of shape {np.shape(self.x_batch)}", hint)
         if self.y_batch is None:
-            raise InputError("One class per sample: y_batch.", "None")
+            raise InputError("One class per sample: y_batch.", "None", "the labels, or the model's own predictions.")
         for name, column in self._columns().items():
-            if column is not None and len(column) != len(self):
-                raise InputError(f"One entry of {name} per sample.", f"{len(column)} entries for {len(self)} samples")
+            if column is not None and _entries(column) != len(self):
+                got = f"{_entries(column)} entries for {len(self)} samples"
+                raise InputError(f"One entry of {name} per sample.", got, f"{name}[:n] and x_batch[:n] of the same n.")
         check_classes(self.y_batch)
         if self.a_batch is not None:
             check_maps(self.maps())
@@ -139,11 +141,28 @@ class Samples:
     def _words(self) -> np.ndarray:  # shape: (N, T)
         maps = np.asarray(self.a_batch)
         if maps.shape != self.x_batch.shape:
-            raise InputError(f"Relevance of each token, {self.x_batch.shape}.", f"maps of shape {maps.shape}")
+            hint = 'maps of these very ids, made with output="tokens".'
+            raise InputError(f"Relevance of each token, {self.x_batch.shape}.", f"maps of shape {maps.shape}", hint)
         return maps
 
     def _columns(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _entries(column: Any) -> int:
+    """How many; a number by itself has none."""
+    return 0 if isinstance(column, str) or not np.ndim(column) else len(column)
+
+
+def checked_batch(
+    x_batch: Any,  # shape: (N, C, H, W), or (N, T) token ids
+) -> np.ndarray:
+    """The inputs as an array of finite numbers with the samples first."""
+    found = numbers(x_batch.detach().cpu() if isinstance(x_batch, Tensor) else x_batch)
+    if found.ndim not in (2, 4) or not np.isfinite(found).all():
+        got = f"shape {found.shape} of {found.dtype}" + (", some NaN or infinite" if found.dtype.kind == "f" else "")
+        raise InputError("Finite images (N, C, H, W), or token ids (N, T).", got, "preprocessed images in one array.")
+    return found
 
 
 def one_channel(
@@ -151,8 +170,8 @@ def one_channel(
 ) -> np.ndarray:  # shape: (N, 1, h, w)
     """Maps, their channels summed."""
     maps = np.asarray(relevance)
-    if maps.ndim not in (3, 4) or not maps.size:
-        raise InputError("Maps (N, 1, h, w) or (N, h, w).", f"maps of shape {maps.shape}")
+    if maps.ndim not in (3, 4) or not maps.size or maps.dtype.kind not in "iufb":
+        raise InputError("Maps (N, 1, h, w) or (N, h, w).", f"maps of shape {maps.shape}", 'output="grid".')
     return maps[:, None] if maps.ndim == 3 else maps.sum(1, keepdims=True)
 
 
@@ -165,7 +184,8 @@ def check_classes(
     found = np.asarray(classes)
     last = "..." if n_classes is None else str(n_classes - 1)
     if found.ndim != 1 or found.dtype.kind not in "iuf":
-        raise TargetError(f"One number of a class per sample: {name}.", f"shape {found.shape} of {found.dtype}")
+        got = f"shape {found.shape} of {found.dtype}"
+        raise TargetError(f"One number of a class per sample: {name}.", got, "argmax(1) of one-hot rows.")
     wrong = ~((found >= 0) & (found == np.floor(found)))
     if n_classes is not None:
         wrong |= found >= n_classes
@@ -173,6 +193,7 @@ def check_classes(
         raise TargetError(
             f"Classes from 0 to {last} in {name}.",
             f"{found[wrong][:10].tolist()} for sample(s) {np.flatnonzero(wrong)[:10].tolist()}",
+            "classes numbered from 0, as the model's head numbers them.",
         )
 
 
@@ -208,16 +229,6 @@ def channels_first(
     if channel_first is None:
         channel_first = x_batch.ndim != 4 or x_batch.shape[3] >= min(x_batch.shape[1:3])
     return x_batch if channel_first else np.moveaxis(x_batch, -1, 1)
-
-
-def check_explains(explain_func: Callable[..., np.ndarray] | None) -> None:
-    """Maps can be made."""
-    if not callable(explain_func):
-        raise InputError(
-            "Maps, or a function that makes them.",
-            f"no such maps and explain_func {explain_func!r}",
-            "explain_func=quantus_metrics.explain_func(LayerCDAM).",
-        )
 
 
 def explainer(explain_func: Callable[..., np.ndarray] | None, model: nn.Module, kwargs: dict[str, Any]) -> Explainer:

@@ -138,6 +138,7 @@ class BoxSensitivity(TokenMetric):
         whole("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
         whole("seed", seed, least=0, hint="seed=0.")
         truth("on_grid", on_grid)
+        truth("share_passes", share_passes)
         truth("return_curves", return_curves)
         check_remover(remover)
         self.score, self.sizes, self.n_boxes = score, sizes, n_boxes

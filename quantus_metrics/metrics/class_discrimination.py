@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.naming import n_outputs
-from quantus_metrics.explain import to_tensor
+from captum_vit.options import shown, whole
+from quantus_metrics.explain import check_explains, to_tensor
 from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric
-from .batch import Answers, Batch, Explainer, Samples, check_classes, check_explains, whole_images
+from .batch import Answers, Batch, Explainer, Samples, check_classes, whole_images
 from .fidelity import Fidelity
 
 _OF_MAPS = {"abs", "normalise", "normalise_func", "normalise_func_kwargs"}
@@ -31,7 +32,7 @@ def runner_up(
 ) -> Tensor:  # shape: (B,)
     """The class that the model prefers among all but the target."""
     if outputs.dim() != 2 or outputs.shape[1] < 2:
-        raise InputError("At least two classes.", f"outputs of shape {tuple(outputs.shape)}")
+        raise InputError("At least two classes.", f"outputs of shape {tuple(outputs.shape)}", "a classifier.")
     return outputs.scatter(1, target.unsqueeze(1), -torch.inf).argmax(1)
 
 
@@ -81,10 +82,10 @@ class ClassDiscrimination(TokenMetric):
         if own := sorted(kwargs.keys() & _OF_MAPS):
             hint = "ClassDiscrimination(Fidelity(abs=True))."
             raise OptionError("Maps prepared by the other metric.", f"{', '.join(own)} here", hint)
-        if wrong != "runner_up" and not (isinstance(wrong, int | np.integer) and wrong >= 0):
-            raise OptionError(
-                '`wrong` must be "runner_up" or a class.', repr(wrong), "custom_batch for one per sample."
-            )
+        if wrong != "runner_up":
+            whole("wrong", wrong, least=0, hint='wrong="runner_up", or custom_batch for one class per sample.')
+        if metric is not None and not isinstance(metric, TokenMetric):
+            raise OptionError("Another metric of this package, an instance.", shown(metric), "metric=Fidelity().")
         self.metric = Fidelity() if metric is None else metric
         kwargs.setdefault("aggregate_func", self.metric.aggregate_func)
         super().__init__(**kwargs)

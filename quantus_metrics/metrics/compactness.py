@@ -7,7 +7,7 @@ from typing import Any
 from quantus.helpers.enums import EvaluationCategory
 from torch import Tensor
 
-from captum_vit.errors import OptionError
+from captum_vit.options import real, truth
 
 from .base import TokenMetric
 from .batch import Batch
@@ -54,9 +54,8 @@ class Compactness(TokenMetric):
 
     def __init__(self, *, threshold: float = 0.05, absolute: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 < threshold <= 1:
-            raise OptionError("`threshold` must be above 0 and at most 1.", repr(threshold))
-        self.threshold, self.absolute = threshold, absolute
+        self.threshold = real("threshold", threshold, above=0, most=1, hint="threshold=0.05, as in the paper.")
+        self.absolute = truth("absolute", absolute)
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         return {"score": compactness(batch.relevance, self.threshold, self.absolute)}

@@ -14,6 +14,7 @@ from quantus.helpers.enums import DataType
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
+from captum_vit.options import IN_MEMORY, truth, whole_or_none
 from quantus_metrics.perturb import (
     FRACTIONS,
     Black,
@@ -25,6 +26,9 @@ from quantus_metrics.perturb import (
     ranking_words,
     target_score,
 )
+from quantus_metrics.perturb.curve import check_fractions
+from quantus_metrics.perturb.order import patch_of
+from quantus_metrics.perturb.remove import check_remover
 from quantus_metrics.texts import text_model
 
 from .base import TokenMetric
@@ -68,10 +72,13 @@ class CurveMetric(TokenMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_remover(remover)
+        patch_of(patch_size)
         self.patch_size, self.remover = patch_size, remover or self.default_remover()
         self._remover_of_texts = remover or DropTokens()
-        self.fractions, self.internal_batch_size = tuple(fractions), internal_batch_size
-        self.return_curves = return_curves
+        self.fractions = check_fractions(fractions, least=1)
+        self.internal_batch_size = whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        self.return_curves = truth("return_curves", return_curves)
 
     @abstractmethod
     def _score(
@@ -104,7 +111,8 @@ class CurveMetric(TokenMetric):
         removable = text_model(model).removable(torch.from_numpy(samples.x_batch))
         if not removable.any(1).all():
             alone = (~removable.any(1)).nonzero().flatten().tolist()
-            raise InputError("A word that may leave in each text.", f"none in text(s) {alone[:10]} of {len(samples)}")
+            got = f"none in text(s) {alone[:10]} of {len(samples)}"
+            raise InputError("A word that may leave in each text.", got, "texts with words, or fewer special_ids.")
         if samples.a_batch is not None:
             ranking_words(torch.from_numpy(self._maps(samples)), samples.x_batch.shape)
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, OptionError
+from captum_vit.errors import InputError
+from captum_vit.options import one_of
 from quantus_metrics.perturb import Curve, DropTokens, MaskKeys, target_score
 
 from .batch import Batch, Samples
@@ -96,10 +97,8 @@ class _TrueMasking(CurveMetric):
         fractions: tuple[float, ...] = TENTHS,
         **kwargs: Any,
     ) -> None:
-        if score not in ("accuracy", "aopc"):
-            raise OptionError('`score` must be "accuracy" or "aopc".', repr(score))
-        if average not in ("mean", "trapezoid"):
-            raise OptionError('`average` must be "mean" or "trapezoid".', repr(average))
+        one_of("score", score, ("accuracy", "aopc"))
+        one_of("average", average, ("mean", "trapezoid"))
         super().__init__(fractions=fractions, **kwargs)
         self.score, self.average = score, average
         self.softmax = self._wants_intact = score == "aopc"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from quantus.helpers.enums import ScoreDirection
 from torch import Tensor
 
-from captum_vit.errors import OptionError
+from captum_vit.options import one_of, truth
 from quantus_metrics.perturb import Blur, Curve
 
 from .curves import CurveMetric
@@ -94,9 +94,8 @@ class Fidelity(CurveMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if score not in ("fidelity", "mif", "lif"):
-            raise OptionError('`score` must be "fidelity", "mif" or "lif".', repr(score))
-        self.score, self.normalised = score, normalised
+        self.score = one_of("score", score, ("fidelity", "mif", "lif"))
+        self.normalised = truth("normalised", normalised)
         self.score_direction = ScoreDirection.LOWER if score == "mif" else ScoreDirection.HIGHER
         self.orders = ("mif", "lif") if score == "fidelity" else (score,)
 

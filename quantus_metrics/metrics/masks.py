@@ -26,6 +26,7 @@ def enlarged(
         raise InputError(
             "One map (B, 1, h, w) and one mask (B, H, W) per sample.",
             f"maps of shape {tuple(maps.shape)}, masks of shape {tuple(masks.shape)}",
+            "maps.sum(1) where they have channels.",
         )
     size = (masks.shape[1], masks.shape[2])
     if mode == "nearest":
@@ -46,6 +47,7 @@ def check_masks(samples: Samples, unlabelled: bool = False) -> None:
         raise InputError(
             f"Masks s_batch of shape (N, 1, {height}, {width}), as large as the images.",
             "none" if masks is None else f"shape {masks.shape}",
+            "the masks in s_batch, resized with the images.",
         )
     masks = masks.reshape(len(masks), -1)
     allowed = (-1, 0, 1) if unlabelled else (0, 1)

@@ -11,9 +11,12 @@ from quantus.helpers.enums import ScoreDirection
 from torch import Tensor, nn
 
 from captum_vit.errors import OptionError
+from captum_vit.options import one_of, truth
+from quantus_metrics.explain import check_explains
 from quantus_metrics.perturb import Curve, target_score
+from quantus_metrics.perturb.curve import check_fractions
 
-from .batch import Answers, Samples, check_explains, whole_images
+from .batch import Answers, Samples, whole_images
 from .curves import CurveMetric
 
 TENTHS = tuple(k / 10 for k in range(1, 10))
@@ -89,10 +92,10 @@ class PerturbationAccuracy(CurveMetric):
         fractions: tuple[float, ...] = TENTHS,
         **kwargs: Any,
     ) -> None:
-        if score not in ("negative", "positive", "difference"):
-            raise OptionError('`score` must be "negative", "positive" or "difference".', repr(score))
-        if explained not in ("target", "predicted"):
-            raise OptionError('`explained` must be "target" or "predicted".', repr(explained))
+        one_of("score", score, ("negative", "positive", "difference"))
+        one_of("explained", explained, ("target", "predicted"))
+        truth("include_zero", include_zero)
+        fractions = check_fractions(fractions, least=1)
         if not include_zero and 0 in fractions:
             raise OptionError("`fractions` above 0, without the zero point.", repr(fractions), "include_zero=True.")
         begin = (0.0,) if include_zero and 0 not in fractions else ()

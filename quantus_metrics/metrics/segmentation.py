@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import OptionError
+from captum_vit.options import one_of
 from quantus_metrics.statistics import Summary, summarise
 
 from .base import TokenMetric
@@ -139,9 +139,7 @@ class Segmentation(TokenMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(aggregate_func=aggregate_func, **kwargs)
-        if score not in OF_COUNTS | OF_RANKS:
-            raise OptionError(f"`score` must be one of {', '.join(OF_COUNTS | OF_RANKS)}.", repr(score))
-        self.score = score
+        self.score = one_of("score", score, OF_COUNTS | OF_RANKS)
         self._of_totals = aggregate_func is None and score in OF_COUNTS
 
     def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:

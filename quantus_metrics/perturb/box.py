@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.options import IN_MEMORY, whole, whole_or_none
 from quantus_metrics.explain import logits, to_pixels
 
 from .curve import target_score
 from .order import Size
-from .remove import Blur, Model, Remover
+from .remove import Blur, Model, Remover, check_remover
 
 
 def draw_boxes(
@@ -41,11 +42,10 @@ def draw_boxes(
     """
     height, width = image_size
     if not sides or min(sides) < 1 or not all(a < b for a, b in pairwise(sides)):
-        raise OptionError("Sides of boxes that increase, from 1 on.", repr(list(sides)))
-    if n_boxes < 3:
-        raise OptionError("At least 3 boxes of each side, or a correlation says nothing.", repr(n_boxes))
-    if step < 1 or any(length % step for length in (height, width, *sides)):
-        raise OptionError(f"A step that divides {height}, {width} and every side.", repr(step))
+        raise OptionError("Sides of boxes that increase, from 1 on.", repr(list(sides)), "sorted(set(sides)).")
+    whole("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
+    if any(length % whole("step", step, hint="step=1.") for length in (height, width, *sides)):
+        raise OptionError(f"A step that divides {height}, {width} and every side.", repr(step), "step=1.")
     if sides[-1] > min(height, width) or sides[-1] == height == width:
         raise InputError(
             f"Boxes that can be moved within an image of {height} x {width} pixels.",
@@ -88,6 +88,8 @@ def box_changes(
         InputError: scores that are not finite.
         TargetError: a target that the model does not have.
     """
+    check_remover(remover)
+    whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
     nothing = boxes.new_zeros(1, 3)  # a box of side 0, which sorts first
     different, which = torch.cat([nothing, boxes.flatten(0, 1)]).unique(dim=0, return_inverse=True)
     different = different.to(inputs.device) // step  # (J, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import InputError, OptionError, TargetError
-from quantus_metrics.explain import logits
+from captum_vit.options import IN_MEMORY, real, shown, whole_or_none
+from quantus_metrics.explain import logits, to_tensor
 
 from .order import Size, rank, ranking_map, ranking_words
-from .remove import Blur, Model, Remover
+from .remove import Blur, Model, Remover, check_remover
 from .remove_tokens import DropTokens
 
 FRACTIONS = tuple(k / 20 for k in range(21))
@@ -46,11 +47,12 @@ def target_score(
 ) -> Tensor:  # shape: (n,)
     """The output at the target class."""
     if outputs.dim() != 2:
-        raise InputError("Outputs of shape (B, n_classes).", f"outputs of shape {tuple(outputs.shape)}")
+        hint = "captum_vit.Scalar(model, function) with a function that takes them out."
+        raise InputError("Outputs of shape (B, n_classes).", f"outputs of shape {tuple(outputs.shape)}", hint)
     if not ((target >= 0) & (target < outputs.shape[1])).all():
-        raise TargetError(
-            f"Targets from 0 to {outputs.shape[1] - 1}.", f"{target.min().item()} to {target.max().item()}"
-        )
+        got = f"{target.min().item()} to {target.max().item()}"
+        hint = "classes numbered as the model's head numbers them."
+        raise TargetError(f"Targets from 0 to {outputs.shape[1] - 1}.", got, hint)
     return outputs.gather(1, target.unsqueeze(1)).squeeze(1)
 
 
@@ -103,7 +105,7 @@ def curves(
         >>> found = curves(model, images, target=3, relevance=LayerCDAM(model).attribute(images, 3))
         >>> found["lif"].area() - found["mif"].area()
     """
-    target = _check(inputs, target, relevance, fractions, internal_batch_size)
+    target = _check(inputs, target, relevance, fractions, remover, internal_batch_size)
     maps = relevance.to(inputs.device)
     if inputs.dim() == 4:
         maps = ranking_map(maps, (inputs.shape[-2], inputs.shape[-1]), patch_size)
@@ -159,26 +161,42 @@ def _among(among: Tensor | None, maps: Tensor) -> Tensor:
     return among.to(maps.device)
 
 
+def check_fractions(fractions: Sequence[float], least: int = 2) -> tuple[float, ...]:
+    """Shares of the parts that go away, one after the other."""
+    if isinstance(fractions, str) or not isinstance(fractions, Iterable):
+        raise OptionError("`fractions` must be a sequence of numbers.", shown(fractions), "fractions=(0, 0.5, 1).")
+    found = tuple(real("fractions", f, least=0, most=1, hint="fractions=(0, 0.5, 1).") for f in fractions)
+    if len(found) < least or not all(a < b for a, b in pairwise(found)):
+        wanted = f"`fractions` must increase, at least {least} of them."
+        raise OptionError(wanted, shown(fractions), "sorted(set(fractions)).")
+    return found
+
+
 def _check(
     inputs: Tensor,
     target: int | Tensor,
     relevance: Tensor,
     fractions: Sequence[float],
+    remover: Any,
     internal_batch_size: int | None,
 ) -> Tensor:  # the target, shape: (B,)
+    for name, given in (("inputs", inputs), ("relevance", relevance)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"`{name}` as a tensor.", type(given).__name__, f"torch.from_numpy({name}).")
     if inputs.dim() not in (2, 4) or not len(inputs):
-        raise InputError("At least one image: (B, C, H, W); or text: (B, T).", f"inputs of shape {tuple(inputs.shape)}")
+        got = f"inputs of shape {tuple(inputs.shape)}"
+        raise InputError("At least one image: (B, C, H, W); or text: (B, T).", got, "inputs.unsqueeze(0) for one.")
     if len(relevance) != len(inputs):
-        raise InputError("One map per image.", f"{len(relevance)} maps for {len(inputs)} images")
-    target = torch.as_tensor(target, device=inputs.device)
+        got = f"{len(relevance)} maps for {len(inputs)} images"
+        raise InputError("One map per image.", got, "the maps of this very batch.")
+    target = to_tensor(target, inputs.device)
     if target.is_floating_point() or target.shape not in ((), (len(inputs),)):
         raise TargetError(
             f"One class for all images, or one for each of {len(inputs)}.",
             f"target of shape {tuple(target.shape)} and {target.dtype}",
+            "an int, or argmax(1) of one-hot rows.",
         )
-    low_to_high = all(a < b for a, b in pairwise(fractions))
-    if len(fractions) < 2 or not low_to_high or fractions[0] < 0 or fractions[-1] > 1:
-        raise OptionError("`fractions` must increase, within 0 to 1.", repr(fractions))
-    if internal_batch_size is not None and internal_batch_size < 1:
-        raise OptionError("`internal_batch_size` must be at least 1, or None.", repr(internal_batch_size))
+    check_fractions(fractions)
+    check_remover(remover)
+    whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
     return target.long().expand(len(inputs))

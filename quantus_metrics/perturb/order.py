@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_vit.errors import InputError, OptionError
+from captum_vit.errors import InputError
+from captum_vit.options import lot, one_of, two_whole
 
 ORDERS = ("mif", "lif", "random")
 
@@ -29,11 +30,10 @@ def rank(
         among: who may leave at all; the others come last, under every order.
     """
     values = relevance.flatten(1)  # (B, P)
-    if order == "random":
+    if one_of("order", order, ORDERS) == "random":
+        lot("generator", generator)
         where = values.device if generator is None else generator.device
         values = torch.rand(values.shape, generator=generator, device=where).to(values.device)
-    elif order not in ORDERS:
-        raise OptionError(f"`order` must be one of {', '.join(map(repr, ORDERS))}.", repr(order))
     leaving = values.argsort(dim=1, descending=order == "mif", stable=True)
     if among is not None:
         staying = ~among.flatten(1).gather(1, leaving)
@@ -61,7 +61,7 @@ def ranking_map(
     _check_size(maps, relevance, image_size)
     _check_rows(maps.isfinite().flatten(1).all(1), "finite relevance", "a method that gives no NaN here.")
 
-    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    patch = patch_of(patch_size)
     if patch is not None and maps.shape[-2:] == image_size:
         maps = _means(maps, patch)
     elif patch is not None and (maps.shape[-2] * patch[0], maps.shape[-1] * patch[1]) != image_size:
@@ -75,6 +75,12 @@ def ranking_map(
     return maps
 
 
+def patch_of(patch_size: int | Size | None) -> Size | None:
+    """Height and width of a patch."""
+    hint = "patch_size=16, the model's own, or None for maps of patches."
+    return two_whole("patch_size", patch_size, hint=hint)
+
+
 def ranking_words(
     relevance: Tensor,  # shape: (B, T)
     size: tuple[int, ...],  # of the token ids
@@ -85,7 +91,9 @@ def ranking_words(
         InputError: not one number for each token, values that are not finite, or a text whose map is constant.
     """
     if relevance.shape != size:
-        raise InputError(f"Relevance of each token, {tuple(size)}.", f"relevance of shape {tuple(relevance.shape)}")
+        hint = 'maps of these very ids, made with output="tokens".'
+        got = f"relevance of shape {tuple(relevance.shape)}"
+        raise InputError(f"Relevance of each token, {tuple(size)}.", got, hint)
     _check_rows(relevance.isfinite().all(1), "finite relevance", "a method that gives no NaN here.")
     varied = relevance.amax(1) > relevance.amin(1)
     _check_rows(varied, "relevance that varies within each text", "another method or target.")
@@ -122,7 +130,7 @@ def _check_size(maps: Tensor, given: Tensor, image_size: Size) -> None:
 def _check_rows(good: Tensor, wanted: str, hint: str) -> None:
     if not good.all():
         rows = (~good).nonzero().flatten().tolist()
-        raise InputError(f"Wanted {wanted}.", f"none in row(s) {rows[:10]} of a batch of {len(good)}", hint)
+        raise InputError(f"{wanted.capitalize()}.", f"none in row(s) {rows[:10]} of a batch of {len(good)}", hint)
 
 
 def _times(size: tuple[int, ...] | torch.Size) -> str:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.reading import mean_std
+from captum_vit.options import real, shown
 from captum_vit.trace.without import of_rows
 
 Model = Callable[..., Any]
@@ -76,9 +77,7 @@ class Blur(PixelRemover):
     """
 
     def __init__(self, sigma: float | None = None) -> None:
-        if sigma is not None and not sigma > 0:
-            raise OptionError("`sigma` must be positive.", repr(sigma), "None for height / 16.")
-        self.sigma = sigma
+        self.sigma = None if sigma is None else real("sigma", sigma, above=0, hint="sigma=None for height / 16.")
 
     def background(self, inputs: Tensor) -> Tensor:
         return gaussian_blur(inputs, self.sigma or inputs.shape[-2] / 16)
@@ -104,12 +103,15 @@ class Fill(PixelRemover):
         std: float | Sequence[float] = 1.0,
     ) -> None:
         self.value, self.mean, self.std = value, mean, std
+        for name, given in (("value", value), ("mean", mean), ("std", std)):
+            _check_colour(name, given)
 
     def background(self, inputs: Tensor) -> Tensor:
         value, mean, std = (torch.as_tensor(v).to(inputs) for v in (self.value, self.mean, self.std))
         colour = torch.atleast_1d((value - mean) / std)
         if len(colour) not in (1, inputs.shape[1]):
-            raise InputError(f"One fill value, or one for each of {inputs.shape[1]} channels.", f"{len(colour)} values")
+            wanted = f"One fill value, or one for each of {inputs.shape[1]} channels."
+            raise InputError(wanted, f"{len(colour)} values", "value=0.0, the mean colour of normalised images.")
         return colour[:, None, None].expand_as(inputs)
 
     def __repr__(self) -> str:
@@ -143,8 +145,12 @@ class Black(Remover):
 
     def __init__(self, mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None) -> None:
         if (mean is None) != (std is None):
-            raise OptionError("Both `mean` and `std`, or neither.", f"mean={mean}, std={std}")
+            hint = "Black(), which reads both from the model's configuration."
+            raise OptionError("Both `mean` and `std`, or neither.", f"mean={mean}, std={std}", hint)
         self.mean, self.std = mean, std
+        if mean is not None:
+            _check_colour("mean", mean)
+            _check_colour("std", std)
 
     def bind(self, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
         return self.fill(model).bind(model, inputs, args)
@@ -164,6 +170,21 @@ class Black(Remover):
 
     def __repr__(self) -> str:
         return f"Black(mean={self.mean}, std={self.std})"
+
+
+def _check_colour(name: str, given: Any) -> None:
+    """A finite number, or one per channel; a deviation is above 0."""
+    hint = f"{name}=0.5, or one number for each channel."
+    for number in given if isinstance(given, tuple | list) else [given]:
+        real(name, number, **({"above": 0.0} if name == "std" else {}), hint=hint)
+    if isinstance(given, tuple | list) and not given:
+        raise OptionError(f"`{name}` must be a number, or one for each channel.", shown(given), hint)
+
+
+def check_remover(remover: Any) -> None:
+    """Refuse what takes nothing away; None is a metric's own choice."""
+    if remover is not None and not isinstance(remover, Remover):
+        raise OptionError("A remover, an instance of its class.", shown(remover), "remover=Blur(), or None.")
 
 
 def gaussian_blur(

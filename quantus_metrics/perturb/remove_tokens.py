@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
-from captum_vit.models import spec_of
+from captum_vit.models.spec import module_of, spec_of
+from captum_vit.options import truth, whole
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
 from captum_vit.trace.without import Without, of_rows
 
@@ -67,7 +68,7 @@ class DropTokens(TokenRemover):
     """
 
     def __init__(self, *, fallback: bool = True) -> None:
-        self.fallback = fallback
+        self.fallback = truth("fallback", fallback)
         self.way = "auto" if fallback else "drop"
 
     def __repr__(self) -> str:
@@ -90,7 +91,7 @@ class ReplaceTokens(Remover):
     """
 
     def __init__(self, token_id: int) -> None:
-        self.token_id = token_id
+        self.token_id = whole("token_id", token_id, least=0, hint="token_id=tokenizer.mask_token_id.")
 
     def bind(self, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
         """See `Remover.bind`.
@@ -113,8 +114,8 @@ class ReplaceTokens(Remover):
 
 
 def _module(model: Any) -> nn.Module:
-    """The module whose forward, or whose method, the model is; tokens are taken out inside it."""
-    module = getattr(model, "__self__", model)
+    """The module that the model is, or whose forward; tokens are taken out inside it."""
+    module = module_of(model)
     spec_of(module)
     return module
 
@@ -129,5 +130,9 @@ def removable_words(
     Args:
         special_ids: tokens that stay; ``tokenizer.all_special_ids`` keeps CLS, SEP and the like.
     """
+    if attention_mask is not None and attention_mask.shape != ids.shape:
+        got = f"shape {tuple(attention_mask.shape)}"
+        hint = "the mask that the tokenizer gave with these ids."
+        raise InputError(f"An attention mask of the ids' shape {tuple(ids.shape)}.", got, hint)
     real = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     return real & ~torch.isin(ids, torch.tensor(special_ids, dtype=ids.dtype, device=ids.device))

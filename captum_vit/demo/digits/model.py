@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from captum_vit.demo.digits.scenes import CANVAS, MEAN, STD
 from captum_vit.demo.weights import load_weights
+from captum_vit.options import one_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -49,8 +50,7 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits") -> VisionTra
 
 def weights_of(objective: str) -> Path:
     """Where the weights for an objective are."""
-    if objective not in OBJECTIVES:
-        raise ValueError(f"Expected `objective` to be one of {OBJECTIVES}, got {objective!r}.")
+    one_of("objective", objective, OBJECTIVES)
     return Path(__file__).parent / "weights" / f"{objective}_vit.safetensors"
 
 

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from captum_vit.errors import OptionError
+from captum_vit.options import one_of, shown, two_whole, whole, whole_or_none
+
 CANVAS = 64  # side of a scene
 TILE = 32  # side of the tile in which one digit is drawn; four of them fill the canvas
 HEIGHTS = (18.0, 26.0)  # how tall the digits are
@@ -68,13 +71,16 @@ def digit_scenes(
         >>> scenes.images.shape, scenes.masks.shape
         (torch.Size([8, 3, 64, 64]), torch.Size([8, 2, 64, 64]))
     """
-    low, high = (n_digits, n_digits) if isinstance(n_digits, int) else n_digits
-    if n_scenes < 1:
-        raise ValueError(f"Expected at least one scene, got n_scenes={n_scenes}.")
+    low, high = two_whole("n_digits", n_digits, hint="n_digits=2.") or (0, 0)
+    whole("n_scenes", n_scenes, hint="n_scenes=20.")
+    whole("seed", seed, least=None, hint="seed=0.")
+    whole_or_none("without", without, least=0, hint="without=None, which writes all.")
     if not 1 <= low <= high <= MAX_DIGITS:
-        raise ValueError(f"Expected n_digits from 1 to {MAX_DIGITS}, or a pair (low, high) of such, got {n_digits}.")
-    if without is not None and not 0 <= without < high:
-        raise ValueError(f"Expected `without` to be the position of a digit, 0 to {high - 1}, got {without}.")
+        wanted = f"`n_digits` from 1 to {MAX_DIGITS}, or a pair (low, high) of such."
+        raise OptionError(wanted, shown(n_digits), "n_digits=2.")
+    if without is not None and without >= high:
+        wanted = f"`without` must be the position of a digit, 0 to {high - 1}."
+        raise OptionError(wanted, shown(without), "without=None, which writes all.")
     generator = Generator().manual_seed(seed)
     sizes = [min(CHUNK, n_scenes - start) for start in range(0, n_scenes, CHUNK)]
     parts = [_draw(size, low, high, split, generator, without) for size in sizes]
@@ -104,8 +110,7 @@ def _pools(split: str) -> tuple[Tensor, Tensor]:
     """The split's scans by class: indices (10, longest), padded with -1, and how many there are, (10,)."""
     from sklearn.datasets import load_digits
 
-    if split not in digit_split():
-        raise ValueError(f"Expected split 'train' or 'test', got {split!r}.")
+    one_of("split", split, digit_split())
     indices = digit_split()[split]
     classes = torch.from_numpy(load_digits().target)[indices]
     pools = [indices[classes == digit] for digit in range(10)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.demo.reviews.reviews import Reviews
+from captum_vit.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -57,7 +58,8 @@ def read(reviews: Reviews, tokenizer: BertTokenizer) -> Read:
     word = [[FRAME if of is None else of for of in encoded.word_ids(i)] for i in range(len(reviews))]
     wanted = [len(words) for words in reviews.words]
     if (found := [1 + max(row) for row in word]) != wanted:
-        raise ValueError(f"Expected a tokenizer of the BERT kind, {wanted} words; got one that finds {found}.")
+        hint = "the tokenizer of the model that reads the reviews."
+        raise InputError(f"A tokenizer of the BERT kind, which finds {wanted} words.", f"{found} words", hint)
     rows = [torch.tensor(decides) for decides in reviews.rationale]
     rationale = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     present = torch.arange(rationale.shape[1]) < torch.tensor(wanted)[:, None]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from captum_vit.demo.reviews.frames import FELT, PLAIN, SAID
 from captum_vit.demo.reviews.words import ADJECTIVES, ASPECTS, NEGATORS, NOUNS, SLOTS, VERB_NEGATORS, VERBS
+from captum_vit.options import one_of, whole
 
 SPLITS = ("train", "test")
 SWAPS = (None, "rationale", "rest", "negator")
@@ -71,12 +72,10 @@ def generated_reviews(
         >>> [word for word, decides in zip(found.words[0], found.rationale[0]) if decides]
         ['not', 'terrible']
     """
-    if n < 1:
-        raise ValueError(f"Expected at least one review, got n={n}.")
-    if split not in SPLITS:
-        raise ValueError(f"Expected split 'train' or 'test', got {split!r}.")
-    if swap not in SWAPS:
-        raise ValueError(f"Expected `swap` to be one of {SWAPS}, got {swap!r}.")
+    whole("n", n, hint="n=20.")
+    one_of("split", split, SPLITS)
+    if swap is not None:
+        one_of("swap", swap, [swap for swap in SWAPS if swap])
     drafts = [_Draft(f"{seed}/{split}/{i}", split, negated, swap) for i in range(n)]
     found = [draft.words() for draft in drafts]
     return Reviews(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from captum_vit.demo import digit_scenes
 from captum_vit.errors import OptionError
+from captum_vit.options import whole
 from quantus_metrics.benchmark.data.samples import Sample
 
 
@@ -23,8 +24,9 @@ class DigitScenes:
     """
 
     def __init__(self, scenes: int = 100, n_digits: int = 2, seed: int = 0) -> None:
-        if not 1 <= n_digits <= 4:
-            raise OptionError("`n_digits` from 1 to 4.", repr(n_digits))
+        whole("scenes", scenes, hint="scenes = 100")
+        if whole("n_digits", n_digits, hint="n_digits = 2") > 4:
+            raise OptionError("`n_digits` from 1 to 4.", repr(n_digits), "n_digits = 2")
         self.n_digits = n_digits
         self.scenes = digit_scenes(scenes, n_digits, "test", seed)
 

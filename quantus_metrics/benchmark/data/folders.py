@@ -53,7 +53,8 @@ class ImageFolder:
         shown = None if real is None else _real(Path(real))
         classes = sorted({path.parent.name for path in files})
         if len(classes) < 2:
-            raise InputError("Folders of two classes at least.", f"{len(classes)} in {root!r}")
+            hint = "the folder above, which holds one folder for each class."
+            raise InputError("Folders of two classes at least.", f"{len(classes)} in {root!r}", hint)
         draw = np.random.default_rng(seed)
         entries = [
             entry
@@ -63,7 +64,8 @@ class ImageFolder:
         if n is not None and n < len(entries):
             entries = [entries[i] for i in sorted(draw.choice(len(entries), n, replace=False))]
         if not entries:
-            raise InputError("At least one picture.", f"none in {root!r}" + (" with several classes" if multi else ""))
+            got = f"none in {root!r}" + (" with several classes" if multi else "")
+            raise InputError("At least one picture.", got, f"files that end in {', '.join(self.suffixes)}.")
         self.entries = entries
 
     def __len__(self) -> int:
@@ -80,7 +82,7 @@ class ImageFolder:
 
 def _files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not root.is_dir():
-        raise InputError("A folder of pictures.", f"{str(root)!r}, which is no folder")
+        raise InputError("A folder of pictures.", f"{str(root)!r}, which is no folder", "an absolute path.")
     return sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in suffixes)
 
 
@@ -102,7 +104,8 @@ def _number(path: Path, n: int) -> int:
     """Which picture of the validation set a file is, from 0: its name ends in the number, from 1."""
     digits = path.stem.rpartition("_")[2]
     if not digits.isdigit() or not 1 <= int(digits) <= n:
-        raise InputError(f"A file name that ends in a number from 1 to {n}, as ReaL counts them.", repr(path.name))
+        wanted = f"A file name that ends in a number from 1 to {n}, as ReaL counts them."
+        raise InputError(wanted, repr(path.name), "the original names, such as ILSVRC2012_val_00000001.JPEG.")
     return int(digits) - 1
 
 
@@ -110,7 +113,9 @@ def _real(path: Path) -> list[list[int]]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError("A JSON file of ReaL labels.", f"{str(path)!r} ({error})") from error
+        hint = "real.json, as the authors of ReaL publish it."
+        raise InputError("A JSON file of ReaL labels.", f"{str(path)!r} ({error})", hint) from error
     if not isinstance(found, list) or not all(isinstance(labels, list) for labels in found):
-        raise InputError("ReaL labels: a list with the classes of each picture.", f"{str(path)!r}")
+        wanted = "ReaL labels: a list with the classes of each picture."
+        raise InputError(wanted, f"{str(path)!r}", "real.json, as the authors of ReaL publish it.")
     return found

@@ -30,7 +30,7 @@ class Cifar:
     def __init__(self, root: str, classes: Literal[10, 100] = 10, n: int | None = None, seed: int = 0) -> None:
         kinds: dict[int, Any] = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}
         if classes not in kinds:
-            raise InputError("CIFAR with 10 or 100 classes.", repr(classes))
+            raise InputError("CIFAR with 10 or 100 classes.", repr(classes), "classes = 10")
         try:
             self.data = kinds[classes](root, train=False)
         except RuntimeError as error:
@@ -109,7 +109,8 @@ def _loaded(path: str, name: str | None, split: str) -> Any:
         found = datasets.load_from_disk(path)
         return found[split] if isinstance(found, datasets.DatasetDict) else found
     except (OSError, ValueError, KeyError) as error:  # the library's own errors are subclasses of these
-        raise InputError(f"The split {split!r} of a data set.", f"{path!r} ({error})") from error
+        hint = "another split, the name as the hub spells it, or a folder that `save_to_disk` wrote."
+        raise InputError(f"The split {split!r} of a data set.", f"{path!r} ({error})", hint) from error
 
 
 def _drawn(total: int, n: int | None, classes: int, seed: int) -> tuple[list[int], list[int]]:

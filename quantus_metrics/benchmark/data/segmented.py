@@ -35,11 +35,13 @@ class ImageNetSegmentation:
             with h5py.File(path, "r") as file:
                 self.ids = [_text(file[reference]) for reference in file["/value/id"][:, 0]]
         except (OSError, KeyError) as error:
-            raise InputError("ImageNet-Segmentation's file gtsegs_ijcv.mat.", f"{path!r} ({error})") from error
+            hint = "the file as its authors publish it."
+            raise InputError("ImageNet-Segmentation's file gtsegs_ijcv.mat.", f"{path!r} ({error})", hint) from error
         synsets = _synsets()
         unknown = [name for name in self.ids if name.partition("_")[0] not in synsets]
         if unknown:
-            raise InputError("Pictures of ImageNet's 1,000 classes.", f"{unknown[0]!r} in {path!r}")
+            got = f"{unknown[0]!r} in {path!r}"
+            raise InputError("Pictures of ImageNet's 1,000 classes.", got, "names such as 'n01440764_18'.")
         self.labels = [synsets[name.partition("_")[0]] for name in self.ids]
 
     def __len__(self) -> int:
@@ -81,11 +83,12 @@ class ImageNetS:
         self.images, root = Path(images), Path(masks)
         self.masks = sorted(root.glob("*/*.png"))
         if not self.masks:
-            raise InputError("A folder of masks, SYNSET/NAME.png.", f"{masks!r}, without any")
+            hint = "the folder `validation-segmentation` of ImageNet-S."
+            raise InputError("A folder of masks, SYNSET/NAME.png.", f"{masks!r}, without any", hint)
         self.synsets = sorted({path.parent.name for path in self.masks})
         known = _synsets()
         if unknown := [name for name in self.synsets if name not in known]:
-            raise InputError("Folders named by ImageNet's synsets.", repr(unknown[0]))
+            raise InputError("Folders named by ImageNet's synsets.", repr(unknown[0]), "names such as 'n01440764'.")
         self.class_of = [known[name] for name in self.synsets]
 
     def __len__(self) -> int:
@@ -105,7 +108,8 @@ class ImageNetS:
         areas[[0, IGNORED]] = 0
         largest = int(areas.argmax())
         if not areas[largest] or largest > len(self.class_of):
-            raise InputError("A mask with one of the classes.", f"{str(path)!r}, largest class {largest}")
+            got = f"{str(path)!r}, largest class {largest}"
+            raise InputError("A mask with one of the classes.", got, "masks of one and the same ImageNet-S.")
         picture = open_picture(self.images / path.parent.name / f"{path.stem}.JPEG")
         return Sample(self.name(index), picture, self.class_of[largest - 1], mask=_mask(classes == largest))
 
