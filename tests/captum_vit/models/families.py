@@ -6,6 +6,7 @@ from typing import Any
 import open_clip.model
 import timm
 import torch
+import torchvision
 import transformers
 from timm.models import vision_transformer
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
@@ -13,16 +14,18 @@ from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTran
 import captum_vit as cv
 from tests.models import (
     CLASSES,
-    DEBERTA,
     PICTURE,
     SIZES,
+    STRANGERS,
     TEXTS,
     TIMM,
     VOCABULARY,
     WINDOW,
     Case,
     captions,
+    clip_model,
     image,
+    open_clip_model,
     padded,
     redrawn,
     timm_vit,
@@ -35,19 +38,12 @@ def _timm(name: str, of: Callable[..., torch.nn.Module] = timm_vit, **kwargs: An
     MORE[name] = lambda: Case(redrawn(of(**TIMM | kwargs)), image())
 
 
-_timm("timm ViT average and maximum", global_pool="avgmax")
 _timm("timm ViT registers, mean", global_pool="avg", reg_tokens=3, class_token=False)
-_timm("timm ViT attention pooling with CLS", global_pool="map")
 _timm("timm CLIP QuickGELU", pre_norm=True, act_layer="quick_gelu")
-_timm("timm ViT SwiGLU", mlp_layer=timm.layers.SwiGLUPacked, act_layer=torch.nn.SiLU)
-_timm("timm ViT RMSNorm", norm_layer="rmsnorm")
 _timm("timm ViT written-out norm", norm_layer="simplenorm")
 _timm("timm ViT norm after heads", scale_attn_norm=True, scale_mlp_norm=True)
 _timm("timm ViT branch norm", block_fn=vision_transformer.ResPostBlock)
 _timm("timm EVA branch norm", timm.models.eva.Eva, use_post_norm=True)
-_timm("timm PE", timm.models.eva.Eva, global_pool="map", use_rot_pos_emb=True, use_pre_transformer_norm=True)
-_timm("timm BEiT CLS", timm.models.beit.Beit, use_shared_rel_pos_bias=True, global_pool="token")
-_timm("timm relative positions", VisionTransformerRelPos)
 _timm("timm relative positions, branch norm", VisionTransformerRelPos, block_fn=ResPostRelPosBlock)
 
 
@@ -61,7 +57,6 @@ def _bare(name: str, family: str, **kwargs: Any) -> None:
     MORE[name] = build
 
 
-_bare("HF DINOv3", "DINOv3ViT", num_register_tokens=2)
 _bare("HF DINOv3 gated", "DINOv3ViT", use_gated_mlp=True, hidden_act="silu")
 _bare("HF DINOv2 tower", "Dinov2", use_swiglu_ffn=True)
 
@@ -79,10 +74,8 @@ def _text(name: str, family: str, **kwargs: Any) -> None:
     MORE[name] = build
 
 
-for family in ("Roberta", "XLMRoberta", "Camembert"):
+for family in ("XLMRoberta", "Camembert"):
     _text(f"HF {family}", family)
-_text("HF Electra", "Electra", embedding_size=16)
-_text("HF DeBERTa-v3", "DebertaV2", norm_rel_ebd="layer_norm", **DEBERTA, position_biased_input=False)
 _text("HF ModernBERT mean", "ModernBert", classifier_pooling="mean", **WINDOW | {"layer_types": WINDOWS})
 
 
@@ -106,27 +99,14 @@ def _clip_projection() -> Case:
     return Case(redrawn(transformers.CLIPVisionModelWithProjection(config)), image())
 
 
-def _open_clip(of: type[torch.nn.Module] = open_clip.model.CLIP) -> torch.nn.Module:
-    visual = open_clip.model.CLIPVisionCfg(
-        layers=3, width=24, head_width=8, patch_size=8, image_size=32, ls_init_value=0.1
-    )
-    text = open_clip.model.CLIPTextCfg(context_length=9, vocab_size=50, width=24, heads=3, layers=3, ls_init_value=0.1)
-    return redrawn(of(16, visual, text, quick_gelu=True))
-
-
-def _open_clip_texts() -> Case:
-    return Case(cv.TextSimilarity(_open_clip(), torch.randn(CLASSES, 16)), image())
-
-
 def _open_clip_words(of: type[torch.nn.Module] = open_clip.model.CLIP) -> Case:
-    return Case(cv.ImageSimilarity(_open_clip(of), torch.randn(CLASSES, 16)), captions()[0])
+    return Case(cv.ImageSimilarity(open_clip_model(of), torch.randn(CLASSES, 16)), captions()[0])
 
 
 MORE |= {
     "HF SigLIP texts": _siglip_texts,
     "HF SigLIP words": _siglip_words,
     "HF CLIP projection": _clip_projection,
-    "open_clip": _open_clip_texts,
     "open_clip words": _open_clip_words,
     "open_clip words, towers apart": lambda: _open_clip_words(open_clip.model.CustomTextCLIP),
 }
@@ -160,7 +140,7 @@ KNOWN: dict[str, tuple[int, str]] = {
     "HF CLIP classifier": (1, "patches"),
     "HF SigLIP texts": (0, "attention"),
     **{name: (0, "CLS") for name in TEXTS},
-    **{f"HF {family}": (0, "CLS") for family in ("Roberta", "XLMRoberta", "Camembert", "Electra", "DeBERTa-v3")},
+    **{f"HF {family}": (0, "CLS") for family in ("XLMRoberta", "Camembert")},
     "HF ModernBERT mean": (0, "words"),
     "HF SigLIP words": (0, "last"),
     **{name: (0, "end") for name in ("HF CLIP words", "open_clip words", "open_clip words, towers apart")},
@@ -172,4 +152,31 @@ NO_HEAD_VECTORS = {
     "timm ViT branch norm",
     "timm EVA branch norm",
     "timm relative positions, branch norm",
+}
+
+# -- what is not supported, and says so ------------------------------------------------------------------------
+
+SMALL = {"depth": 2, "embed_dim": 24, "num_heads": 3, "num_classes": CLASSES}
+
+
+def _diff(**kwargs: Any) -> torch.nn.Module:
+    """Differential attention halves each head."""
+    return timm_vit(**TIMM | {"embed_dim": 48}, **kwargs)
+
+
+UNSUPPORTED: dict[str, Callable[[], torch.nn.Module]] = STRANGERS | {
+    "CaiT": lambda: timm.create_model("cait_xxs24_224", img_size=32, patch_size=8, **SMALL),
+    "XCiT": lambda: timm.create_model("xcit_nano_12_p16_224", img_size=32, **SMALL),
+    "PiT": lambda: timm.create_model("pit_ti_224", depth=(1, 1, 1), num_classes=CLASSES),
+    "NaFlexViT": lambda: timm.create_model("naflexvit_base_patch16_gap", **SMALL),
+    "ParallelThingsBlock": lambda: timm_vit(**TIMM, block_fn=vision_transformer.ParallelThingsBlock),
+    "ParallelScalingBlock": lambda: timm_vit(**TIMM, block_fn=vision_transformer.ParallelScalingBlock),
+    "DiffParallelScalingBlock": lambda: _diff(block_fn=vision_transformer.DiffParallelScalingBlock),
+    "DiffAttention": lambda: _diff(attn_layer="diff"),
+    "HF Swin": lambda: transformers.SwinModel(transformers.SwinConfig(image_size=32, embed_dim=12)),
+    "HF GPT-2": lambda: transformers.GPT2Model(transformers.GPT2Config(n_embd=24, n_head=3, n_layer=2, vocab_size=50)),
+    "HF CLIP as it is": clip_model,
+    "HF SigLIP as it is": _siglip,
+    "open_clip as it is": open_clip_model,
+    "torchvision Swin": lambda: torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [2, 2], [7, 7]),
 }

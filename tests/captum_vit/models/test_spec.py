@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-import timm
 import torch
 import transformers
 from timm.models import vision_transformer
@@ -12,7 +11,8 @@ from torch import nn
 
 import captum_vit as cv
 from captum_vit.models import spec as registry
-from tests.models import CLASSES, PICTURE, SIZES, STRANGERS, TIMM, image, redrawn, timm_vit
+from tests.captum_vit.models.families import UNSUPPORTED
+from tests.models import CLASSES, PICTURE, SIZES, TIMM, image, redrawn, timm_vit
 
 
 class Lightning(nn.Module):
@@ -76,20 +76,6 @@ def test_clip_needs_a_target():
         cv.spec_of(model)
     similarity = cv.TextSimilarity(model, torch.randn(2, 16))
     assert cv.spec_of(cv.Margin(similarity, 0, 1)).tower is model.vision_model
-
-
-SMALL = {"depth": 2, "embed_dim": 24, "num_heads": 3, "num_classes": CLASSES}
-UNSUPPORTED: dict[str, Callable[[], nn.Module]] = STRANGERS | {
-    "CaiT": lambda: timm.create_model("cait_xxs24_224", img_size=32, patch_size=8, **SMALL),
-    "XCiT": lambda: timm.create_model("xcit_nano_12_p16_224", img_size=32, **SMALL),
-    "HF Swin": lambda: transformers.SwinModel(transformers.SwinConfig(image_size=32, embed_dim=12)),
-    "ParallelThingsBlock": partial(timm_vit, **TIMM, block_fn=vision_transformer.ParallelThingsBlock),
-    "ParallelScalingBlock": partial(timm_vit, **TIMM, block_fn=vision_transformer.ParallelScalingBlock),
-    "DiffParallelScalingBlock": partial(
-        timm_vit, **TIMM | {"embed_dim": 48}, block_fn=vision_transformer.DiffParallelScalingBlock
-    ),
-    "DiffAttention": partial(timm_vit, **TIMM | {"embed_dim": 48}, attn_layer="diff"),
-}
 
 
 @pytest.mark.parametrize(("name", "build"), UNSUPPORTED.items(), ids=UNSUPPORTED)
