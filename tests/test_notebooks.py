@@ -14,9 +14,10 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 def kinds(notebook: Any) -> list[list[str]]:
-    """For each cell of code what it shows: texts, pictures, pages."""
-    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    return [[kind for shown in cell for kind in sorted(shown.get("data", [shown.output_type]))] for cell in outputs]
+    """For each cell of code what it shows, texts, pictures, pages; what libraries remark on stderr is not that."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [[output for output in cell.outputs if output.get("name") != "stderr"] for cell in cells]
+    return [sorted({kind for output in cell for kind in output.get("data", [output.output_type])}) for cell in shown]
 
 
 @pytest.mark.slow
