@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,11 +34,17 @@ def dinov2(model: nn.Module) -> Spec:
     return Spec(
         blocks="encoder.layer",
         attn="attention",
-        out_proj="attention.o_proj",
+        out_proj=_dinov2_projection,
         attn_scale="layer_scale1.lambda1",
         pool=_half_cls_half_patches,
         family=_family(model),
     )
+
+
+def _dinov2_projection(block: Any) -> nn.Module:
+    """Named ``o_proj``, as everywhere, since transformers 5.18."""
+    attention = block.attention
+    return attention.o_proj if hasattr(attention, "o_proj") else attention.output.dense
 
 
 def _half_cls_half_patches(n_tokens: int, prefix: int) -> Tensor:
