@@ -1,4 +1,4 @@
-"""Every script in examples/ runs as a user would run it, and ends well."""
+"""Every script in examples/ runs as a user would run it, and ends well; the page that does not end has test_app.py."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+SCRIPTS = sorted(set((ROOT / "examples").glob("*.py")) - set((ROOT / "examples").glob("app*.py")))
 WITH_OUT = [script for script in SCRIPTS if '"--out"' in script.read_text(encoding="utf-8")]
 
 
