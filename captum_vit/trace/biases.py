@@ -42,8 +42,9 @@ class BiasTap(TorchFunctionMode):
     def __init__(self, place: Callable[[], int]) -> None:
         super().__init__()
         self.place = place
-        self.see: See | None = None
-        """Who is told; while there is nobody, gradients pass unseen."""
+        self.told: list[See] = []
+        """Who is told; while there is nobody, gradients pass unseen. The graph's hooks hold this list, and not the
+        tap: through what that holds a graph would keep itself alive for ever."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -57,12 +58,13 @@ class BiasTap(TorchFunctionMode):
             bias = _added(func, args, kwargs)
             if bias is not None:
                 second = func in SECOND or func is F.batch_norm
-                result.register_hook(partial(self._pass, self.place(), bias.detach(), second))
+                result.register_hook(partial(_tell, self.told, self.place(), bias.detach(), second))
         return result
 
-    def _pass(self, place: int, bias: Tensor, second: bool, grad: Tensor) -> None:
-        if self.see is not None:
-            self.see(place, _over_channels(grad, bias, second))
+
+def _tell(told: list[See], place: int, bias: Tensor, second: bool, grad: Tensor) -> None:
+    for see in told:
+        see(place, _over_channels(grad, bias, second))
 
 
 def _constant(x: Any) -> Any:

@@ -113,7 +113,8 @@ def record(
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
     if want.biases:
         relevance = BiasRelevance(found.layout, found.row.squeeze(1))
-        bias_tap.see, found.biases = relevance.add, relevance.by_place
+        bias_tap.told.append(relevance.add)
+        found.biases = relevance.by_place
     if want.grads:
         score = select(transform(output, want.score, model), target)
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
