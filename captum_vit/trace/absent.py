@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.site import Site
+from captum_vit.trace.site import Site, mine
 from captum_vit.trace.thinning import Thinning, mapped
 
 
@@ -69,9 +69,9 @@ def words_absent(
     mode = Thinning(gone, stay, drop=stay is not None, hide=not listening, shorten=False)
     with ExitStack() as stack:
         for module in listening:
-            stack.callback(module.register_forward_pre_hook(_masking(gone), with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(mine(_masking(gone)), with_kwargs=True).remove)
         for block in transformer.blocks:
-            stack.callback(block.register_forward_pre_hook(_open_eyes, with_kwargs=True).remove)
+            stack.callback(block.register_forward_pre_hook(mine(_open_eyes), with_kwargs=True).remove)
         stack.enter_context(_around(transformer, mode))
         yield
 
@@ -126,7 +126,7 @@ def _around(transformer: Transformer, mode: Thinning) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(Site(entrance, "input").hook(mode.enter).remove)
         for module in dict.fromkeys([entrance, *blocks]) if mode.drop else ():
-            stack.callback(module.register_forward_pre_hook(mode.thin_arguments, with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(mine(mode.thin_arguments), with_kwargs=True).remove)
         stack.callback(Site(blocks[-1], "output").hook(mode.leave).remove)
         stack.enter_context(mode)
         yield

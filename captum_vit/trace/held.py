@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from captum_vit.errors import TraceError
 from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
 from captum_vit.trace.rules import frozen_attention
+from captum_vit.trace.site import mine
 
 
 class _Held(TorchFunctionMode):
@@ -48,8 +49,8 @@ def attention_held(block: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         mode = _Held()
-        stack.callback(block.register_forward_pre_hook(lambda *_: setattr(mode, "active", True)).remove)
-        stack.callback(block.register_forward_hook(lambda *_: setattr(mode, "active", False)).remove)
+        stack.callback(block.register_forward_pre_hook(mine(lambda *_: setattr(mode, "active", True))).remove)
+        stack.callback(block.register_forward_hook(mine(lambda *_: setattr(mode, "active", False))).remove)
         stack.enter_context(mode)
         yield
     if not mode.seen:

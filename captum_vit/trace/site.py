@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from threading import get_ident
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -11,6 +13,17 @@ from torch.utils.hooks import RemovableHandle
 
 Visit = Callable[[Tensor], Tensor | None]
 """Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
+
+
+def mine(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
+    here = get_ident()
+
+    @wraps(hook)
+    def hook_here(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if get_ident() == here else None
+
+    return hook_here
 
 
 @dataclass(frozen=True)
@@ -36,14 +49,14 @@ class Site:
                 new = None if old is None else visit(old)
                 return None if old is None or new is None else swap(output, old, new)
 
-            return self.module.register_forward_hook(after, prepend=first)
+            return self.module.register_forward_hook(mine(after), prepend=first)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
             old = first_tensor((args, kwargs))
             new = None if old is None else visit(old)
             return None if old is None or new is None else (swap(args, old, new), swap(kwargs, old, new))
 
-        return self.module.register_forward_pre_hook(before, with_kwargs=True, prepend=first)
+        return self.module.register_forward_pre_hook(mine(before), with_kwargs=True, prepend=first)
 
 
 def first_tensor(tree: Any) -> Tensor | None:

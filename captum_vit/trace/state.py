@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from threading import RLock
+from traceback import walk_tb
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +16,22 @@ from captum_vit.models.spec import modules_of
 
 
 @contextmanager
+NO_CHECKPOINTS = "the model without gradient checkpointing, which explanations do not need."
+
+# Hooks, forwards and the stance of the compiler are the model's or the process's: two threads would mix theirs up.
+_ONE_AT_A_TIME = RLock()
+
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run a model for explanation: no graph until a hook asks for one, no autocast, no checkpointing.
 
     Works under ``torch.no_grad()`` and ``torch.inference_mode()``, and with compiled models, whose hooks
-    only fire in eager mode. Everything is put back at the end, also after an exception.
+    only fire in eager mode. A second thread waits for its turn. Everything is put back at the end, also after an
+    exception.
     """
     modules = modules_of(model)
     if any(module.training for module in modules):
         _refuse_training(model)
-    with ExitStack() as stack:
+    with _ONE_AT_A_TIME, ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())  # also restores the mode that hooks switch on
         for device in {p.device.type for m in modules for p in m._parameters.values() if p is not None}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ def entering(
 
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside, the module runs ``forward`` in place of its own; its hooks fire as ever."""
-    own = vars(module).get("forward")
-    module.forward = forward
+    """Inside, the module runs ``forward`` in place of its own, in this thread; its hooks fire as ever."""
+    own, usual, here = vars(module).get("forward"), module.forward, get_ident()
+    module.forward = lambda *args, **kwargs: (forward if get_ident() == here else usual)(*args, **kwargs)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer, modules_of
 from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout, check_grid
-from captum_vit.trace.site import Site, Visit
+from captum_vit.trace.site import Site, Visit, first_tensor, mine
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
@@ -79,13 +79,24 @@ class Watch:
         blocks = transformer.blocks
         for module in modules_of(transformer.tower, without=blocks):
             if isinstance(module, nn.Conv2d):
-                stack.callback(module.register_forward_hook(self._see_convolution).remove)
+                stack.callback(module.register_forward_hook(mine(self._see_convolution)).remove)
         for module in modules_of(self.model, without=blocks):
             if hasattr(module, "real_words"):  # a target module that knows where its texts end
-                stack.callback(module.register_forward_pre_hook(self._see_words).remove)
-        hook = transformer.tower.register_forward_pre_hook(self._see_arguments, with_kwargs=True)
+                stack.callback(module.register_forward_pre_hook(mine(self._see_words)).remove)
+        hook = transformer.tower.register_forward_pre_hook(mine(self._see_arguments), with_kwargs=True)
         stack.callback(hook.remove)
-        stack.callback(blocks[0].register_forward_pre_hook(self._see_blocks).remove)
+        stack.callback(blocks[0].register_forward_pre_hook(mine(self._see_blocks)).remove)
+
+    def _refuse_prompts(self, n_tokens: int) -> None:
+        """Learned tokens among the words, or learned keys beside them, belong to no word."""
+        masked = n_tokens if self._keep is None else self._keep.shape[1]
+        words = n_tokens if self._words is None else self._words
+        if not n_tokens == masked == words:
+            raise TraceError(
+                "One token for each word.",
+                f"{max(n_tokens, masked)} tokens for {words} words",
+                "a model without learned prompts or prefixes; adapters such as LoRA add no tokens.",
+            )
 
     def _see_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if not self._reached_blocks:
