@@ -32,7 +32,7 @@ def fingerprint(model: nn.Module, *inputs: Any, rng: bool = True) -> dict[str, A
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors |= {f"input {i}": x for i, x in enumerate(inputs) if isinstance(x, Tensor)}
     found |= {name: _tensor(x) for name, x in tensors.items()}
-    return found | _process() | (_random() if rng else {})
+    return found | _process() | (random_state() if rng else {})
 
 
 def _module(module: nn.Module) -> dict[str, Any]:
@@ -66,7 +66,8 @@ def _process() -> dict[str, Any]:
     }
 
 
-def _random() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Of every generator."""
     numpy = np.random.get_state(legacy=False)["state"]
     return {
         "torch RNG": torch.get_rng_state().numpy().tobytes(),
