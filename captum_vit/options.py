@@ -31,7 +31,7 @@ def one_of(name: str, value: Text, allowed: Collection[str]) -> Text:
 
 def whole(name: str, value: Any, least: int | None = 1, *, hint: str) -> int:
     """The value as an int, if it is a whole number and not too small; the hint names one that will do."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and (least is None or value >= least):
+    if isinstance(value, Integral) and not isinstance(value, bool) and (least is None or int(value) >= least):
         return int(value)
     bound = "" if least is None else f", at least {least}"
     raise OptionError(f"`{name}` must be a whole number{bound}.", shown(value), hint)

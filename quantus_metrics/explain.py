@@ -127,7 +127,10 @@ def to_tensor(
     dtype: torch.dtype | None = None,
 ) -> Tensor:  # same shape, never sharing memory with the array
     """In through the door. `dtype` is for floating values only: numbers that count keep their own."""
-    found = array.detach().clone() if isinstance(array, Tensor) else torch.tensor(np.ascontiguousarray(numbers(array)))
+    if isinstance(array, Tensor):
+        found = array.detach().clone()
+    else:
+        found = torch.from_numpy(np.array(numbers(array), order="C"))
     return found.to(device, dtype if found.is_floating_point() else None)
 
 

@@ -118,12 +118,12 @@ def sweep_option(
 
     Source: Brocki et al., Class-Discriminative Attention Maps, section 3.3, for what is chosen and how.
     """
-    check_explains(explain)
-    wrap(model)  # refuses what is no module
-    sign = sign_of(metric)
     x, y = _array(x_batch), _array(y_batch)
     fixed = explain_func_kwargs or {}
     _check(x, y, option, values, fixed, batch_size, confidence)
+    check_explains(explain)
+    wrap(model)  # refuses what is no module
+    sign = sign_of(metric)
     masks = None if s_batch is None else _array(s_batch)
 
     def scored(value: Any, progress: tqdm) -> Iterator[list[float]]:

@@ -145,8 +145,8 @@ class GlobEnc(PartsAttribution):
 
     The rollout is the head's row of the plain product of all M, since the residual stream is within T, divided by
     its sum: a share of 1 over all tokens. One-layer maps (PLUS, ``"sum"``, ``"last"``) are lengths in the units of
-    the stream. Where a pre-norm model reads its CLS token, the stream is in CLS's own entry alone, so the patches of such
-    a map are those of :class:`AttIN`. Not negative; it knows no target.
+    the stream. Where a pre-norm model reads its CLS token, the stream is in CLS's own entry alone, so the patches of
+    such a map are those of :class:`AttIN`. Not negative; it knows no target.
 
     Costs one forward pass and, in each block, lengths from Gram matrices of each token's H + 1 vectors: no N x N x D
     tensor, and no more than 4 N vectors of full width at a time. A sum computes the head's row alone.

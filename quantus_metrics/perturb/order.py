@@ -130,7 +130,7 @@ def _check_size(maps: Tensor, given: Tensor, image_size: Size) -> None:
 def _check_rows(good: Tensor, wanted: str, hint: str) -> None:
     if not good.all():
         rows = (~good).nonzero().flatten().tolist()
-        raise InputError(f"{wanted.capitalize()}.", f"none in row(s) {rows[:10]} of a batch of {len(good)}", hint)
+        raise InputError(f"Rows of {wanted}.", f"none in row(s) {rows[:10]} of a batch of {len(good)}", hint)
 
 
 def _times(size: tuple[int, ...] | torch.Size) -> str:

@@ -32,7 +32,7 @@ def target_modules() -> Iterator[Bad]:
     }
     for name, make in kinds.items():
         for model in (None, "vit", lambda x: x):
-            yield Bad(f"{name}({said(model)})", lambda make=make, m=model: make(m))
+            yield Bad(f"{name}(model={said(model)})", lambda make=make, m=model: make(m))
     for name, kind in (("TextSimilarity", cv.TextSimilarity), ("ImageSimilarity", cv.ImageSimilarity)):
         yield Bad(f"{name}(a ViT)", lambda kind=kind: kind(VIT, BANK))
         yield Bad(f"{name}(contrast of another number)", lambda kind=kind: kind(CLIP, torch.randn(5, 16), BANK))

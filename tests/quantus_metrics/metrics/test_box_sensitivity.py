@@ -206,7 +206,7 @@ def test_images_without_variance_are_skipped_and_counted(additive):
         ({"patch_size": 64, "score": "mean", "sizes": (1,)}, {}, InputError, "moved within"),
         ({"sizes": (2, 1)}, {}, OptionError, "increase"),
         ({"sizes": (0, 1)}, {}, OptionError, "increase"),
-        ({"n_boxes": 2}, {}, OptionError, "3 boxes"),
+        ({"n_boxes": 2}, {}, OptionError, "n_boxes"),
         ({"on_grid": True, "patch_size": 5}, {}, OptionError, "divides"),
     ],
 )

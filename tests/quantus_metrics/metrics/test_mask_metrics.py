@@ -255,7 +255,7 @@ def test_bad_options_and_mosaics():
         qm.mosaics(images, np.arange(7))
     with pytest.raises(OptionError, match="divides"):
         qm.mosaics(images, np.arange(8), side=3)
-    with pytest.raises(OptionError, match="one mosaic"):
+    with pytest.raises(InputError, match="4 classes"):
         qm.mosaics(images[:2], np.arange(2))
 
 

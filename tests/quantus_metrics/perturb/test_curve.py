@@ -123,7 +123,7 @@ def test_inputs_and_gradients_are_left_alone(additive):
         ({"target": torch.tensor([0, 0])}, TargetError, "shape"),
         ({"target": 0.5}, TargetError, "float"),
         ({"fractions": (0, 0.5, 0.5)}, OptionError, "increase"),
-        ({"fractions": (0, 50, 100)}, OptionError, "0 to 1"),
+        ({"fractions": (0, 50, 100)}, OptionError, "at most 1"),
         ({"internal_batch_size": 0}, OptionError, "internal_batch_size"),
         ({"model": lambda x: "a cat"}, TraceError, "captum_vit.Scalar"),
         ({"model": lambda x: x}, InputError, "n_classes"),

@@ -109,7 +109,7 @@ def test_a_row_may_be_asked_more_than_once():
 
 
 def test_errors():
-    with pytest.raises(OptionError, match="positive"):
+    with pytest.raises(OptionError, match="above 0"):
         Blur(0)
     with pytest.raises(InputError, match="radius"):
         gaussian_blur(torch.randn(1, 3, 8, 8), 3.0)
