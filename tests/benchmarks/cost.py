@@ -1,41 +1,70 @@
-"""What an explanation costs: process time as a ratio to one plain forward pass of the same batch.
+"""What an explanation costs: time as a ratio to one plain forward pass of the same batch, and memory.
 
-    python -m tests.benchmarks.cost [--model vit_small_patch16_224] [--batch 4] [--repeats 7]
+    python -m tests.benchmarks.cost [--model vit_small_patch16_224] [--size 224] [--depth 12] [--batch 4]
+        [--only NAME ...] [--seconds 4] [--device cuda] [--dtype bfloat16]
 
-One torch thread; for every method pairs of (plain forward, method), the median of their ratios. Captum's own
-methods are measured in the same run. Process time, since wall time on shared cores measures the neighbours.
+For every row pairs of (plain forward, method), the median of their ratios. On a CPU one torch thread and process time,
+since wall time on shared cores measures the neighbours; on a GPU the time between synchronisations. *MiB*: by how much
+the memory of tensors grows during a call, at most. A *floor* is the bare work that a method of its kind cannot do
+without; "general" is the route that every model can take, chosen here by asking autograd for what it does anyway.
+``tests.benchmarks.speed`` prints the tables of the documentation, with the methods of others beside these.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import platform
+import re
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from captum.attr import InputXGradient, LayerGradCam, LayerIntegratedGradients, Saliency
 from torch import Tensor, nn
 
 import captum_vit as cv
+from captum_vit.trace.tail import forward_replaced
+from quantus_metrics.benchmark.memory import peak_bytes
 
 AIMS = {
     "PredictionMap": 1.03,
     "PredictionMap.all_classes": 1.03,
     "PredicAtt": 1.08,
     "LayerCDAM": 1.0,
+    "LayerCDAM.all_classes": 1.3,
+    "LayerIntegratedCDAM": 1.05,
+    "LayerSmoothCDAM": 1.35,
     "SkipPLUS(DecompX)": 1.7,
     "PLUS(DecompX)": 2.2,
     "CAT": 2.25,
-    "FullGrad": 2.3,
     "FullGradPlus": 2.3,
     "FullGradPlus, frozen": 2.3,
     "GenAtt": 2.3,
+    "GradSAM": 2.3,
     "VTranM": 2.45,
 }
+GENERAL = {"grad_kwargs": {"allow_unused": True}}
+TARGET, STEPS = 3, 50
+MOST_PAIRS = 15
+
 Explain = Callable[[Tensor], object]
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long it takes: this process's CPU time, or the GPU's time from idle to idle."""
+    if device.type != "cuda":
+        return process_time(work)
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def process_time(work: Callable[[], object]) -> float:
@@ -45,58 +74,149 @@ def process_time(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def ratio(model: nn.Module, explain: Explain, x: Tensor, repeats: int) -> float:
-    """Median over pairs of the method's time by the plain forward's."""
-    explain(x)
+def ratio(model: nn.Module, explain: Explain, x: Tensor, repeats: int = MOST_PAIRS, budget: float = 1e9) -> float:
+    """Median over pairs of the method's time by the plain forward's: so many pairs, or as many as a budget allows."""
 
     def plain() -> None:
         with torch.inference_mode():
             model(x)
 
-    return statistics.median(
-        (lambda base: process_time(lambda: explain(x)) / base)(process_time(plain)) for _ in range(repeats)
-    )
+    explain(x[:1])  # what is made once
+    start, found = time.perf_counter(), []
+    while not found or (len(found) < repeats and time.perf_counter() - start < budget):
+        base = seconds(plain, x.device)
+        found.append(seconds(lambda: explain(x), x.device) / base)
+    return statistics.median(found)
 
 
-def candidates(model: nn.Module, target: int) -> dict[str, Explain]:
-    """Our methods, and Captum's for comparison, each as a function of the batch."""
+def mebibytes(explain: Explain, x: Tensor) -> float:
+    """By how much the memory of tensors grows while a batch is explained."""
+    explain(x[:1])
+    return peak_bytes(lambda: explain(x), x.device) / 2**20
+
+
+def candidates(model: nn.Module) -> dict[str, Explain]:
+    """Rows by name, each a function of the batch."""
+    floors: dict[str, Explain] = {name: partial(work, model) for name, work in FLOORS.items()}
+    return {"plain forward": torch.inference_mode()(lambda x: model(x)), **ours(model), **floors}
+
+
+def ours(model: nn.Module) -> dict[str, Explain]:
+    """Every method by name, and further forms of some."""
+
+    def attribute(method: Any, **options: Any) -> Explain:
+        return lambda x: method.attribute(x, target=TARGET, **options)
+
     made = {name: make(model) for name, make in cv.METHODS.items()}
-    ours: dict[str, Explain] = {
-        name: (lambda x, method=method: method.attribute(x, target=target)) for name, method in made.items()
+    return {name: attribute(method) for name, method in made.items()} | {
+        "PredictionMap.all_classes": made["PredictionMap"].all_classes,
+        "FullGradPlus, frozen": attribute(cv.FullGradPlus(model, rule="frozen")),
+        "LayerCDAM.all_classes": made["LayerCDAM"].all_classes,
+        "LayerCDAM.value_and_key_terms": lambda x: made["LayerCDAM"].value_and_key_terms(x, TARGET),
+        "LayerCDAM, general": attribute(made["LayerCDAM"], **GENERAL),
+        "LayerIntegratedCDAM, general": attribute(made["LayerIntegratedCDAM"], **GENERAL),
+        "LayerSmoothCDAM, general": attribute(made["LayerSmoothCDAM"], **GENERAL),
     }
-    ours["FullGradPlus, frozen"] = lambda x: cv.FullGradPlus(model, rule="frozen").attribute(x, target=target)
-    ours["PredictionMap.all_classes"] = cv.PredictionMap(model).all_classes
-    norm = model.blocks[-1].norm1
-    captum: dict[str, Explain] = {
-        "captum LayerGradCam": lambda x: LayerGradCam(model, norm).attribute(x, target=target),
-        "captum Saliency": lambda x: Saliency(model).attribute(x, target=target),
-        "captum InputXGradient": lambda x: InputXGradient(model).attribute(x, target=target),
-        "captum LayerIntegratedGradients, 50 steps": lambda x: LayerIntegratedGradients(model, norm).attribute(
-            x, target=target, n_steps=50, internal_batch_size=len(x)
-        ),
-    }
-    return ours | captum
+
+
+def all_but_the_last_block(model: nn.Module, x: Tensor) -> None:
+    with torch.inference_mode(), forward_replaced(model.blocks[-1], lambda tokens: tokens):
+        model(x)
+
+
+def noise(model: nn.Module, x: Tensor) -> None:
+    torch.randn(STEPS, len(x), model.patch_embed.num_patches + 1, model.embed_dim, device=x.device)
+
+
+def gradient_written_out(model: nn.Module, x: Tensor) -> None:
+    fused = [block.attn.fused_attn for block in model.blocks]
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    gradient(model, x)
+    for block, flag in zip(model.blocks, fused, strict=True):
+        block.attn.fused_attn = flag
+
+
+def gradient(model: nn.Module, x: Tensor, start: int = 0) -> Tensor:
+    """The target's gradient at the tokens that enter a block, the blocks before it without a graph."""
+    leaves: list[Tensor] = []
+
+    def leaf(block: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        torch.set_grad_enabled(True)
+        leaves.append(args[0].detach().requires_grad_())
+        return (leaves[0],)
+
+    handle = model.blocks[start].register_forward_pre_hook(leaf)
+    with torch.no_grad():
+        output = model(x)
+        (found,) = torch.autograd.grad(output[:, TARGET].sum(), leaves)
+    handle.remove()
+    return found
+
+
+FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
+    "floor of CDAM: all blocks but the last": all_but_the_last_block,
+    f"floor of Smooth, on top: {STEPS} draws": noise,
+    "floor of SkipPLUS: backward to the middle": lambda model, x: gradient(model, x, len(model.blocks) // 2),
+    "floor of PLUS: backward to the start": gradient,
+    "floor of GenAtt: the same, attention written out": gradient_written_out,
+}
+"""The bare work that rows cannot do without, by torch and the model alone."""
+
+
+def settled(device: str, dtype: str = "float32") -> str:
+    """Conditions under which figures can be compared, and what they are, in words."""
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore", UserWarning)  # Captum says each time that it sets requires_grad
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, {dtype}, torch {torch.__version__}"
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return f"{processor()}, one thread, {dtype}, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """What the CPU calls itself."""
+    listed = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.*)", listed.read_text()) if listed.exists() else None
+    return found[1] if found else platform.processor()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed: to give it back and take it again costs at random as much as arithmetic."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:  # glibc's
+        set_option(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        set_option(-3, 2**30)  # M_MMAP_THRESHOLD
+
+
+def built(name: str, size: int, depth: int, device: str = "cpu", dtype: str = "float32") -> nn.Module:
+    """A timm model with random weights."""
+    model: nn.Module = timm.create_model(name, img_size=size, depth=depth)
+    return model.eval().to(device, getattr(torch, dtype))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="vit_small_patch16_224", help="a timm model with CLS pooling")
+    parser.add_argument("--model", default="vit_small_patch16_224", help="a timm ViT with CLS pooling")
+    parser.add_argument("--size", type=int, default=224, help="height and width of an image")
+    parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", nargs="*", help="names of methods; all by default")
+    parser.add_argument("--only", nargs="*", help="names of rows; those with an aim by default")
+    parser.add_argument("--seconds", type=float, default=4, help="for each row, once one pair is measured")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    warnings.simplefilter("ignore", UserWarning)  # Captum says each time that it sets requires_grad
-    model = timm.create_model(options.model).eval()
-    x = torch.randn(options.batch, 3, *model.patch_embed.img_size)
-    print(f"{options.model}, batch {options.batch}, one thread, torch {torch.__version__}: ratio to the plain forward")
-    print("| method | ratio | aim |\n|---|---|---|")
-    for name, explain in candidates(model, target=3).items():
-        if not options.only or name in options.only:
-            found = ratio(model, explain, x, 1 if "50 steps" in name else options.repeats)
-            print(f"| {name} | {found:.2f} | {AIMS.get(name, '')} |", flush=True)
+    where = settled(options.device, options.dtype)
+    model = built(options.model, options.size, options.depth, options.device, options.dtype)
+    x = torch.randn(options.batch, 3, options.size, options.size).to(options.device, getattr(torch, options.dtype))
+    print(f"{options.model}, {options.size} pixels, {options.depth} blocks, batch {options.batch}; {where}")
+    print("| method | aim | ratio | MiB |\n|---|--:|--:|--:|")
+    for name, explain in candidates(model).items():
+        if name in (options.only or AIMS):
+            found = ratio(model, explain, x, budget=options.seconds)
+            print(f"| {name} | {AIMS.get(name, '')} | {found:.2f} | {mebibytes(explain, x):.0f} |", flush=True)
 
 
 if __name__ == "__main__":

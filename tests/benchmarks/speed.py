@@ -1,0 +1,159 @@
+"""The tables of docs/performance.md: what explanations cost on several shapes, and how that grows.
+
+    python -m tests.benchmarks.speed [--parts tiny small ...] [--what time memory] [--figures FILE]
+        [--seconds 3] [--device cuda] [--dtype bfloat16]
+
+Measures the parts that are named (all by default), as ``tests.benchmarks.cost`` does, and prints the tables. What is in
+the file of figures is not measured again, so parts can be measured one after the other: memory, which is the same in
+every run, at any time, and time on a machine that does nothing else.
+
+LXT wants transformers before its release 5; ``LXT_PYTHON`` names a Python that has both. Without, its row is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from tests.benchmarks import cost, peers
+
+TINY, SMALL, BASE = (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base"))
+
+
+class Shape(NamedTuple):
+    """A model and a batch."""
+
+    model: str
+    batch: int = 1
+    size: int = 224
+    depth: int = 12
+
+
+PARTS = {
+    "tiny": [Shape(TINY), Shape(TINY, 16)],
+    "small": [Shape(SMALL)],
+    "small, 16": [Shape(SMALL, 16)],
+    "base": [Shape(BASE)],
+    "base, 16": [Shape(BASE, 16)],
+    "tokens": [Shape(SMALL), Shape(SMALL, size=384), Shape(SMALL, size=512)],
+    "depth": [Shape(SMALL, depth=6), Shape(SMALL), Shape(SMALL, depth=24)],
+}
+SHAPES = [shape for part in list(PARTS)[:5] for shape in PARTS[part]]
+PLAIN = "plain forward"
+LXT = "lxt CP-LRP (torchvision's model)"
+LXT_PYTHON = os.environ.get("LXT_PYTHON", sys.executable)
+PEERS = ["grad-cam GradCAM", "grad-cam LayerCAM", "captum LayerGradCam", "captum LayerGradientXActivation",
+         "captum Saliency", "captum InputXGradient"]  # fmt: skip
+SLOW = [f"captum LayerIntegratedGradients, {cost.STEPS} steps", f"captum NoiseTunnel(Saliency), {cost.STEPS} samples"]
+GROWTH = [PLAIN, *cost.AIMS, *cost.FLOORS, "grad-cam GradCAM", "captum LayerGradientXActivation"]
+ROWS = [PLAIN, *cost.AIMS, *cost.FLOORS, *PEERS, LXT, *SLOW]
+
+
+class Figures:
+    """By shape, row and kind ("time" or "memory"); also in a file, one a line, if there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.values: dict[tuple[Shape, str, str], float] = {}
+        if path is not None and path.exists():
+            for shape, row, kind, value in map(json.loads, path.read_text("utf-8").splitlines()):
+                self.values[Shape(*shape), row, kind] = value
+
+    def keep(self, shape: Shape, row: str, kind: str, value: float) -> None:
+        self.values[shape, row, kind] = value
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([shape, row, kind, value]) + "\n")
+
+
+def rows_of(shape: Shape) -> list[str]:
+    """What is measured: everything where it is cheap."""
+    if shape not in SHAPES:
+        return GROWTH
+    rows = [row for row in ROWS if row not in SLOW or shape == Shape(SMALL)]
+    return rows if shape.model == TINY or shape.batch == 1 else [row for row in rows if row not in PEERS[1:]]
+
+
+def measure(shape: Shape, figures: Figures, options: argparse.Namespace) -> None:
+    """Every row of a shape, where it is not known."""
+    model = cost.built(shape.model, shape.size, shape.depth, options.device, options.dtype)
+    x = torch.randn(shape.batch, 3, shape.size, shape.size).to(options.device, getattr(torch, options.dtype))
+    explain = {**cost.candidates(model), **peers.captums(model), **peers.grad_cams(model)}
+    for row in rows_of(shape):
+        for kind in options.what:
+            if (shape, row, kind) in figures.values or (row == PLAIN and kind == "time"):
+                continue
+            if row == LXT and options.device == "cpu" and has_lxt():
+                figures.keep(shape, row, kind, from_lxt(shape, kind, options.seconds))
+            elif row in explain and kind == "memory":
+                figures.keep(shape, row, kind, cost.mebibytes(explain[row], x))
+            elif row in explain:
+                repeats = 1 if row in SLOW else cost.MOST_PAIRS
+                figures.keep(shape, row, kind, cost.ratio(model, explain[row], x, repeats, options.seconds))
+            model.zero_grad(set_to_none=True)  # what grad-cam leaves behind
+
+
+@cache
+def has_lxt() -> bool:
+    return subprocess.run([LXT_PYTHON, "-c", "import lxt.efficient"], capture_output=True).returncode == 0
+
+
+def from_lxt(shape: Shape, kind: str, seconds: float) -> float:
+    """By a process of its own."""
+    command = [LXT_PYTHON, "-m", "tests.benchmarks.lxt_cost", shape.model, "--batch", str(shape.batch)]
+    command += ["--what", kind, "--seconds", str(seconds)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_tables(figures: Figures, where: str) -> None:
+    """All of them, with what was measured."""
+    print(where)
+    names = [f"{shape.model.split('_')[1].title()}, {shape.batch}" for shape in SHAPES]
+    for kind, title in (("time", "Time, by that of the plain forward"), ("memory", "Memory, MiB")):
+        print(f"\n### {title}\n")
+        print_table(figures, SHAPES, names, kind, ROWS)
+    for part, letter in (("tokens", "N"), ("depth", "L")):
+        shapes = PARTS[part]
+        names = [f"{letter} = {s.depth if part == 'depth' else (s.size // 16) ** 2}" for s in shapes]
+        for kind in ("time", "memory"):
+            print(f"\n### Growth with {part}: {kind}\n")
+            print_table(figures, shapes, names, kind, GROWTH)
+
+
+def print_table(figures: Figures, shapes: list[Shape], names: list[str], kind: str, rows: list[str]) -> None:
+    aim = " aim |" if kind == "time" else ""
+    print(f"| |{aim} {' | '.join(names)} |\n|---|{'--:|' * (len(names) + bool(aim))}")
+    for row in rows:
+        cells = [figures.values.get((shape, row, kind)) for shape in shapes]
+        if any(cells):
+            shown = ["" if c is None else f"{c:.2f}" if kind == "time" else f"{c:.0f}" for c in cells]
+            shown = [cost.AIMS.get(row, ""), *shown] if aim else shown
+            print(f"| {row} | {' | '.join(map(str, shown))} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--what", nargs="*", choices=["time", "memory"], default=["time", "memory"])
+    parser.add_argument("--figures", type=Path, help="where figures are kept, one a line")
+    parser.add_argument("--seconds", type=float, default=3, help="for each row, once one pair is measured")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    options = parser.parse_args()
+
+    where, figures = cost.settled(options.device, options.dtype), Figures(options.figures)
+    for shape in dict.fromkeys(shape for part in options.parts for shape in PARTS[part]):
+        measure(shape, figures, options)
+    print_tables(figures, where)
+
+
+if __name__ == "__main__":
+    main()
