@@ -13,6 +13,7 @@ from captum_vit.errors import LayerError, TraceError
 from captum_vit.models.spec import Transformer, uncompiled
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.site import Site
+from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import Watch
 
 Layer = nn.Module | str | int | None
@@ -55,6 +56,7 @@ def leaf_at(
         leaves.append(x.detach().requires_grad_())
         return leaves[-1]
 
+    refuse_opaque(model)
     watch = Watch(model, transformer)
     watch.at(site, leaf)
     output = watch.run(inputs, args)

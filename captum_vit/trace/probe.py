@@ -125,6 +125,12 @@ class Probe:
             return
         if self._block < self.start:
             return
+        if attention.probs.shape[-1] != self.n_tokens:
+            raise TraceError(
+                "Attention among the tokens.",
+                f"{attention.probs.shape[-1]} keys for {self.n_tokens} tokens in block {self._block}",
+                "a model without learned prefixes, or a method that does not read attention, such as LayerCDAM.",
+            )
         for kind, tensor in vars(attention).items():
             if kind in self.want.kinds:
                 if self._block in self.seen[kind]:

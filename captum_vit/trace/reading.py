@@ -17,6 +17,7 @@ from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.gradient import Layer, gradient_at, leaf_at, literal_module, reading_point
 from captum_vit.trace.replay import Prefix, Replay, run_prefix
 from captum_vit.trace.site import Site
+from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import Watch
 
 GRAD_KWARGS = ("retain_graph", "create_graph", "allow_unused", "materialize_grads")
@@ -82,6 +83,7 @@ class Reading:
 
     def walk(self) -> tuple[Prefix, ClsTail | Replay]:
         """As far as the site, and what lies behind: the CLS tail where it applies, else the model's own blocks."""
+        refuse_opaque(self.model)
         tail, prefix = None, None
         if self.transformer is not None and self._may_have_tail():
             prefix, tail = cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)

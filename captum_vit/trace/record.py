@@ -20,7 +20,7 @@ from captum_vit.trace.probe import ATTENTION, Probe, Want
 from captum_vit.trace.relevance import Relevance, refuse_half_precision
 from captum_vit.trace.rules import rule_modes
 from captum_vit.trace.score import select, transform
-from captum_vit.trace.state import dtype_of
+from captum_vit.trace.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
 from captum_vit.trace.watch import Watch
 
 
@@ -87,6 +87,8 @@ def record(
     """
     if want.relevance:
         refuse_half_precision(model)
+    if want.grads or want.pool:
+        refuse_opaque(model)
     watch = Watch(model, transformer)
     probe = Probe(transformer, want, start)
     probe.attach(watch)
@@ -145,6 +147,9 @@ def _gradients(
         )
     places = [(kind, layer) for kind, row in seen.items() for layer in row]
     wanted = [seen[kind][layer] for kind, layer in places]
+    for (kind, layer), x in zip(places, wanted, strict=True):
+        if not x.requires_grad:
+            raise TraceError("A graph through every block.", f"none at the {kind} of block {layer}", NO_CHECKPOINTS)
     grads = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
     if all(g is None for g in grads):
         raise TraceError("Gradients at the blocks.", "none arrived", "a target that depends on these blocks.")

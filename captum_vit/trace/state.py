@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from threading import RLock
 from traceback import walk_tb
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
-from captum_vit.errors import InputError, ModelStateError
+from captum_vit.errors import CaptumVitError, InputError, ModelStateError, TraceError
 from captum_vit.models.spec import modules_of
 
-
-@contextmanager
 NO_CHECKPOINTS = "the model without gradient checkpointing, which explanations do not need."
 
 # Hooks, forwards and the stance of the compiler are the model's or the process's: two threads would mix theirs up.
 _ONE_AT_A_TIME = RLock()
 
+
+@contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run a model for explanation: no graph until a hook asks for one, no autocast, no checkpointing.
 
@@ -43,7 +45,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             if vars(module).get("grad_checkpointing") is True:
                 setattr(module, "grad_checkpointing", False)  # noqa: B010  (a Module types every attribute)
                 stack.callback(setattr, module, "grad_checkpointing", True)
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, CaptumVitError | torch.OutOfMemoryError) or not _from_a_checkpoint(error):
+                raise
+            got = "blocks that the model itself recomputes in the backward pass"
+            raise TraceError("Blocks that run once.", got, NO_CHECKPOINTS) from error
+
+
+def _from_a_checkpoint(error: Exception) -> bool:
+    return any(frame.f_code.co_filename == checkpoint.__file__ for frame, _ in walk_tb(error.__traceback__))
 
 
 def _compiled(module: nn.Module) -> bool:
@@ -59,6 +71,41 @@ def _refuse_training(model: nn.Module) -> None:
                 f"{type(model).__name__} with {name or 'itself'} in training mode",
                 "model.eval()",
             )
+
+
+def refuse_opaque(model: nn.Module) -> None:
+    """Layers with weights in a few bits may hand no gradient back; what flows beside them would be a wrong map.
+
+    Raises:
+        ModelStateError: the model has such a layer.
+    """
+    for module in modules_of(model):
+        if _quantised(module) and not _hands_back(module, model):
+            name = next(name for name, m in model.named_modules() if m is module)
+            raise ModelStateError(
+                "Layers that hand a gradient back.",
+                f"{name or 'the model'}, a {type(module).__module__}.{type(module).__name__} that hands none back",
+                "the model before it was quantised, or PredictionMap, which needs no gradient.",
+            )
+
+
+def _quantised(module: nn.Module) -> bool:
+    """Whether this is a linear layer without a weight of floating-point numbers."""
+    if "in_features" not in vars(module):
+        return False
+    weight = getattr(module, "weight", None)
+    return not (isinstance(weight, Tensor) and weight.is_floating_point())
+
+
+def _hands_back(linear: Any, model: nn.Module) -> bool:
+    """Tried: kernels without a derivative return a graph all the same, that ends there with a warning."""
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        like = next(p for p in model.parameters() if p.is_floating_point()).detach()
+        x = like.new_ones(1, int(linear.in_features)).requires_grad_()
+        y = linear.forward(x)
+        grad = torch.autograd.grad(y.sum(), x, allow_unused=True)[0] if y.requires_grad else None
+    return grad is not None and bool(grad.any())
 
 
 def checked_inputs(inputs: object, model: nn.Module) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.site import Site
+from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import UNHIDDEN
 
 
@@ -61,6 +62,8 @@ class Network(nn.Module):
         self.training = model.training
 
     def forward(self, x: Tensor, *inputs: Any) -> Tensor:
+        if x.requires_grad:
+            refuse_opaque(self.model)
         scores = self.scores(x if self.dtype is None else x.to(self.dtype), *inputs)
         if torch.is_grad_enabled() and x.requires_grad and not scores.requires_grad:
             raise TraceError("Scores that depend on the input with a gradient.", "scores without a graph", UNHIDDEN)

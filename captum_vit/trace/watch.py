@@ -36,6 +36,8 @@ class Watch:
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
         self._keep: Tensor | None = None
+        self._batch = 0
+        self._words: int | None = None
         self._reached_blocks = self._in_inference_mode = False
 
     def at(self, site: Site, visit: Visit) -> None:
@@ -44,6 +46,8 @@ class Watch:
 
     def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager) -> Tensor:
         """One forward pass; the scores (B, K)."""
+        self._batch = len(inputs[0])
+        self._words = inputs[0].shape[1] if inputs[0].dim() == 2 and not inputs[0].is_floating_point() else None
         with own_refusals(self.model, *inputs, *args), ExitStack() as stack:
             if self.transformer is not None:
                 self._look_at_embedding(self.transformer, stack)
@@ -65,6 +69,7 @@ class Watch:
             wanted, got = f"An attention mask with one number for each of {n_tokens} tokens.", tuple(self._keep.shape)
             raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
         if self._image_size is None:
+            self._refuse_prompts(n_tokens)
             return TokenLayout(n_tokens, keep=self._keep)
         if self._grid is None:
             raise InputError(
@@ -101,6 +106,9 @@ class Watch:
     def _see_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if not self._reached_blocks:
             self._grid = _size(output)
+            picture = first_tensor(args)
+            if self._image_size is None and picture is not None:  # the tower was entered by another of its functions
+                self._image_size = _size(picture)
 
     def _see_blocks(self, module: nn.Module, args: Any) -> None:
         if self._reached_blocks:
@@ -108,6 +116,13 @@ class Watch:
                 "A model that runs its transformer once in a pass.",
                 f"{type(self.model).__name__}, in which the first block ran again",
                 "the module inside that runs once: a map belongs to one view of the input, not to several.",
+            )
+        tokens = first_tensor(args)
+        if tokens is not None and len(tokens) != self._batch:
+            raise TraceError(
+                "A model that gives its transformer one sequence for each sample.",
+                f"{len(tokens)} sequences for {self._batch} samples",
+                "the module inside, on the parts themselves: a map belongs to one view of a sample, not to several.",
             )
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()
