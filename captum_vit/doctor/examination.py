@@ -126,7 +126,8 @@ def _examine(
         attended = look(Want(seen=["tokens", "probs", "values", "mid"]))
         if attended is not None:
             report.heads = attended.seen["probs"][0].shape[1]
-            report.problems += _misdescribed(attended)
+            with undisturbed(model):
+                report.problems += _misdescribed(attended)
         pooled = look(Want(pool=True))
         report.pooling = None if pooled is None or pooled.pool is None else _pooling(pooled.pool[0], report.layout)
 

@@ -60,7 +60,9 @@ class Report:
         lines += [_line("problem", problem) for problem in self.problems]
         working = sum(reason is None for reason in self.methods.values())
         lines += ["", f"{working} of {len(self.methods)} methods work"]
-        return "\n".join([*lines, *(_line(name, self._verdict(reason), 22) for name, reason in self.methods.items())])
+        width = max(map(len, self.methods), default=0) + 1
+        lines += [_line(name, self._verdict(reason), width) for name, reason in self.methods.items()]
+        return "\n".join(lines)
 
     def _verdict(self, reason: str | None) -> str:
         if reason is None:
