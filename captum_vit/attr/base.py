@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError, ZeroMapWarning
 from captum_vit.models.naming import n_outputs
-from captum_vit.models.spec import Transformer, module_of, spec_of
+from captum_vit.models.spec import Transformer, alone, module_of, spec_of
 from captum_vit.options import shown, truth
 from captum_vit.tokens import TokenLayout, check_output
 from captum_vit.trace.gradient import layer_index
@@ -120,8 +120,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     @property
     def model(self) -> nn.Module:
         """The module behind ``forward_func``."""
-        forward = module_of(self.forward_func)
-        return forward.module if isinstance(forward, nn.DataParallel) else forward
+        return alone(module_of(self.forward_func))
 
     @property
     def _transformer(self) -> Transformer:

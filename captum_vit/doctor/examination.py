@@ -13,7 +13,7 @@ from captum_vit.attr.base import forward_args
 from captum_vit.doctor.report import DEFECT, Report
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.models.spec import Transformer, alone, spec_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want, record
@@ -50,7 +50,7 @@ def doctor(
     args = tuple(a[:1] if own(a) else a for a in forward_args(additional_forward_args))
 
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
-        bare = model.module if isinstance(model, nn.DataParallel) else model
+        bare = alone(model)
         _examine(report, bare, transformer, sample, args)
         scores = _scores(bare, sample, args)
         if scores is not None and not torch.isfinite(scores).all():

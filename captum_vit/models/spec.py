@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.options import shown
@@ -98,6 +99,11 @@ class Transformer:
             return follow(block, path)
         except AttributeError:
             return None
+
+
+def alone(model: nn.Module) -> nn.Module:
+    """The model inside what copies it to other devices, or counts the gradients that pass it in training."""
+    return model.module if isinstance(model, nn.DataParallel | DistributedDataParallel) else model
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
