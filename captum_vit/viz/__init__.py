@@ -1,6 +1,6 @@
 """Pictures of explanations; the only room that knows matplotlib.
 
-Pictures    overlay, panels, blend
+Pictures    overlay, panels, gallery, blend
 Text        text, TokenText
 Both        Explanation
 Colours     scale_of, Scale, SIGNED, POSITIVE
@@ -12,12 +12,14 @@ Figures are made without pyplot: no window opens, and no global state changes.
 from captum_vit.viz.blending import blend
 from captum_vit.viz.colours import POSITIVE, SIGNED, Scale, scale_of
 from captum_vit.viz.explanation import Explanation
+from captum_vit.viz.gallery import gallery
 from captum_vit.viz.pictures import overlay, panels
 from captum_vit.viz.words import TokenText, text
 
 __all__ = [
     "overlay",
     "panels",
+    "gallery",
     "blend",
     "text",
     "TokenText",

@@ -36,15 +36,20 @@ def figure_of(
     rows: Sequence[str] | None,
     signed: bool,
     width: float,
+    beside: bool = False,
 ) -> Figure:
-    """A row after the other, each broken at ``width`` inches and where another text begins."""
-    page = _Page(72 * width)
+    """A row after the other, each broken at ``width`` inches and where another text begins.
+
+    The label of a row stands above it, or ``beside`` it, which makes a lower page.
+    """
+    widest = max((_width(label, _SMALL) for label in rows or ()), default=0.0)
+    page = _Page(72 * width, _MARGIN + (widest + 3 * _SPACE if beside and rows else 0))
     for row in range(len(strength)):
         if rows is not None:
             page.write(_MARGIN, rows[row], QUIET, _SMALL)
-            page.depth += 0.8 * _LINE
+            page.depth += 0 if beside else 0.8 * _LINE
         page.flow(pieces, strength[row], lines)
-        page.depth += _LINE / 2
+        page.depth += _LINE / (4 if beside else 2)
     page.legend(signed)
     return page.finished()
 
@@ -52,21 +57,21 @@ def figure_of(
 class _Page:
     """A figure that grows downward; places are points from its top left corner."""
 
-    def __init__(self, width: float) -> None:
-        self.width, self.depth = width, _MARGIN / 2
+    def __init__(self, width: float, left: float) -> None:
+        self.width, self.left, self.depth = width, left, _MARGIN / 2
         self.figure = Figure(figsize=(width / 72, 1), dpi=160, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def flow(self, pieces: Sequence[Piece], strength: Tensor, lines: Sequence[int]) -> None:
         """Set words one by one; the depth is below them afterwards."""
-        across = _MARGIN
+        across = self.left
         for i, piece in enumerate(pieces):
             follows = i + 1 < len(pieces) and pieces[i + 1].glued and lines[i + 1] == lines[i]
             glued = piece.glued and i > 0 and lines[i - 1] == lines[i]
             span = _width(piece.text, _FONT) + (0 if glued else _AIR) + (0 if follows else _AIR)
-            across += 0 if glued or across == _MARGIN else _SPACE
-            if i > 0 and (lines[i - 1] != lines[i] or (across + span > self.width - _MARGIN and across > _MARGIN)):
-                across, self.depth = _MARGIN, self.depth + _LINE
+            across += 0 if glued or across == self.left else _SPACE
+            if i > 0 and (lines[i - 1] != lines[i] or (across + span > self.width - _MARGIN and across > self.left)):
+                across, self.depth = self.left, self.depth + _LINE
             self._ground(across, span, ground(strength[i]), round_left=not glued, round_right=not follows)
             self.write(across + (0 if glued else _AIR), piece.text)
             across += span
@@ -89,7 +94,7 @@ class _Page:
     def legend(self, signed: bool) -> None:
         """What the colours say."""
         before, after = ("against", "for") if signed else ("little", "much")
-        across = _MARGIN
+        across = self.left
         self.write(across, before, QUIET, _SMALL)
         across += _width(before, _SMALL) + _SPACE
         for x in torch.linspace(-1.0 if signed else 0.0, 1.0, 24):

@@ -112,15 +112,16 @@ class TokenText:
     def _repr_html_(self) -> str:
         return self.html
 
-    def figure(self, width: float = 6.5) -> Figure:
+    def figure(self, width: float = 6.5, beside: bool = False) -> Figure:
         """The same as a matplotlib figure.
 
         Args:
             width: in inches; lines break there.
+            beside: the label of a row stands at its left, not above it.
         """
         real("width", width, above=0, hint="width=6.5, in inches.")
         signed = any(scale.signed for scale in self.scales)
-        return figure_of(self.pieces, self.strength, self.lines, self.rows, signed, width)
+        return figure_of(self.pieces, self.strength, self.lines, self.rows, signed, width, beside)
 
     def records(
         self,

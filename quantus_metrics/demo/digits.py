@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from captum.attr import Attribution
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -79,25 +80,21 @@ def run(out: Path, n: int = 20, seed: int = 0, overwrite: bool = False, n_fideli
             progress.set_description(name)
             found, maps = mark(name, make(model), model, task, n_fidelity, progress)
             marks.append(found)
-            drawn[name] = maps[:4]
-    draw(model, task, drawn, out)
+            drawn[name] = maps[:2]
     marks.sort(key=lambda found: -found.values["pointing"])
+    titled = {f"{found.method}  {found.values['pointing']:.2f}": drawn[found.method] for found in marks}
+    figure = draw(model, task, titled)
+    write_whole(out, partial(write_figure, figure, out.suffix[1:]))
     print(about(task), table(marks, COLUMNS), sep="\n\n")
-    print(f"\nThe first two scenes, explained by every method: {out}")
+    print(f"\nThe first scene, explained for both digits by every method, in the order of the table: {out}")
     return marks
 
 
-def draw(model: nn.Module, task: Task, maps: Mapping[str, Tensor], out: Path) -> None:
-    """Input, mask and one column per method; one row per target."""
-    n = len(next(iter(maps.values())))
+def draw(model: nn.Module, task: Task, maps: Mapping[str, Tensor]) -> Figure:
+    """The first scene, the masks of its two digits, and a cell with two maps for each method."""
     names = class_names(model) or {}
-    figure = viz.panels(
-        list(task.pixels[:n]),
-        maps,
-        rows=[names[target] for target in task.asked.targets[:n].tolist()],
-        masks=task.masks[:n],
-    )
-    write_whole(out, partial(write_figure, figure, out.suffix[1:]))
+    first = [names[target] for target in task.asked.targets[:2].tolist()]
+    return viz.gallery(list(task.pixels[:2]), maps, names=first, masks=task.masks[:2])
 
 
 def about(task: Task) -> str:

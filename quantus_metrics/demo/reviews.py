@@ -22,7 +22,7 @@ from quantus_metrics.demo.marks import FEW, SLOW, Asked, Mark, explained, table
 COLUMNS = {"plain": ".3f", "negated": ".3f", "mass": ".3f", "time": ".2f"}
 SIDES = ("negative", "positive")
 SHOWN = ("PLUS(DecompX)", "VTranM", "GenAtt", "LayerCDAM", "RawAttention")
-DRAWN = 2  # reviews of each kind in the picture
+DRAWN, WRITTEN = 1, 3  # reviews of each kind in the picture, and on the page
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,12 @@ def run(out: Path, n: int = 20, seed: int = 0, overwrite: bool = False) -> list[
             marks.append(Mark(name, values(tasks, maps) | {"time": time}))
             drawn[name] = maps
     marks.sort(key=lambda mark: -(mark.values["plain"] + mark.values["negated"]))
-    shown = words(tasks, {name: drawn[name] for name in SHOWN})
-    write_whole(out, partial(write_figure, shown.figure(width=9), out.suffix[1:]))
-    write_whole(page, partial(write_page, shown.html))
+    shown = {name: drawn[name] for name in SHOWN}
+    figure = words(tasks, shown, DRAWN).figure(width=12, beside=True)
+    write_whole(out, partial(write_figure, figure, out.suffix[1:]))
+    write_whole(page, partial(write_page, words(tasks, shown, WRITTEN).html))
     print(about(tasks), table(marks, COLUMNS), sep="\n\n")
-    print(f"\nA few reviews, explained by a few methods: {out}, {page}")
+    print(f"\nA plain review and a negated one, explained by a few methods: {out}; more of them: {page}")
     return marks
 
 
@@ -98,19 +99,22 @@ def about(tasks: Mapping[str, Task]) -> str:
     )
 
 
-def words(tasks: Mapping[str, Task], maps: Mapping[str, Mapping[str, Tensor]]) -> viz.TokenText:
-    """The first reviews of each kind, one to a line: the rationale, and what methods say.
+def words(tasks: Mapping[str, Task], maps: Mapping[str, Mapping[str, Tensor]], n: int) -> viz.TokenText:
+    """Short reviews of each kind, one to a line: the rationale, and what methods say.
 
     Args:
         tasks: reviews by kind.
         maps: by method and kind, (B, T).
+        n: how many reviews of each kind.
     """
     tokenizer = demo.demo_bert_tokenizer()
     tokens: list[str] = []
     lines: list[int] = []
     rows: dict[str, list[Tensor]] = {"what decides": [], **{name: [] for name in maps}}
+    said: list[str] = []
     for kind, of in tasks.items():
-        for i in range(min(DRAWN, len(of.asked))):
+        for i in shortest(of, n):
+            said.append(SIDES[int(of.asked.targets[i])])
             inside = of.tokens.word[i] >= 0  # without the tokens that frame a text
             pieces = tokenizer.convert_ids_to_tokens(of.tokens.ids[i, inside].tolist())
             lines += [len(set(lines))] * len(pieces)
@@ -118,11 +122,16 @@ def words(tasks: Mapping[str, Task], maps: Mapping[str, Mapping[str, Tensor]]) -
             rows["what decides"].append(of.tokens.rationale[i, of.tokens.word[i, inside]].float())
             for name in maps:
                 rows[name].append(_scaled(maps[name][kind][i, inside]))
-    labels = ", ".join(SIDES[label] for of in tasks.values() for label in of.asked.targets[:DRAWN].tolist())
-    named = [f"{name} ({labels})" if name == "what decides" else name for name in rows]
+    named = [f"{name}: {', '.join(said)}" if name == "what decides" else name for name in rows]
     return viz.text(
         tokens, torch.stack([torch.cat(parts) for parts in rows.values()]), rows=named, words=True, segments=lines
     )
+
+
+def shortest(of: Task, n: int) -> list[int]:
+    """The shortest reviews among those that every method explains, in their order."""
+    lengths = [len(words) for words in of.reviews.words[:FEW]]
+    return sorted(sorted(range(len(lengths)), key=lengths.__getitem__)[:n])
 
 
 def _scaled(relevance: Tensor) -> Tensor:
