@@ -62,7 +62,7 @@ def run(out: Path, n: int = 20, seed: int = 0, overwrite: bool = False) -> list[
             drawn[name] = maps
     marks.sort(key=lambda mark: -(mark.values["plain"] + mark.values["negated"]))
     shown = {name: drawn[name] for name in SHOWN}
-    figure = words(tasks, shown, DRAWN).figure(width=12, beside=True)
+    figure = words(tasks, shown, DRAWN).figure(width=12.5, beside=True)
     write_whole(out, partial(write_figure, figure, out.suffix[1:]))
     write_whole(page, partial(write_page, words(tasks, shown, WRITTEN).html))
     print(about(tasks), table(marks, COLUMNS), sep="\n\n")
