@@ -227,8 +227,9 @@ def report_on_the_bare_model() -> str:
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_the_doctor_says_the_same_in_any_mode(place: Callable[[], AbstractContextManager[Any]]):
+    wanted = report_on_the_bare_model()
     with place():
-        assert str(cv.doctor(CASES[BARE]().forward_func)) == report_on_the_bare_model()
+        assert str(cv.doctor(CASES[BARE]().forward_func)) == wanted
 
 
 def test_the_doctor_says_the_same_in_another_thread():
