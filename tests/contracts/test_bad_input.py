@@ -26,7 +26,7 @@ def refused(
         explain(make(model), case)
     assert isinstance(caught.value, cv.CaptumVitError)
     assert captums is None or isinstance(caught.value, captums)
-    assert caught.value.wanted and caught.value.got
+    assert caught.value.wanted and caught.value.got and caught.value.hint
     if before is not None:
         assert fingerprint(model, *inputs, rng=False) == before
     return caught.value
