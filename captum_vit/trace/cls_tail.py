@@ -209,6 +209,9 @@ class ClsTail:
 
         with torch.no_grad(), ExitStack() as stack:
             stack.enter_context(entering(self.transformer, depth - 1, stream))
+            if at.watch.embedded is not None:  # not used, so not computed again
+                module, picture = at.watch.embedded
+                stack.enter_context(forward_replaced(module, lambda *_, **__: picture))
             stack.callback(at.site.hook(put).remove)
             stack.callback(Site(self.transformer.blocks[-1], "output").hook(as_many_as_prefixes).remove)
             yield stack.enter_context(AnswerAttention())

@@ -32,6 +32,7 @@ class Watch:
 
     def __init__(self, model: nn.Module, transformer: Transformer | None) -> None:
         self.model, self.transformer = model, transformer
+        self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self._visits: list[tuple[Site, Visit]] = []
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
@@ -106,6 +107,7 @@ class Watch:
     def _see_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if not self._reached_blocks:
             self._grid = _size(output)
+            self.embedded = module, output[:1].detach().clone()
             picture = first_tensor(args)
             if self._image_size is None and picture is not None:  # the tower was entered by another of its functions
                 self._image_size = _size(picture)
