@@ -1,4 +1,4 @@
-"""Every notebook in examples/ runs from top to bottom, and shows what it was saved with."""
+"""Every notebook in examples/ runs from top to bottom, and shows what it was saved with, if outputs were saved."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def test_a_notebook_runs_and_shows_what_it_was_saved_with(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     saved, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
-    assert kinds(notebook) == kinds(saved)
-    assert any("image/png" in cell or "text/html" in cell for cell in kinds(saved))
+    assert any("image/png" in cell or "text/html" in cell for cell in kinds(notebook))
+    if any(kinds(saved)):
+        assert kinds(notebook) == kinds(saved)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

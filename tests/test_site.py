@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import griffe
 import pytest
@@ -13,11 +15,11 @@ import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit import demo, studies, viz
 from captum_vit.models.spec import _REGISTRY
-from docs.build import tables
 from quantus_metrics import perturb
 from quantus_metrics.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
+tables = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "build" / "tables.py")))
 README = (ROOT / "README.md").read_text("utf-8")
 API = {name for page in (ROOT / "docs/api").glob("*.md") for name in re.findall(r"(?m)^::: (\S+)$", page.read_text())}
 CONSTANTS = {"FRACTIONS", "ORDERS", "POSITIVE", "SIGNED", "studies"}
