@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
+from captum_vit.models.output import scores_of
 from captum_vit.trace.cls_tail import ClsTail
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.replay import Replay
@@ -19,7 +20,7 @@ from tests.models import CASES, Case
 SHORT = {
     "timm ViT", "timm ViT registers", "timm ViT LayerScale", "timm ViT non-square", "timm ViT dynamic size",
     "timm CLIP ViT", "timm DeiT-3", "timm DINOv2", "timm DINOv2 registers", "HF ViT", "HF DeiT", "HF BEiT CLS",
-    "HF CLIP", "torchvision ViT",
+    "HF CLIP", "torchvision ViT", "open_clip", "timm ViT SwiGLU", "timm ViT RMSNorm",
 }  # fmt: skip
 GENERAL = {"grad_kwargs": {"allow_unused": True}}  # what autograd is asked in any case: the tail takes no such orders
 
@@ -81,7 +82,7 @@ class Loop:
         handle = self.read.register_forward_pre_hook(swap, with_kwargs=True)
         output = self.case.forward_func(self.case.inputs, *self.case.additional_forward_args)
         handle.remove()
-        output = output if isinstance(output, Tensor) else output.logits
+        output = scores_of(output)
         return output[torch.arange(len(output)), torch.tensor(self.case.target)], seen[0]
 
     def gradient(self, tokens: Tensor) -> Tensor:
