@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.models.image_text import embed_images, embed_texts
-from tests.captum_vit.models.families import _open_clip, _siglip
-from tests.models import captions, clip_model, image
+from tests.captum_vit.models.families import _siglip
+from tests.models import captions, clip_model, image, open_clip_model
 
 WORDS = ["<pad>", "dog", "cat", "a", "photo", "drawing", "of", "the"]
 START, END = 48, 49
@@ -94,7 +94,7 @@ def test_siglip_reads_texts_of_the_length_it_was_trained_with():
 
 
 def test_open_clips_tokenizer_is_called_its_own_way():
-    model = _open_clip()
+    model = open_clip_model()
     numbers = {"dog": [48, 3, 49], "cat": [48, 4, 5, 49]}
     similarity = cv.TextSimilarity.from_texts(
         model, lambda some: torch.tensor([numbers[one] + [0] * (9 - len(numbers[one])) for one in some]), ["cat", "dog"]
@@ -133,7 +133,7 @@ def test_both_sides_agree_about_one_pair():
 @pytest.mark.parametrize("of", [open_clip.model.CLIP, open_clip.model.CustomTextCLIP])
 def test_what_follows_the_end_of_a_text_is_padding(of):
     ids, mask = captions()
-    words = cv.ImageSimilarity.from_images(_open_clip(of), image())
+    words = cv.ImageSimilarity.from_images(open_clip_model(of), image())
     for method in ("PredictionMap", "RawAttention", "LayerCDAM"):
         assert torch.equal(cv.METHODS[method](words).attribute(ids, 0) != 0, mask.bool())
         assert torch.equal(cv.METHODS[method](cv.Margin(words, 0, 1)).attribute(ids, 0)[mask == 0], torch.zeros(8))
@@ -162,7 +162,7 @@ def test_what_cannot_be_compared_is_refused(case):
 
 def test_open_clips_two_towers_are_not_guessed_at():
     with pytest.raises(cv.UnsupportedModelError, match="TextSimilarity"):
-        cv.spec_of(_open_clip())
+        cv.spec_of(open_clip_model())
     model = open_clip.model.CustomTextCLIP(
         16, {"layers": 1, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 32},
         {"context_length": 9, "vocab_size": 50, "width": 8, "heads": 1, "layers": 1, "embed_cls": True},
