@@ -15,6 +15,7 @@ from tests.references import cdam
 from tests.references.models import reference_images, reference_vit
 
 SINGLE = 1e-7  # Captum weighs its steps in single precision
+MAXIMUM = "timm ViT average and maximum"  # bends wherever another token becomes the largest
 ROUTES = ("timm ViT", "timm ViT qk-norm", "HF BERT")
 
 
@@ -32,7 +33,7 @@ def test_the_delta_vanishes_with_more_steps(name):
     right, middle = ([delta(name, n, f"riemann_{rule}") for n in (10, 40)] for rule in ("right", "middle"))
     assert right[1] < right[0] / 3
     assert middle[1] < right[1] / 3
-    if not cv.spec_of(CASES[name]().forward_func).post_norm:  # their tokens are the stream, whose norm bends at zero
+    if name != MAXIMUM and not cv.spec_of(CASES[name]().forward_func).post_norm:  # tokens are a stream: norms bend at 0
         assert middle[1] < middle[0] / 6
         assert delta(name, 40, "gausslegendre") < middle[1] / 50
 
