@@ -10,18 +10,20 @@ a difference where a permutation test finds one (p < 0.05), and else the two are
 from __future__ import annotations
 
 import argparse
+import csv
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from quantus.helpers.enums import ScoreDirection
 
+from quantus_metrics.benchmark.parts import make_metric
 from quantus_metrics.benchmark.rows import read_rows
-from quantus_metrics.benchmark.runner import Bench, bench_of
 from quantus_metrics.benchmark.spec import Published, read_spec
-from quantus_metrics.benchmark.table import Table, table_of
 from quantus_metrics.statistics import Comparison, compare
 
 TABLES = Path("examples/tables")
@@ -35,21 +37,28 @@ class Run:
     """A table of the demo that was run, and what its paper printed."""
 
     name: str  # as of the paper's: cdam_table2
-    bench: Bench
-    table: Table
+    higher: dict[str, bool]  # by metric that has a better and a worse: whether more is better
+    means: dict[tuple[str, str], dict[str, float]]  # by model and metric, then method
+    ranks: dict[tuple[str, str], dict[str, str]]
     scores: dict[tuple[str, str, str], dict[str, float]]  # by model, metric and method: of each sample
     printed: list[Published]
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order of the table."""
+        return list(dict.fromkeys(method for cells in self.ranks.values() for method in cells))
+
+    @property
+    def samples(self) -> int:
+        """As many as any method was measured on."""
+        return max(map(len, self.scores.values()))
 
     def ahead(self, model: str, metric: str, first: str, second: str) -> Comparison:
         """By how much the first method is better than the second."""
         a, b = self.scores[model, metric, first], self.scores[model, metric, second]
         both = sorted(name for name in a.keys() & b.keys() if np.isfinite([a[name], b[name]]).all())
-        sign = 1 if self.table.higher[metric] else -1
-        return compare([sign * a[name] for name in both], [sign * b[name] for name in both])
-
-    def places(self) -> Iterator[tuple[str, str]]:
-        """Models and metrics that have a better and a worse."""
-        return ((m, q) for m in self.table.models for q in self.table.metrics if self.table.higher[q] is not None)
+        sign = 1 if self.higher[metric] else -1
+        return compare([sign * a[name] for name in both], [sign * b[name] for name in both], n_resamples=1999)
 
     def printed_ahead(self, metric: str, first: str, second: str) -> bool:
         """Whether the paper has the first before the second, on all of its models and data sets."""
@@ -58,29 +67,32 @@ class Run:
             if each.metric == metric:
                 numbers.setdefault(each.model, {})[RENAMED.get(each.method, each.method)] = each.value
         both = [found for found in numbers.values() if first in found and second in found]
-        higher = self.table.higher[metric]
-        return bool(both) and all(found[first] != found[second] for found in both) and all(
-            (found[first] > found[second]) == higher for found in both
-        )
+        sign = 1 if self.higher[metric] else -1
+        return bool(both) and all(sign * (found[first] - found[second]) > 0 for found in both)
 
 
 def read_run(spec_path: Path, folder: Path) -> Run:
-    """What is in a folder, of as many samples as have rows."""
+    """What is in the folder of a finished run."""
     spec = read_spec(spec_path)
-    rows = read_rows(folder, spec.hash)
-    bench = bench_of(spec, limit=len({row.sample for row in rows.values()}))
+    name = spec_path.stem.removeprefix("digits_")
     scores: dict[tuple[str, str, str], dict[str, float]] = {}
-    for row in rows.values():
+    for row in read_rows(folder, spec.hash).values():
         if row.score is not None:
             scores.setdefault((row.model, row.metric, row.method), {})[row.sample] = row.score
-    name = spec_path.stem.removeprefix("digits_")
+    means: dict[tuple[str, str], dict[str, float]] = {}
+    ranks: dict[tuple[str, str], dict[str, str]] = {}
+    for line in csv.DictReader((folder / "table.csv").open(encoding="utf-8")):
+        if line["rank"]:
+            means.setdefault((line["model"], line["metric"]), {})[line["method"]] = float(line["mean"])
+            ranks.setdefault((line["model"], line["metric"]), {})[line["method"]] = line["rank"]
+    higher = {part.name: make_metric(part).score_direction is ScoreDirection.HIGHER for part in spec.metric}
     papers = [path for path in TABLES.glob(f"{name}*.toml") if path.stem == name or path.stem.startswith(f"{name}_")]
     printed = [
         Published(f"{path.stem} {each.model}", each.method, each.metric, each.value)
         for path in papers
         for each in read_spec(path).published
     ]
-    return Run(name, bench, table_of(bench, rows), scores, printed)
+    return Run(name, higher, means, ranks, scores, printed)
 
 
 def verdict(found: Comparison) -> str:
@@ -98,10 +110,10 @@ def shown(found: Comparison) -> str:
 
 def pairs_of(run: Run) -> Iterator[str]:
     """A line for each metric and model: how many of the orderings in print are here too."""
-    for model, metric in run.places():
+    for model, metric in run.means:
         found = Counter(
             verdict(run.ahead(model, metric, a, b))
-            for a, b in permutations(run.table.methods, 2)
+            for a, b in permutations(run.methods, 2)
             if run.printed_ahead(metric, a, b)
         )
         if found:
@@ -112,38 +124,49 @@ def pairs_of(run: Run) -> Iterator[str]:
 def proposed_of(run: Run) -> Iterator[str]:
     """A line for each metric and model: the paper's own method against the others."""
     ours = next((method for prefix, method in PROPOSED.items() if run.name.startswith(prefix)), None)
-    if ours not in run.table.methods:
+    if ours not in run.methods:
         return
-    own = [method for method in run.table.methods if method.startswith(ours.rsplit("_", 1)[0])]
-    rivals = [method for method in run.table.methods if method not in own]
-    for model, metric in run.places():
-        cells: Mapping[str, float] = {
-            rival: cell.summary.mean
-            for rival in rivals
-            if (cell := run.table.cells[model, metric, rival]).summary is not None
-        }
-        best = (max if run.table.higher[metric] else min)(cells, key=cells.__getitem__)
+    own = [method for method in run.methods if method.startswith(ours.rsplit("_", 1)[0])]
+    rivals = [method for method in run.methods if method not in own]
+    for model, metric in run.means:
+        best = (max if run.higher[metric] else min)(rivals, key=run.means[model, metric].__getitem__)
         before = [rival for rival in rivals if run.printed_ahead(metric, ours, rival)]
         found = Counter(verdict(run.ahead(model, metric, ours, rival)) for rival in before)
-        rank = run.table.cells[model, metric, ours].rank
+        rank = run.ranks[model, metric][ours]
         yield (
-            f"| {run.name} | {model} | {metric} | {rank} of {len(run.table.methods)} "
+            f"| {run.name} | {model} | {metric} | {rank} of {len(run.methods)} "
             f"| {len(before)} of {len(rivals)} | "
             + " | ".join(str(found[word]) for word in VERDICTS)
             + f" | {best} | {shown(run.ahead(model, metric, ours, best))} |"
         )
 
 
+def sums(run: Run) -> Iterator[tuple[str, str, str, Comparison, Comparison]]:
+    """Model, metric, method, and what PLUS and SkipPLUS make better of it."""
+    for method in run.methods:
+        inner = re.match(r"PLUS\((.+?)\)", method)
+        plain = next((m for m in run.methods if inner and m in (inner[1], f"{inner[1]}-Rollout")), None)
+        skip = f"SkipPLUS({inner[1]})" if inner else ""
+        if plain is not None and skip in run.methods:
+            for model, metric in run.means:
+                yield model, metric, plain, *(run.ahead(model, metric, each, plain) for each in (method, skip))
+
+
+def counted_of(run: Run) -> Iterator[str]:
+    """A line for each metric: of how many methods the sums are better, level or worse."""
+    found: dict[tuple[str, str], tuple[Counter[str], Counter[str]]] = {}
+    for model, metric, _, *changes in sums(run):
+        for counter, change in zip(found.setdefault((model, metric), (Counter(), Counter())), changes, strict=True):
+            counter[verdict(change)] += 1
+    for (model, metric), counters in found.items():
+        cells = " | ".join(str(counter[word]) for counter in counters for word in VERDICTS)
+        yield f"| {run.name} | {model} | {metric} | {counters[0].total()} | {cells} |"
+
+
 def sums_of(run: Run) -> Iterator[str]:
-    """A line for each method and metric: what PLUS and SkipPLUS change."""
-    for method in run.table.methods:
-        base = next((m for m in run.table.methods if m in (method[5:-1], f"{method[5:-1]}-Rollout")), None)
-        skip = f"Skip{method}"
-        if not method.startswith("PLUS(") or base is None or skip not in run.table.methods:
-            continue
-        for model, metric in run.places():
-            changes = [run.ahead(model, metric, first, base) for first in (method, skip)]
-            yield f"| {run.name} | {model} | {metric} | {base} | {shown(changes[0])} | {shown(changes[1])} |"
+    """A line for each method and metric."""
+    for model, metric, plain, plus, skip in sums(run):
+        yield f"| {run.name} | {model} | {metric} | {plain} | {shown(plus)} | {shown(skip)} |"
 
 
 HEADS = {
@@ -153,8 +176,33 @@ HEADS = {
         "table | model | metric | its rank here | rivals it beats in print | of these hold | level | reversed | "
         "best rival here | own less best rival",
     ),
-    "PLUS and SkipPLUS": (sums_of, "table | model | metric | method | PLUS less plain | SkipPLUS less plain"),
+    "PLUS and SkipPLUS": (
+        counted_of,
+        "table | model | metric | methods | PLUS better | level | worse | SkipPLUS better | level | worse",
+    ),
+    "PLUS and SkipPLUS, method by method": (
+        sums_of,
+        "table | model | metric | method | PLUS less plain | SkipPLUS less plain",
+    ),
 }
+
+
+def by_paper(pairs: list[str], proposed: list[str], *_: list[str]) -> Iterator[str]:
+    """Sums over metrics and models: of all methods, and of the paper's own."""
+    for said, lines, first in ((", all methods", pairs, 5), (", its own against others", proposed, 6)):
+        sums: dict[str, Counter[str]] = {}
+        for line in lines:
+            cells = [cell.strip() for cell in line.split("|")]
+            counts = dict(zip(VERDICTS, map(int, cells[first : first + 3]), strict=True))
+            sums.setdefault(cells[1].split("_table")[0], Counter()).update(counts)
+        for paper, found in sums.items():
+            yield f"| {paper}{said} | {found.total()} | " + " | ".join(str(found[word]) for word in VERDICTS) + " |"
+
+
+def print_table(title: str, head: str, lines: Iterable[str]) -> None:
+    """As Markdown."""
+    rule = "|".join("---" for _ in head.split("|"))
+    print(f"\n## {title}\n\n| {head} |\n|{rule}|", *lines, sep="\n", flush=True)
 
 
 def main() -> None:
@@ -162,14 +210,12 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     results = parser.parse_args().results
     specs = sorted((TABLES / "demo").glob("digits_*.toml"))
-    runs = [read_run(path, results / path.stem) for path in specs if (results / path.stem).is_dir()]
-    print("Samples: " + ", ".join(f"{run.name} {run.bench.n}" for run in runs) + ".")
-    for title, (lines, head) in HEADS.items():
-        rule = "|".join("---" for _ in head.split("|"))
-        print(f"\n## {title}\n\n| {head} |\n|{rule}|")
-        for run in runs:
-            for line in lines(run):
-                print(line, flush=True)
+    runs = [read_run(path, results / path.stem) for path in specs if (results / path.stem / "table.csv").is_file()]
+    print("Samples: " + ", ".join(f"{run.name} {run.samples}" for run in runs) + ".")
+    found = {title: [line for run in runs for line in lines(run)] for title, (lines, _) in HEADS.items()}
+    print_table("By paper", "paper | orderings in print | hold here | level | reversed", by_paper(*found.values()))
+    for title, (_, head) in HEADS.items():
+        print_table(title, head, found[title])
 
 
 if __name__ == "__main__":
