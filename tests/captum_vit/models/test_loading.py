@@ -75,7 +75,7 @@ def test_a_broken_checkpoint_is_refused(tmp_path: Path, suffix: str, content: by
 
 
 def test_checkpoints_that_are_none_are_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="which is no file"):
         load_model(f"timm:{NAME}", checkpoint=tmp_path / "none.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="state dict"):
