@@ -181,9 +181,6 @@ class Autocast(At):
             return super().forward(*args).float()
 
 
-SAME["no_grad of its own"] = lambda model: NoGrad("model", model)
-
-
 # -- what cannot be followed backwards, or only in part ----------------------------------------------------------
 
 
@@ -218,6 +215,7 @@ def quantised(model: nn.Module) -> nn.Module:
 
 
 REFUSED_OR_SAME: dict[str, Arrange] = {
+    "no_grad of its own": lambda model: NoGrad("model", model),
     "inference_mode of its own": lambda model: Inference("model", model),
     "checkpointed by itself": lambda model: Checkpointed(model, reentrant=False),
     "checkpointed by itself, reentrant": lambda model: Checkpointed(model, reentrant=True),

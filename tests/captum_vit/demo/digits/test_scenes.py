@@ -110,5 +110,5 @@ def test_impossible_numbers_are_refused(n_digits: object) -> None:
 
 
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="'train' or 'test'"):
+    with pytest.raises(ValueError, match="'train', 'test'"):
         digit_scenes(1, split="val")

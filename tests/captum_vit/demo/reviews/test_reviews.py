@@ -128,7 +128,7 @@ def test_a_swap_leaves_all_else_as_it_was(split: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"n": 0}, "n=0"), ({"n": 1, "split": "val"}, "'train'"), ({"n": 1, "swap": "all"}, "swap")],
+    [({"n": 0}, "`n`"), ({"n": 1, "split": "val"}, "'train'"), ({"n": 1, "swap": "all"}, "swap")],
 )
 def test_what_cannot_be_drawn_is_refused(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
