@@ -15,7 +15,7 @@ from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer, alone, spec_of
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.heads import output_map
+from captum_vit.trace.heads import linear_bias, output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
 
@@ -143,7 +143,7 @@ def _misdescribed(found: Record) -> list[str]:
             W = output_map(transformer, layer, heads=values.shape[1])
         except CaptumVitError:
             return []
-        bias = getattr(transformer.part(block, spec.out_proj), "bias", None)
+        bias = linear_bias(transformer.part(block, spec.out_proj))
         scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
         gained = found.seen["mid"][layer] - found.seen["tokens"][layer]
         written = torch.einsum("bhij,bhjd,hdD->biD", probs, values, W)

@@ -98,6 +98,7 @@ def _over_channels(
     second: bool,
 ) -> Tensor:  # shape: (B, ...)
     """Bias x gradient, summed over channels."""
+    grad = grad.to(bias.dtype)  # narrower under autocast
     if second:
         return torch.tensordot(grad, bias, dims=([1], [0]))
     if grad.dim() == 1:  # one number for each sample

@@ -33,6 +33,13 @@ def linear_map(module: nn.Module) -> Tensor:  # shape: (in, out)
     """The matrix of a linear layer; of one that is not plain (adapted, quantised) by feeding it the identity."""
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return module.weight.detach().T
-    width, like = int(module.in_features), next(module.parameters())  # type: ignore[arg-type]
+    width = int(module.in_features)  # type: ignore[arg-type]
+    like = next(module.parameters(), torch.empty(0))  # a quantised layer has none, and stays on the CPU
     eye = torch.eye(width, dtype=like.dtype, device=like.device)
     return (module(eye) - module(torch.zeros_like(eye[:1]))).detach()
+
+
+def linear_bias(module: nn.Module) -> Tensor | None:  # shape: (out,)
+    """What a linear layer adds; a quantised one tells when asked."""
+    bias = getattr(module, "bias", None)
+    return bias() if callable(bias) else bias

@@ -121,17 +121,20 @@ def record(
         score = select(transform(output, want.score, model), target)
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
-    if want.relevance:
-        _narrow(found, dtype_of(model))
+    _as_precise_as(found, dtype_of(model), narrow=want.relevance)
     return found
 
 
-def _narrow(found: Record, dtype: torch.dtype | None) -> None:
-    """What was computed in float64, as precise as the model is."""
+def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> None:
+    """At least as precise as the weights, whatever autocast a model has inside; no more where it was float64."""
+
+    def cast(x: Tensor) -> Tensor:
+        return x if dtype is None else x.to(dtype if narrow else torch.promote_types(x.dtype, dtype))
+
     for kinds in (found.seen, found.grads):
         for kind, row in kinds.items():
-            kinds[kind] = {layer: x.to(dtype) for layer, x in row.items()}
-    found.pool = None if found.pool is None else found.pool.to(dtype)
+            kinds[kind] = {layer: cast(x) for layer, x in row.items()}
+    found.pool = None if found.pool is None else cast(found.pool)
 
 
 def _gradients(

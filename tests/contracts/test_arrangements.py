@@ -116,7 +116,7 @@ def test_linears_in_eight_bits():
         elif method == "TokenAblation":  # one range for all tokens: what is left notices what is gone
             assert isinstance(relevance, cv.UnsupportedModelError)
         else:
-            assert isinstance(relevance, cv.ModelStateError) and "blocks.0.attn.qkv" in relevance.got
+            assert isinstance(relevance, cv.ModelStateError) and "quantized.dynamic" in relevance.got
     assert_honest(model, case, found)
 
 
