@@ -71,9 +71,9 @@ class AttentionRollout(TokenAttribution):
     The map is the CLS row of the product (or the rows that the pooling reads). Not negative; it knows no
     target. Costs one forward pass. A row vector times matrices, from the last block to the first.
 
-    Rows of each factor sum to 1, as in the source. Common implementations differ: the copy inside the code of
-    Transformer Attribution leaves the rows unnormalised (each factor twice ours: the same ranking, 2^L the size),
-    and its scripts begin at ``start_layer=1``.
+    Rows of each factor sum to 1, as in the source. Common implementations differ: the model of Transformer Attribution
+    leaves the rows unnormalised (each factor twice ours: the same ranking, 2^L the size) where its generator of
+    explanations does not, and its scripts begin at ``start_layer=1``.
 
     Args:
         forward_func: the model, or a target module around it.

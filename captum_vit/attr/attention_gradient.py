@@ -43,6 +43,10 @@ class GenAtt(WeightedAttention):
     Common implementations differ: the authors' notebook for CLIP starts at the last layer, which leaves one
     layer's map; others mix the heads' gradients over the whole batch. Rules for cross-attention are not offered.
 
+    Args:
+        forward_func: the model, or a target module around it.
+        output: see :class:`TokenAttribution`.
+
     Source: Chefer et al., Generic Attention-model Explainability (self-attention rules), called Relevance
     Propagation in the CDAM paper and GenAtt in the SkipPLUS paper.
     """

@@ -31,7 +31,8 @@ class PredictionMap(TokenAttribution):
 
     ``nu`` is everything the model does after its blocks (final norm, pooling, head), run on a sequence
     that consists of the token x_i alone. At the last layer the CLS row of a CLS-pooled model is the
-    model's own prediction. Probabilities by default: each token's reading sums to 1 over classes.
+    model's own prediction. Probabilities by default, from 0 to 1: each token's reading sums to 1 over classes.
+    Logits and raw values are signed.
 
     Costs one forward pass without a graph; the head on every token is about one per cent more, for one
     class or for all.
