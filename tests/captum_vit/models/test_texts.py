@@ -8,8 +8,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 import captum_vit as cv
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.models.reading import is_text_model, read_text
-from tests.captum_vit.models.families import _open_clip, _siglip
-from tests.models import SIZES, VOCABULARY, clip_model
+from tests.captum_vit.models.families import _siglip
+from tests.models import SIZES, VOCABULARY, clip_model, open_clip_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "##ness", "film"]
 
@@ -96,7 +96,7 @@ def test_open_clips_tokens_have_names():
         def __call__(self, texts):
             return torch.tensor([[48, 3, 49] + [0] * 6] * len(texts))
 
-    words = cv.ImageSimilarity(_open_clip(), torch.randn(1, 16))
+    words = cv.ImageSimilarity(open_clip_model(), torch.randn(1, 16))
     assert read_text(words, "dog", Tokenizer()).tokens == [
         "<start_of_text>", "dog</w>", "<end_of_text>", *["[PAD]"] * 6
     ]  # fmt: skip
