@@ -25,7 +25,7 @@ from captum_vit.models.reading import (
     read_text,
     target_index,
 )
-from captum_vit.models.spec import spec_of
+from captum_vit.models.registry import spec_of
 from captum_vit.options import shown
 from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from quantus.metrics.base import Metric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import shown, whole
-from captum_vit.viz.studies import Figure, option_curve
+from captum_vit.viz.studies import option_curve
 from quantus_metrics.explain import ExplainFunc, check_explains, sign_of, wrap
 from quantus_metrics.statistics import Summary, check_confidence, summarise
 

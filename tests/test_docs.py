@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 import captum_vit as cv
 from captum_vit.demo import demo_bert, demo_bert_tokenizer
-from captum_vit.models.spec import _REGISTRY
+from captum_vit.models.registry import _REGISTRY
 from quantus_metrics.benchmark.data import READERS
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import pytest
 import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit import demo, studies, viz
-from captum_vit.models.spec import _REGISTRY
+from captum_vit.models.registry import _REGISTRY
 from quantus_metrics import perturb
 from quantus_metrics.metrics import METRICS
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, rolled_out
+from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
 from captum_vit.options import whole_or_none
 from captum_vit.trace.gradient import Layer, block_index, layer_index
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rows import rolled_out
 
 
 class RawAttention(TokenAttribution):

@@ -10,12 +10,12 @@ from captum.attr._utils.approximation_methods import approximation_parameters
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_vit.attr.base import PRODUCTS, TokenAttribution, widened
+from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import InputError
 from captum_vit.options import IN_MEMORY, one_of, truth, whole, whole_or_none
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.replay import portions
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.state import checked_inputs, undisturbed, widened
 
 RIEMANN = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
 

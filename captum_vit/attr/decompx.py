@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from captum_vit.attr.base import PRODUCTS, TokenAttribution, gradient_x_input
+from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rows import gradient_x_input
 
 
 class DecompX(TokenAttribution):

@@ -7,10 +7,11 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, gradient_x_input
+from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import layer_index
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rows import gradient_x_input
 from captum_vit.trace.rules import checked_rule
 
 

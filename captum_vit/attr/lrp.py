@@ -12,20 +12,12 @@ from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_vit.attr.base import (
-    PRODUCTS,
-    Carry,
-    TokenAttribution,
-    forward_args,
-    gradient_x_input,
-    maps_of_layers,
-    rolled_out,
-    warn_if_zero,
-)
+from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args, warn_if_zero
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import Layer, block_index, layer_index
 from captum_vit.trace.pixels import relevance_of_pixels
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rows import Carry, gradient_x_input, maps_of_layers, rolled_out
 from captum_vit.trace.state import undisturbed
 
 

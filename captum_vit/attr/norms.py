@@ -8,19 +8,13 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import (
-    Carry,
-    TokenAttribution,
-    chosen_layers,
-    listed,
-    maps_of_layers,
-    rolled_out,
-    widened,
-)
+from captum_vit.attr.base import TokenAttribution, chosen_layers, listed
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of, truth
 from captum_vit.trace.parts import attention_parts, frozen_norm, mid_kinds, stream_parts
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out
+from captum_vit.trace.state import widened
 
 AGGREGATIONS = ("rollout", "sum", "last")
 NORMS = ("l1", "l2")

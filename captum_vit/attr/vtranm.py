@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, carried_back
+from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.options import one_of, truth
 from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want
+from captum_vit.trace.rows import carried_back
 from captum_vit.trace.score import SCORES
 
 TINY = 1e-8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def take_step(optimizers: Sequence[Optimizer], share: float) -> None:
         optimizer.step()
 
 
-def _groups(optimizers: Sequence[Optimizer]) -> Iterator[dict]:
+def _groups(optimizers: Sequence[Optimizer]) -> Iterator[dict[str, Any]]:
     return (group for optimizer in optimizers for group in optimizer.param_groups)
 
 

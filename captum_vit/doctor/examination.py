@@ -12,12 +12,15 @@ from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
 from captum_vit.doctor.report import DEFECT, Report
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
+from captum_vit.models.modules import alone
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer, alone, spec_of
+from captum_vit.models.registry import spec_of
+from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.heads import linear_bias, output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.tail import is_of_each_sample
 
 
 def doctor(
@@ -46,8 +49,7 @@ def doctor(
     except CaptumVitError as error:
         return _refused(report, _reason(error))
     batch = len(given if isinstance(given, Tensor) else given[0])
-    own = lambda a: isinstance(a, Tensor) and a.dim() > 0 and len(a) == batch  # noqa: E731
-    args = tuple(a[:1] if own(a) else a for a in forward_args(additional_forward_args))
+    args = tuple(a[:1] if is_of_each_sample(a, batch) else a for a in forward_args(additional_forward_args))
 
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
         bare = alone(model)

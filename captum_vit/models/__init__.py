@@ -1,6 +1,7 @@
 """What a transformer is: the only room that knows foreign class names."""
 
 from captum_vit.models import huggingface, open_clip, timm, torchvision  # registers the known families
-from captum_vit.models.spec import Spec, Transformer, register_spec, spec_of
+from captum_vit.models.registry import register_spec, spec_of
+from captum_vit.models.spec import Spec, Transformer
 
 __all__ = ["Spec", "Transformer", "huggingface", "open_clip", "register_spec", "spec_of", "timm", "torchvision"]

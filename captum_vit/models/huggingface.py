@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.spec import Spec, register_spec
+from captum_vit.models.registry import register_spec
+from captum_vit.models.spec import Spec
 
 
 def _family(model: nn.Module) -> str:

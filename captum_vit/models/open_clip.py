@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.spec import Spec, follow, register_spec
+from captum_vit.models.registry import register_spec
+from captum_vit.models.spec import Spec, follow
 
 
 @register_spec("open_clip.VisionTransformer")

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
-from captum_vit.models.spec import modules_of
+from captum_vit.models.modules import modules_of
 
 _NAMES = ("logits", "logits_per_image", "image_embeds", "text_embeds", "pooler_output", "last_hidden_state")
 

@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.spec import Spec, register_spec, uncompiled
+from captum_vit.models.modules import uncompiled
+from captum_vit.models.registry import register_spec
+from captum_vit.models.spec import Spec
 
 _PRE_NORM = {"Block", "EvaBlock", "RelPosBlock"}
 _BRANCH_NORM = {"ResPostBlock", "EvaBlockPostNorm", "ResPostRelPosBlock"}  # x + norm(attn(x))

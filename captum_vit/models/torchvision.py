@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from captum_vit.models.spec import Spec, register_spec
+from captum_vit.models.registry import register_spec
+from captum_vit.models.spec import Spec
 
 register_spec(
     "torchvision.VisionTransformer",

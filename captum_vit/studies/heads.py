@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import forward_args, widened
+from captum_vit.attr.base import forward_args
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.errors import InputError, TargetError
-from captum_vit.models.spec import spec_of
+from captum_vit.models.registry import spec_of
 from captum_vit.studies.batches import Batches, batches_of
 from captum_vit.trace.record import Record
 from captum_vit.trace.score import plain_target
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.state import undisturbed, widened
 from captum_vit.viz.blending import Picture
-from captum_vit.viz.studies import Figure, head_mosaic, layer_bars
+from captum_vit.viz.heads import Figure, head_mosaic, layer_bars
 
 
 @dataclass(frozen=True)

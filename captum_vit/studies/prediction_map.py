@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import widened
 from captum_vit.attr.prediction_map import PredictionMap
 from captum_vit.errors import InputError, TargetError, UnsupportedModelError
 from captum_vit.models.output import gives_raw_scores
-from captum_vit.models.spec import spec_of
+from captum_vit.models.registry import spec_of
 from captum_vit.studies.batches import Batch, Batches, batches_of
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.score import plain_target
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.state import checked_inputs, undisturbed, widened
 from captum_vit.trace.tail import SubNetwork
 from captum_vit.viz.studies import Figure, layer_curves
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ class TextSimilarity(_Similarity):
         _refuse_no_texts("texts", texts)
         if not callable(tokenizer):
             raise OptionError("The model's own tokenizer.", shown(tokenizer), "AutoTokenizer.from_pretrained(...).")
-        encode = lambda some: _embedded(model, tokenizer, some, templates)  # noqa: E731
+        encode = partial(_embedded, model, tokenizer, templates=templates)
         others = [contrast] if isinstance(contrast, str) else contrast
         if others is not None:
             _refuse_no_texts("contrast", others)

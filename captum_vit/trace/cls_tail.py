@@ -21,8 +21,9 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
+from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer, modules_of
+from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay import Prefix, Slopes, repeat_samples, run_prefix

@@ -10,7 +10,8 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, TraceError
-from captum_vit.models.spec import Transformer, uncompiled
+from captum_vit.models.modules import uncompiled
+from captum_vit.models.spec import Transformer
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque

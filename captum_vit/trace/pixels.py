@@ -59,8 +59,9 @@ def _bounded(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, 
     """A convolution of entries that lie between the least and the largest of their sample."""
 
     def z(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        of = lambda x, w: F.conv2d(x, w, None, *args, **kwargs)  # noqa: E731
-        return of(x, weight) - of(low, weight.clamp(min=0)) - of(high, weight.clamp(max=0))
+        parts = (x, weight), (low, weight.clamp(min=0)), (high, weight.clamp(max=0))
+        whole, least, most = (F.conv2d(entries, w, None, *args, **kwargs) for entries, w in parts)
+        return whole - least - most
 
     low, high = (edge(x.detach(), (1, 2, 3), keepdim=True).expand_as(x) for edge in (torch.amin, torch.amax))
     edges = (Passed.apply(x, low.clone), Passed.apply(x, high.clone))

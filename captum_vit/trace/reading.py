@@ -9,7 +9,8 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, OptionError
-from captum_vit.models.spec import Transformer, spec_of
+from captum_vit.models.registry import spec_of
+from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail

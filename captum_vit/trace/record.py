@@ -23,6 +23,8 @@ from captum_vit.trace.score import select, transform
 from captum_vit.trace.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
 from captum_vit.trace.watch import Watch
 
+__all__ = ["Record", "Want", "record"]
+
 
 @dataclass
 class Record:

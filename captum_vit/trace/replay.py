@@ -11,8 +11,9 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError
+from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer, modules_of
+from captum_vit.models.spec import Transformer
 from captum_vit.options import IN_MEMORY, whole_or_none
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.score import repeat_target, select
@@ -43,7 +44,7 @@ def run_prefix(
     site: Site,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
-    *contexts: AbstractContextManager,
+    *contexts: AbstractContextManager[Any],
 ) -> Prefix:
     """One pass without a graph; inside contexts that see to it that no block runs twice for the whole batch."""
     streams: list[Tensor] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from captum_vit.errors import CaptumVitError, InputError, ModelStateError, TraceError
-from captum_vit.models.spec import modules_of
+from captum_vit.models.modules import modules_of
 
 NO_CHECKPOINTS = "the model without gradient checkpointing, which explanations do not need."
 

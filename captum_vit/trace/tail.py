@@ -106,7 +106,7 @@ def readout(
     may read them, samples are read one by one.
     """
     batch, n_tokens, _ = tokens.shape
-    if batch > 1 and any(_is_of_each_sample(x, batch) and not _is_text(x, layout) for x in args):
+    if batch > 1 and any(is_of_each_sample(x, batch) and not _is_text(x, layout) for x in args):
         return torch.cat([_readout_of(i, model, transformer, tokens, layout, inputs, args) for i in range(batch)])
     alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, layout.prefix + 1, -1)
     first = [_first(x, batch, layout) for x in (*inputs, *args)]
@@ -124,12 +124,12 @@ def _readout_of(
     args: tuple[Any, ...],
 ) -> Tensor:  # shape: (1, N, K)
     """One sample of a batch, with its own arguments."""
-    own = [tuple(x[i : i + 1] if _is_of_each_sample(x, len(tokens)) else x for x in given) for given in (inputs, args)]
+    own = [tuple(x[i : i + 1] if is_of_each_sample(x, len(tokens)) else x for x in given) for given in (inputs, args)]
     keep = None if layout.keep is None else layout.keep[i : i + 1]
     return readout(model, transformer, tokens[i : i + 1], replace(layout, keep=keep), *own)
 
 
-def _is_of_each_sample(x: Any, batch: int) -> bool:
+def is_of_each_sample(x: Any, batch: int) -> bool:
     """Whether an argument holds one value for each sample, by Captum's rule: a tensor as long as the batch."""
     return isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
 
@@ -141,7 +141,7 @@ def _is_text(x: Tensor, layout: TokenLayout) -> bool:
 
 def _first(x: Any, batch: int, layout: TokenLayout) -> Any:
     """Of a batch of arguments the first sample's; of a text, its first word that is no padding."""
-    if not _is_of_each_sample(x, batch):
+    if not is_of_each_sample(x, batch):
         return x
     if not _is_text(x, layout):
         return x[:1]

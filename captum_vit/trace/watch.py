@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import CaptumVitError, InputError, TraceError
+from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer, modules_of
+from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout, check_grid
 from captum_vit.trace.site import Site, Visit, first_tensor, mine
@@ -45,7 +46,7 @@ class Watch:
         """Visit a site during the run."""
         self._visits.append((site, visit))
 
-    def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager) -> Tensor:
+    def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager[Any]) -> Tensor:
         """One forward pass; the scores (B, K)."""
         self._batch = len(inputs[0])
         self._words = inputs[0].shape[1] if inputs[0].dim() == 2 and not inputs[0].is_floating_point() else None

@@ -4,7 +4,7 @@ Pictures    overlay, panels, gallery, blend
 Text        text, TokenText
 Both        Explanation
 Colours     scale_of, Scale, SIGNED, POSITIVE
-Studies     in viz.studies; the results of captum_vit.studies call them by ``.plot()``
+Studies     in viz.studies and viz.heads; the results of captum_vit.studies call them by ``.plot()``
 
 Figures are made without pyplot: no window opens, and no global state changes.
 """

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 
 import captum_vit as cv
-from captum_vit.models.spec import _REGISTRY, Spec
+from captum_vit.models.registry import _REGISTRY
+from captum_vit.models.spec import Spec
 from quantus_metrics.metrics import METRICS
 
 OTHERS = re.compile(

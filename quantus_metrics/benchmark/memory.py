@@ -32,7 +32,7 @@ class Live(TorchDispatchMode):
     """Counts the bytes of the storages that operations make, for as long as they live, and the most there were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.peak = 0, 0
         self.known: set[int] = set()
 

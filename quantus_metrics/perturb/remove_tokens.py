@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
-from captum_vit.models.spec import module_of, spec_of
+from captum_vit.models.modules import module_of
+from captum_vit.models.registry import spec_of
 from captum_vit.options import truth, whole
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
 from captum_vit.trace.without import Without, of_rows

@@ -12,7 +12,7 @@ from torch import nn
 import captum_vit as cv
 from captum_vit import METHODS
 from captum_vit.doctor import DEFECT
-from captum_vit.models import spec as registry
+from captum_vit.models import registry
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, READ_HEADS, TIMM, redrawn, timm_vit
 

@@ -8,8 +8,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import captum_vit as cv
-from captum_vit.attr.base import carried_back, rolled_out
 from captum_vit.trace.record import Want, record
+from captum_vit.trace.rows import carried_back, rolled_out
 from captum_vit.trace.state import undisturbed
 from tests.models import CASES
 from tests.references.models import DEPTH, HEADS, reference_images, reference_vit

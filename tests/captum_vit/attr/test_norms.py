@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import captum_vit as cv
 from captum_vit.attr.norms import shares
-from captum_vit.models import spec as registry
+from captum_vit.models import registry
 from captum_vit.trace import parts
 from captum_vit.trace.heads import output_map
 from captum_vit.trace.parts import Parts, frozen_norm, mid_kinds, stream_parts

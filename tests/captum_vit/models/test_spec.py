@@ -10,7 +10,7 @@ from timm.models import vision_transformer
 from torch import nn
 
 import captum_vit as cv
-from captum_vit.models import spec as registry
+from captum_vit.models import registry
 from tests.captum_vit.models.families import UNSUPPORTED
 from tests.models import CLASSES, PICTURE, SIZES, TIMM, image, redrawn, timm_vit
 

@@ -6,7 +6,8 @@ import torch
 from matplotlib import pyplot
 
 from captum_vit.errors import InputError
-from captum_vit.viz.studies import cutoff_curves, head_mosaic, layer_bars, layer_curves
+from captum_vit.viz.heads import head_mosaic, layer_bars
+from captum_vit.viz.studies import cutoff_curves, layer_curves
 
 PICTURE = torch.rand(3, 32, 32)
 

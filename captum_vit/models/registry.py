@@ -1,0 +1,121 @@
+"""Which towers are described, and the one that lies in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from captum_vit.errors import OptionError, UnsupportedModelError
+from captum_vit.models.modules import no_module
+from captum_vit.models.spec import Spec, Transformer
+from captum_vit.options import shown
+
+Describe = Spec | Callable[[nn.Module], Spec]
+_REGISTRY: dict[str, Describe] = {}
+
+
+def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None) -> Callable[[Describe], Describe]:
+    """Describe a class of towers, and thereby its subclasses that have no description of their own.
+
+    Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one. A later
+    description takes the place of an earlier one; a name with its package goes before the name alone.
+
+    Args:
+        classes: the class, or its name, alone (``"MyViT"``) or after its package (``"timm.Eva"``).
+        spec: the description; leave it out to decorate.
+
+    Example:
+        >>> register_spec("MyViT", spec=Spec(blocks="stages", attn="mha", out_proj="mha.proj", mid="ln2"))
+    """
+    if not classes or not all((isinstance(c, str) and c) or isinstance(c, type) for c in classes):
+        raise OptionError("Classes of towers, or their names.", shown(classes), 'register_spec("MyViT", spec=Spec()).')
+    names = [c if isinstance(c, str) else _names(c)[0] for c in classes]
+
+    def describe(spec: Describe) -> Describe:
+        if not isinstance(spec, Spec) and (not callable(spec) or isinstance(spec, type)):
+            raise OptionError("A Spec, or a function of the tower that gives one.", shown(spec), "spec=Spec().")
+        _REGISTRY.update(dict.fromkeys(names, spec))
+        return spec
+
+    if spec is not None:
+        describe(spec)
+    return describe
+
+
+def _names(cls: type) -> tuple[str, str]:
+    """A class is known by package and name, or by name alone."""
+    return f"{cls.__module__.partition('.')[0]}.{cls.__name__}", cls.__name__
+
+
+def described(module: nn.Module) -> Spec | None:
+    """The spec of this very module, or None if its class is unknown."""
+    for cls in type(module).__mro__:
+        for name in _names(cls):
+            if name in _REGISTRY:
+                known = _REGISTRY[name]
+                found = known if isinstance(known, Spec) else known(module)
+                if not isinstance(found, Spec):
+                    wanted = f"A Spec from the description of {type(module).__name__}."
+                    raise OptionError(wanted, shown(found), "a function that returns captum_vit.Spec(...).")
+                return found
+    return None
+
+
+def _towers(model: nn.Module) -> Iterator[tuple[nn.Module, Spec]]:
+    """Described modules that lie in no other described module; ``tower`` says where to look, if it is there."""
+    spec, named = described(model), getattr(model, "tower", None)
+    if spec is not None:
+        yield model, spec
+    elif isinstance(named, nn.Module):
+        yield from _towers(named)
+    else:
+        for child in model.children():
+            yield from _towers(child)
+
+
+def spec_of(model: nn.Module) -> Transformer:
+    """Find the transformer inside a model: the model itself, or the only described tower within it.
+
+    Wrappers (data parallel, compiled, Lightning modules, our target modules) are looked through.
+    A target module that reads one tower of several names it in its ``tower`` attribute.
+
+    Raises:
+        UnsupportedModelError: no tower, or more than one, was found.
+    """
+    if not isinstance(model, nn.Module):
+        raise no_module(model)
+    found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
+    if len(found) == 1:
+        ((tower, spec),) = found.values()
+        return Transformer(tower, spec, _name_of(tower, model))
+    if found:
+        raise _several(model, [f"{_name_of(tower, model)} ({type(tower).__name__})" for tower, _ in found.values()])
+    raise _none(model)
+
+
+def _name_of(tower: nn.Module, model: nn.Module) -> str:
+    return next((name for name, module in model.named_modules() if module is tower), "tower")
+
+
+def _several(model: nn.Module, towers: list[str]) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "A model with one transformer, or a target module that names the tower to explain.",
+        f"{type(model).__name__} with {len(towers)} transformers: {', '.join(towers)}",
+        "captum_vit.TextSimilarity(model, ...) for an image-text model, or a module of yours whose attribute "
+        "`tower` is the part to explain.",
+    )
+
+
+def _none(model: nn.Module) -> UnsupportedModelError:
+    stacks = [
+        f"{name}: {len(m)} x {type(m[0]).__name__}"
+        for name, m in model.named_modules()
+        if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1 and type(m[0]) is type(m[1])
+    ]
+    return UnsupportedModelError(
+        f"A transformer of one of these classes: {', '.join(sorted(_REGISTRY))}.",
+        f"{type(model).__name__}, with these repeated parts: {'; '.join(stacks[:4]) or 'none'}",
+        "captum_vit.register_spec (five lines, see captum_vit/models/README.md) if its blocks keep one token per "
+        "patch all the way; windowed, hierarchical, talking-heads and gated-position attention is not supported.",
+    )
