@@ -28,15 +28,16 @@ from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay import Prefix, Slopes, repeat_samples, run_prefix
 from captum_vit.trace.score import repeat_target, select
-from captum_vit.trace.site import Site, first_tensor, swap
+from captum_vit.trace.site import Site, first_tensor, holds_tensor, swap
 from captum_vit.trace.tail import entering, forward_replaced
+from captum_vit.trace.watch import own_refusals
 
 
 def may_have_cls_tail(
     model: nn.Module, transformer: Transformer, site: Site, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
 ) -> bool:
     """Whether it is worth looking: the last block's attention is read, nothing else depends on the sample, no hooks."""
-    if transformer.post_norm or len(inputs) != 1 or first_tensor(args) is not None:
+    if transformer.post_norm or len(inputs) != 1 or holds_tensor(args):
         return False
     *before, last = transformer.blocks
     at_attention = site.side == "input" and site.module is transformer.find(last, transformer.spec.attn)
@@ -82,7 +83,7 @@ class _FirstSample:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.times += 1
         refuse_several(self.times, self.block)
-        if not args or not isinstance(args[0], Tensor) or first_tensor((args[1:], kwargs)) is not None:
+        if not args or not isinstance(args[0], Tensor) or holds_tensor((args[1:], kwargs)):
             return self.forward(*args, **kwargs)
         self._reach_site(*args, **kwargs)
         with LookAtAttention() as self.look:
@@ -208,7 +209,7 @@ class ClsTail:
         def as_many_as_prefixes(x: Tensor) -> Tensor:
             return x.expand(-1, max(self.n_prefixes, 1), -1)  # a head may ask for rows that it does not use
 
-        with torch.no_grad(), ExitStack() as stack:
+        with own_refusals(at.model, *at.inputs, *at.args), torch.no_grad(), ExitStack() as stack:
             stack.enter_context(entering(self.transformer, depth - 1, stream))
             if at.watch.embedded is not None:  # not used, so not computed again
                 module, picture = at.watch.embedded

@@ -19,7 +19,7 @@ from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.score import repeat_target, select
 from captum_vit.trace.site import Site
 from captum_vit.trace.tail import entering
-from captum_vit.trace.watch import Watch
+from captum_vit.trace.watch import Watch, own_refusals
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Replay:
             per_sample = isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
             return repeat_samples(x, steps, times) if per_sample else x
 
-        with torch.no_grad(), ExitStack() as stack:
+        with own_refusals(at.model, *at.inputs, *at.args), torch.no_grad(), ExitStack() as stack:
             if at.transformer is not None and at.block is not None and at.stream is not None:
                 stack.enter_context(entering(at.transformer, at.block, repeated(at.stream)))
             stack.callback(at.site.hook(put).remove)

@@ -67,6 +67,15 @@ def first_tensor(tree: Any) -> Tensor | None:
     return next((t for t in map(first_tensor, items) if t is not None), None)
 
 
+def holds_tensor(tree: Any) -> bool:
+    """Whether a nest holds a tensor, or an object with one among its attributes, such as a mask of blocks."""
+    if first_tensor(tree) is not None:
+        return True
+    if isinstance(tree, dict | tuple | list):
+        return any(map(holds_tensor, tree.values() if isinstance(tree, dict) else tree))
+    return any(isinstance(value, Tensor) for value in getattr(tree, "__dict__", {}).values())
+
+
 def swap(tree: Any, old: Tensor, new: Tensor) -> Any:
     """The same nest with one tensor replaced wherever it occurs; other objects are kept as they are."""
     if tree is old:

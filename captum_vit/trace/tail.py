@@ -17,7 +17,7 @@ from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque
-from captum_vit.trace.watch import UNHIDDEN
+from captum_vit.trace.watch import UNHIDDEN, own_refusals
 
 
 @contextmanager
@@ -70,7 +70,8 @@ class Network(nn.Module):
         return scores
 
     def scores(self, x: Tensor, *inputs: Any) -> Tensor:
-        return scores_of(self.model(x, *inputs))
+        with own_refusals(self.model, x, *inputs):
+            return scores_of(self.model(x, *inputs))
 
 
 class SubNetwork(Network):
@@ -86,7 +87,7 @@ class SubNetwork(Network):
         self.transformer, self.layer = transformer, layer
 
     def scores(self, x: Tensor, *inputs: Any) -> Tensor:
-        with entering(self.transformer, self.layer, x):
+        with own_refusals(self.model, *inputs), entering(self.transformer, self.layer, x):
             return scores_of(self.model(*inputs))
 
 

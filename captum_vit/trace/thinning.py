@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from captum_vit.errors import InputError
+from captum_vit.errors import InputError, TraceError
 from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
-from captum_vit.trace.site import first_tensor
+from captum_vit.trace.site import first_tensor, holds_tensor
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
@@ -73,6 +73,11 @@ class Thinning(TorchFunctionMode):
     def thin_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Positions and masks that come to a block beside the tokens lose the same places."""
         tokens = first_tensor((args, kwargs))
+        closed = [x for x in (*args, *kwargs.values()) if first_tensor(x) is None and holds_tensor(x)]
+        if closed:
+            wanted = "Tensors beside the tokens of a block, whose places can be taken out."
+            hint = 'attention by torch\'s own kernels: model.set_attn_implementation("sdpa") for Hugging Face.'
+            raise TraceError(wanted, type(closed[0]).__name__, hint)
         thinned = lambda x: x if x is tokens else self._thinned(x)  # noqa: E731
         return mapped(thinned, args), mapped(thinned, kwargs)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import CaptumVitError, InputError, TraceError
+from captum_vit.errors import CaptumVitError, InputError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
@@ -148,12 +148,13 @@ def own_refusals(model: nn.Module, *inputs: Any) -> Iterator[None]:
 
     Raises:
         InputError: in the place of the model's own error.
+        UnsupportedModelError: it runs, but has no derivative on this device.
     """
     try:
         yield
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
-    except _REFUSALS:
+    except _REFUSALS as first:
         try:
             with torch.no_grad():
                 model(*inputs)
@@ -163,6 +164,10 @@ def own_refusals(model: nn.Module, *inputs: Any) -> Iterator[None]:
                 f"{', '.join(map(_said, inputs))}, refused with: {error}",
                 "the size, channels and argument order of the model's own forward.",
             ) from error
+        if isinstance(first, NotImplementedError):  # it runs, but not with a graph
+            got = f"{type(model).__name__}, whose own say: {first}"
+            hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
+            raise UnsupportedModelError("Kernels that gradients can pass.", got, hint) from first
         raise
 
 
