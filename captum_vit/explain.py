@@ -222,21 +222,25 @@ def _targets(model: nn.Module, target: Any, output: Tensor) -> list[Any]:
     targets = targets if isinstance(targets, list) else [targets]
     if not targets:
         raise TargetError("At least one target.", "an empty list", "target=None for what the model predicts.")
-    found = [_numbered(model, one) for one in targets]
+    found = [_numbered(model, one, _width(output)) for one in targets]
     for one in found:
         checked_target(one, len(output), output.shape[1] if output.dim() == 2 else None)
     return found
 
 
-def _numbered(model: nn.Module, target: Any) -> Any:
+def _width(output: Tensor) -> int:
+    return output.shape[-1] if output.dim() > 1 else 1
+
+
+def _numbered(model: nn.Module, target: Any, n: int) -> Any:
     """The target with numbers for names: "PER", (3, "PER")."""
     if isinstance(target, tuple) and target:
-        return (*target[:-1], _numbered(model, target[-1]))
-    return target_index(model, target) if isinstance(target, str) else target
+        return (*target[:-1], _numbered(model, target[-1], n))
+    return target_index(model, target, n) if isinstance(target, str) else target
 
 
 def _label(model: nn.Module, target: Any, output: Tensor, tokens: Sequence[str] | None) -> str:
-    names = class_names(model) or {}
+    names = class_names(model, _width(output)) or {}
     if target is None or (output[0].numel() == 1 and not names):
         return "output"
     number = target[-1] if isinstance(target, tuple) else target

@@ -17,7 +17,7 @@ from captum_vit.models.registry import _REGISTRY
 from quantus_metrics.benchmark.data import READERS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "captum_vit" / "models" / "README.md"]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 PAGE = (ROOT / "docs" / "how-each-method-was-checked.md").read_text("utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:3] == "| `"]
@@ -46,7 +46,14 @@ def quantus_page() -> dict[str, Any]:
     }
 
 
-GIVEN: dict[str, Callable[[], dict[str, Any]]] = {"quantus.md": quantus_page}
+def models_page() -> dict[str, Any]:
+    """A model with the names of that page's example."""
+    from examples.your_own_model import Reader
+
+    return {"model": type("MyViT", (Reader,), {})().eval(), "images": torch.randn(2, 3, 32, 32)}
+
+
+GIVEN: dict[str, Callable[[], dict[str, Any]]] = {"quantus.md": quantus_page, "README.md": models_page}
 WITH_CODE = [page for page in PAGES if blocks(page)]
 
 
@@ -61,7 +68,7 @@ def registries() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("page", WITH_CODE, ids=[page.relative_to(ROOT / "docs").as_posix() for page in WITH_CODE])
+@pytest.mark.parametrize("page", WITH_CODE, ids=[page.relative_to(ROOT).as_posix() for page in WITH_CODE])
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace and an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -44,8 +44,10 @@ def n_outputs(model: nn.Module) -> int | None:
     return head.out_features if isinstance(head, nn.Linear) else None
 
 
-def class_names(model: nn.Module) -> dict[int, str] | None:
+def class_names(model: nn.Module, n: int | None = None) -> dict[int, str] | None:
     """Names of the model's outputs, or None where it gives none.
+
+    With ``n``, how many outputs there are: names of another number belong to a head that is not the last one.
 
     A target module's ``names`` come first; then Hugging Face's ``id2label`` (unless generic) and timm's
     ``label_names``; models with as many outputs as ImageNet has classes are taken to name these.
@@ -54,6 +56,11 @@ def class_names(model: nn.Module) -> dict[int, str] | None:
         >>> class_names(timm.create_model("vit_tiny_patch16_224"))[281]  # doctest: +SKIP
         'tabby, tabby cat'
     """
+    names = _names(model)
+    return None if names is None or n not in (None, len(names)) else names
+
+
+def _names(model: nn.Module) -> dict[int, str] | None:
     own = getattr(model, "names", None)
     if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
         return dict(enumerate(own))
@@ -68,8 +75,8 @@ def class_names(model: nn.Module) -> dict[int, str] | None:
     return _torchvision(module) if library == "torchvision" else None
 
 
-def target_index(model: nn.Module, name: str) -> int:
-    """The output that a name stands for, in any case.
+def target_index(model: nn.Module, name: str, n: int | None = None) -> int:
+    """The output that a name stands for, in any case; of ``n`` outputs, if that is known.
 
     The whole name or one of its synonyms (``"tabby"`` of ``"tabby, tabby cat"``) counts first; then a part of
     it, if it fits one class only. A number that is no name stands for itself.
@@ -77,7 +84,7 @@ def target_index(model: nn.Module, name: str) -> int:
     Raises:
         TargetError: unknown (the nearest names are listed) or ambiguous (the classes are listed).
     """
-    names = class_names(model)
+    names = class_names(model, n)
     wanted = name.strip().casefold()
     known = {index: label.casefold() for index, label in (names or {}).items()}
     part = wanted and not wanted.isdecimal()

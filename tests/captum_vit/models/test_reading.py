@@ -22,6 +22,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
+import captum_vit as cv
 from captum_vit.errors import InputError, TargetError, UnsupportedModelError
 from captum_vit.models.reading import (
     IMAGENET,
@@ -122,6 +123,14 @@ def test_wrappers_are_looked_through():
     wrapped = nn.Sequential(timm_vit(img_size=32))
     assert image_tensor(wrapped, photo()).shape == (1, 3, 32, 32)
     assert class_names(wrapped)[281].startswith("tabby")
+
+
+def test_names_of_a_trunk_are_not_those_of_a_head_around_it():
+    wrapped = nn.Sequential(timm_vit(img_size=32), nn.Linear(1000, 2)).eval()
+    assert class_names(wrapped, 2) is None
+    with pytest.raises(cv.TargetError, match="does not name its classes"):
+        target_index(wrapped, "tabby", 2)
+    assert cv.explain(wrapped, photo(), target=1).labels == ["class 1"]
 
 
 def test_a_float_tensor_is_taken_as_preprocessed():
