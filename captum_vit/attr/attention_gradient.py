@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of, truth
-from captum_vit.trace.gradient import Layer, block_index
+from captum_vit.trace.layers import Layer, block_index
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import carried_back, maps_of_layers, rolled_out
 from captum_vit.trace.state import undisturbed

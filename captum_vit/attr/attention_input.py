@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of
-from captum_vit.trace.gradient import Layer, block_index, layer_index
+from captum_vit.trace.layers import Layer, block_index, layer_index
 from captum_vit.trace.reading import refuse_unread
 from captum_vit.trace.record import Record, Want
 

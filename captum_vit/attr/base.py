@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 from captum._utils.common import _format_additional_forward_args
@@ -19,11 +18,12 @@ from captum_vit.models.modules import alone, module_of
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
-from captum_vit.options import shown, truth
+from captum_vit.options import truth
 from captum_vit.tokens import TokenLayout, check_output
-from captum_vit.trace.gradient import layer_index
+from captum_vit.trace.layers import layer_index
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want, record
+from captum_vit.trace.rows import gradient_x_input
 from captum_vit.trace.score import checked_target
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed, widened
 
@@ -192,29 +192,44 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         return layout.to_grid(scores) if self.output == "grid" else layout.to_pixels(scores)
 
 
+class InputProducts(TokenAttribution):
+    """Tokens times the gradient under a rule, at the inputs of blocks; the first one's products are the map.
+
+    PLUS sums those of all blocks. An author says which rule.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the block whose input tokens are explained; the first by default.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+    """
+
+    outputs = PRODUCTS
+    rule: str
+
+    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+        super().__init__(forward_func, start_layer, output=output)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: the gradient is multiplied by the tokens."""
+        return True
+
+    def _want(self) -> Want:
+        return Want(grads=["tokens"], rule=self.rule)
+
+    def _start(self, transformer: Transformer) -> int:
+        return layer_index(transformer, self.layer)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return gradient_x_input(found)[0]
+
+    def _layer_maps(self, found: Record) -> list[Tensor]:
+        return gradient_x_input(found)
+
+
 def forward_args(args: Any) -> tuple[Any, ...]:
     """Captum's ``additional_forward_args`` as a tuple."""
     return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
-
-
-def chosen_layers(transformer: Transformer, layers: Iterable[int] | None) -> list[int]:
-    """Blocks that take part, as 0 ... L-1 in their order; None: all."""
-    if layers is None:
-        return list(range(len(transformer.blocks)))
-    chosen = sorted({layer_index(transformer, layer) for layer in layers})
-    if not chosen:
-        raise OptionError("At least one layer.", "none", "layers=None for all of them.")
-    return chosen
-
-
-def listed(name: str, layers: Any) -> list[Any] | None:
-    """Indices of blocks in a list, so that an iterator serves several calls; None stays for all."""
-    if layers is None:
-        return None
-    if isinstance(layers, str) or not isinstance(layers, Iterable):
-        wanted = f"`{name}` must be indices of blocks, or None for all."
-        raise OptionError(wanted, shown(layers), f"{name}=[0, 1], or range(6).")
-    return list(layers)
 
 
 def warn_if_zero(relevance: Tensor, name: str) -> None:

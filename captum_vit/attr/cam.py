@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args
 from captum_vit.options import truth
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.gradient import Layer
+from captum_vit.trace.layers import Layer
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rules import checked_rule, under

@@ -7,15 +7,13 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import PRODUCTS, TokenAttribution
-from captum_vit.models.spec import Transformer
-from captum_vit.trace.gradient import layer_index
-from captum_vit.trace.record import Record, Want
+from captum_vit.attr.base import InputProducts
+from captum_vit.trace.record import Record
 from captum_vit.trace.rows import gradient_x_input
 from captum_vit.trace.rules import checked_rule
 
 
-class CAT(TokenAttribution):
+class CAT(InputProducts):
     r"""Gradient x input at the input of every block, summed: PLUS over InputXGradient.
 
     .. math:: S_i = \sum_l \sum_d x^l_{id}\,\partial f_c / \partial x^l_{id}
@@ -37,27 +35,11 @@ class CAT(TokenAttribution):
     Source: Qiang et al., AttCAT; the CAT of its ablation.
     """
 
-    outputs = PRODUCTS
-
     def __init__(
         self, forward_func: nn.Module, start_layer: int = 0, *, rule: str = "grad", output: str = "grid"
     ) -> None:
         super().__init__(forward_func, start_layer, output=output)
         self.rule = checked_rule(rule)
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient is multiplied by the tokens."""
-        return True
-
-    def _want(self) -> Want:
-        return Want(grads=["tokens"], rule=self.rule)
-
-    def _start(self, transformer: Transformer) -> int:
-        return layer_index(transformer, self.layer)
-
     def _relevance(self, found: Record) -> Tensor:
         return reduce(torch.add, gradient_x_input(found))
-
-    def _layer_maps(self, found: Record) -> list[Tensor]:
-        return gradient_x_input(found)

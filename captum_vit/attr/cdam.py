@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import LayerError, OptionError
 from captum_vit.options import truth
-from captum_vit.trace.gradient import block_of
 from captum_vit.trace.held import attention_held
+from captum_vit.trace.layers import block_of
 from captum_vit.trace.rules import checked_rule, under
 from captum_vit.trace.state import undisturbed
 

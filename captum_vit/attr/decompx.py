@@ -1,17 +1,9 @@
 """Decomposed token vectors, carried to the output in one backward pass."""
 
-from __future__ import annotations
-
-from torch import Tensor, nn
-
-from captum_vit.attr.base import PRODUCTS, TokenAttribution
-from captum_vit.models.spec import Transformer
-from captum_vit.trace.gradient import layer_index
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import gradient_x_input
+from captum_vit.attr.base import InputProducts
 
 
-class DecompX(TokenAttribution):
+class DecompX(InputProducts):
     r"""How much of the target's logit comes from each token, by decomposing every vector on the way.
 
     Every token at the input of block ``start_layer`` is followed as its own part of every later vector:
@@ -39,24 +31,4 @@ class DecompX(TokenAttribution):
     Source: Modarressi et al., DecompX; the vision form is that of the SkipPLUS paper.
     """
 
-    outputs = PRODUCTS
-
-    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
-        super().__init__(forward_func, start_layer, output=output)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the frozen gradient is multiplied by the tokens."""
-        return True
-
-    def _want(self) -> Want:
-        return Want(grads=["tokens"], rule="frozen")
-
-    def _start(self, transformer: Transformer) -> int:
-        return layer_index(transformer, self.layer)
-
-    def _relevance(self, found: Record) -> Tensor:
-        return gradient_x_input(found)[0]
-
-    def _layer_maps(self, found: Record) -> list[Tensor]:
-        return gradient_x_input(found)
+    rule = "frozen"

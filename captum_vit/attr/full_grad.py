@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.gradient import layer_index
+from captum_vit.trace.layers import layer_index
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import gradient_x_input
 from captum_vit.trace.rules import checked_rule

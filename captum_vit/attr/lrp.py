@@ -12,12 +12,12 @@ from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args, warn_if_zero
+from captum_vit.attr.base import PRODUCTS, InputProducts, TokenAttribution, forward_args, warn_if_zero
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.gradient import Layer, block_index, layer_index
+from captum_vit.trace.layers import Layer, block_index, layer_index
 from captum_vit.trace.pixels import relevance_of_pixels
 from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import Carry, gradient_x_input, maps_of_layers, rolled_out
+from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out
 from captum_vit.trace.state import undisturbed
 
 
@@ -182,7 +182,7 @@ class TransAttr(TokenAttribution):
         return lambda row, layer: row @ (G[layer] * R[layer]).clamp(min=0).mean(1)
 
 
-class ConservativeLRP(TokenAttribution):
+class ConservativeLRP(InputProducts):
     r"""Gradient x input with attention probabilities and the deviation in every norm held constant.
 
     .. math:: S_i = \sum_d x_{id}\,\partial f_c^{\mathrm{held}} / \partial x_{id}
@@ -207,24 +207,4 @@ class ConservativeLRP(TokenAttribution):
     Source: Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation.
     """
 
-    outputs = PRODUCTS
-
-    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
-        super().__init__(forward_func, start_layer, output=output)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient is multiplied by the tokens."""
-        return True
-
-    def _want(self) -> Want:
-        return Want(grads=["tokens"], rule="conservative")
-
-    def _start(self, transformer: Transformer) -> int:
-        return layer_index(transformer, self.layer)
-
-    def _relevance(self, found: Record) -> Tensor:
-        return gradient_x_input(found)[0]
-
-    def _layer_maps(self, found: Record) -> list[Tensor]:
-        return gradient_x_input(found)
+    rule = "conservative"

@@ -8,9 +8,10 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, chosen_layers, listed
+from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of, truth
+from captum_vit.trace.layers import chosen_layers, listed
 from captum_vit.trace.parts import attention_parts, frozen_norm, mid_kinds, stream_parts
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out

@@ -11,10 +11,10 @@ import torch
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
-from captum_vit.attr.base import MAPS, TokenAttribution, chosen_layers, listed
+from captum_vit.attr.base import MAPS, TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.gradient import layer_index
+from captum_vit.trace.layers import chosen_layers, layer_index, listed
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import plain_target, select
 from captum_vit.trace.state import ordinary

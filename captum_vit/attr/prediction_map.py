@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, chosen_layers, listed
+from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of, real, truth
-from captum_vit.trace.gradient import Layer, block_of, literal_module
+from captum_vit.trace.layers import Layer, block_of, chosen_layers, listed, literal_module
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES, repeat_target, select, transform
 from captum_vit.trace.site import Site

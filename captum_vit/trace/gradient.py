@@ -10,14 +10,11 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, TraceError
-from captum_vit.models.modules import uncompiled
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import Watch
-
-Layer = nn.Module | str | int | None
 
 
 @dataclass
@@ -114,62 +111,3 @@ def gradient_of(
         total = value.sum()
     (grad,) = torch.autograd.grad(total, [tokens], **{"allow_unused": True, **grad_kwargs})
     return torch.zeros_like(tokens) if grad is None else grad
-
-
-def reading_point(transformer: Transformer, layer: int) -> Site:
-    """Where a block's attention reads: after the pre-attention norm, or the block's input if post-norm."""
-    block = block_of(transformer, layer)
-    if transformer.post_norm:
-        return Site(transformer.entrance(layer_index(transformer, layer)), "input")
-    return Site(transformer.part(block, transformer.spec.attn), "input")
-
-
-def block_of(transformer: Transformer, layer: int) -> nn.Module:
-    """The block with this index; negative ones count from the end."""
-    return transformer.blocks[layer_index(transformer, layer)]
-
-
-def layer_index(transformer: Transformer, layer: int) -> int:
-    """A block's index as 0 ... L-1."""
-    depth = len(transformer.blocks)
-    if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer < depth:
-        raise LayerError(f"A block from 0 to {depth - 1} (or -1 to {-depth}).", repr(layer), "-1 for the last block.")
-    return layer % depth
-
-
-def block_index(model: nn.Module, transformer: Transformer, layer: Layer) -> int:
-    """A block's index as 0 ... L-1, from an index, the block, a module inside it, or its name; None is the last."""
-    if layer is None or isinstance(layer, int | float):
-        return layer_index(transformer, -1 if layer is None else layer)
-    module = uncompiled(literal_module(model, layer))
-    for index, block in enumerate(transformer.blocks):
-        if any(module is m for m in block.modules()):
-            return index
-    raise LayerError(
-        "A block, or a module inside one: attention belongs to a block.",
-        f"{type(module).__name__}, which is in no block",
-        f"layer=None, or an int from 0 to {len(transformer.blocks) - 1}.",
-    )
-
-
-def literal_module(model: nn.Module, layer: nn.Module | str) -> nn.Module:
-    """A module inside this model, given itself or by its dotted name."""
-    if layer is model or layer == "":
-        hint = "a name from `model.named_modules()`, or an int for a block."
-        raise LayerError(f"A module inside {type(model).__name__}.", "the model itself", hint)
-    if isinstance(layer, str):
-        try:
-            return model.get_submodule(layer)
-        except AttributeError as error:
-            raise LayerError(
-                f"The name of a module of {type(model).__name__}.",
-                f"{layer!r} ({error})",
-                "a name from `model.named_modules()`, or an int for a block.",
-            ) from error
-    if isinstance(layer, nn.Module) and any(layer is m for m in model.modules()):
-        return layer
-    raise LayerError(
-        f"A module of this {type(model).__name__}, its dotted name, or the index of a block.",
-        f"{type(layer).__name__} that is not part of it",
-        "the layer of the very model object that is explained (not of a copy).",
-    )
