@@ -22,7 +22,8 @@ uv venv --python "$python" "$scratch/lowest"
 uv pip install --python "$lowest" --resolution lowest-direct --editable ".[all]" "pytest>=8" "hypothesis>=6.100"
 
 "$lowest" -m tests.versions
-"$lowest" -m pytest -q -p no:cacheprovider tests/captum_vit/models/test_families.py tests/captum_vit/attr/test_twins.py \
+"$lowest" -m pytest -q -p no:cacheprovider --full tests/captum_vit/models/test_families.py
+"$lowest" -m pytest -q -p no:cacheprovider tests/captum_vit/attr/test_twins.py \
   tests/captum_vit/test_explain.py tests/captum_vit/test_explain_text.py tests/captum_vit/test_image_text.py \
   tests/quantus_metrics/metrics tests/contracts/test_batches.py tests/contracts/test_manners.py \
   tests/contracts/test_left_as_found.py tests/contracts/test_padding.py tests/contracts/test_targets.py tests/test_readme.py

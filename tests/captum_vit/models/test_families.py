@@ -174,6 +174,7 @@ def test_with_biases_the_decomposition_is_complete_too(name: str, rule: str):
         assert ((parts - logit) / logit).abs().max() < 1e-9
 
 
+@pytest.mark.full  # tests/test_compatibility.py asks the same of one sample in each run of CI
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_method_explains_every_family(name: str):
     case = precise(name)

@@ -1,8 +1,6 @@
 """The page, in a real browser."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,10 @@ from quantus_metrics.benchmark.rows import Key, Row, read_rows
 from quantus_metrics.benchmark.runner import Bench, bench_of, run
 from quantus_metrics.benchmark.spec import spec_of
 from quantus_metrics.benchmark.table import table_of
+from tests.chromium import Chromium, needs_browser
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+READY = "document.readyState == 'complete' && document.querySelector('table.sortable')"
+ENTER = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
 NASTY = '<script>document.title = "broken into"</script>'
 
 
@@ -57,50 +57,37 @@ def test_the_page_holds_everything_and_loads_nothing(page: Path) -> None:
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
 
 
-def in_browser(page: Path, script: str = "", width: int = 1000) -> tuple[str, str]:
-    """The page's DOM after a script ran in it, and what the browser logged."""
-    assert BROWSER is not None
-    visited = page.with_name("visited.html")
-    visited.write_text(
-        page.read_text("utf-8").replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8"
-    )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},900"]
-    done = subprocess.run(
-        [BROWSER, *options, "--dump-dom", visited.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout, done.stderr
-
-
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-
-
 @needs_browser
 def test_it_opens_without_errors_and_names_stay_text(page: Path) -> None:
-    dom, log = in_browser(page)
-    assert "CONSOLE" not in log, log
-    title = re.search(r"<title>(.*?)</title>", dom)
-    assert title and title[1].startswith("Title &lt;script&gt;"), "nothing that came from outside ran"
+    with Chromium(page.as_uri()) as browser:
+        browser.wait_for(READY)
+        assert browser.run("document.title").startswith("Title <script>"), "nothing that came from outside ran"
+        assert browser.run("document.scripts.length") == 1
+        assert not browser.errors()
 
 
 @needs_browser
 def test_headings_sort(page: Path) -> None:
     """By a click, there and back; and by the keyboard, since a heading is a button."""
-    script = """
-      const table = document.querySelector("table.sortable");
-      const order = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent.slice(0, 4)).join();
-      const button = table.tHead.rows[0].cells[1].querySelector("button");
-      const seen = [order()];
-      button.click(); seen.push(order(), table.tHead.rows[0].cells[1].getAttribute("aria-sort"));
-      button.focus(); document.activeElement.click(); seen.push(order());
-      document.body.dataset.seen = seen.join(" ");
-    """
-    dom, log = in_browser(page, script)
-    assert "CONSOLE" not in log, log
-    assert 'data-seen="good,rand good,rand descending rand,good"' in dom
+    order = "[...document.querySelector('table.sortable').tBodies[0].rows].map((r) => r.cells[0].innerText.slice(0, 4))"
+    heading = "document.querySelector('table.sortable').tHead.rows[0].cells[1]"
+    with Chromium(page.as_uri()) as browser:
+        browser.wait_for(READY)
+        assert browser.run(order) == ["good", "rand"]
+        browser.run(f"{heading}.querySelector('button').click()")
+        assert browser.run(f"{heading}.getAttribute('aria-sort')") == "descending"
+        browser.run(f"{heading}.querySelector('button').focus()")
+        for way in ("keyDown", "keyUp"):
+            browser.ask("Input.dispatchKeyEvent", type=way, text="\r", **ENTER)
+        assert browser.run(f"{heading}.getAttribute('aria-sort')") == "ascending"
+        assert browser.run(order) == ["rand", "good"]
+        assert not browser.errors()
 
 
 @needs_browser
-def test_it_fits_a_phone(page: Path) -> None:
-    script = "document.body.dataset.wide = String(document.documentElement.scrollWidth <= window.innerWidth);"
-    dom, _ = in_browser(page, script, width=500)
-    assert 'data-wide="true"' in dom
+@pytest.mark.parametrize("width", [390, 500])
+def test_it_fits_a_phone(page: Path, width: int) -> None:
+    with Chromium(page.as_uri(), width=width) as browser:
+        browser.wait_for(READY)
+        assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+        assert not browser.errors()
