@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from quantus.helpers.enums import ScoreDirection
+from scipy.integrate import trapezoid
 
 import captum_vit as cv
 import quantus_metrics as qm
@@ -47,7 +48,7 @@ def test_a_slow_twin(explained, inner):
     def slow(i, relevance):
         if inner.name == "Fidelity":
             return twins.fidelity(ask, x[i], y[i], relevance, STEPS, 0.0)
-        return np.trapezoid(twins.box_curve(ask, x[i], y[i], relevance, boxes, 0.0))
+        return trapezoid(twins.box_curve(ask, x[i], y[i], relevance, boxes, 0.0))
 
     scores = qm.ClassDiscrimination(inner)(model, x[:3], y[:3], right[:3], custom_batch=wrong[:3], batch_size=2)
     assert scores == pytest.approx([slow(i, right[i]) - slow(i, wrong[i]) for i in range(3)], abs=1e-6)
