@@ -29,7 +29,7 @@ ALL = [
 
 @pytest.fixture
 def exact(timm_vit, data):
-    """A model in float64, which tells its normalisation and prefers no class; images, classes and maps of its patches."""
+    """A model in float64 that tells its normalisation and prefers no class; images, classes and maps of its patches."""
     timm_vit.pretrained_cfg = {**timm_vit.pretrained_cfg, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     x = data["x_batch"].astype(np.float64)
     maps = np.random.default_rng(1).standard_normal((6, 4, 4))
