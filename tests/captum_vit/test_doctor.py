@@ -27,7 +27,7 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("name", [*CASES, *MORE])
+@pytest.mark.parametrize("name", [*CASES, *(pytest.param(name, marks=pytest.mark.full) for name in MORE)])
 def test_every_family_without_inputs(name: str):
     made = (CASES | MORE)[name]()
     embedded_outside = name == "open_clip words"  # its tower holds no vocabulary
