@@ -124,8 +124,39 @@ def all_but_the_last_block(model: nn.Module, x: Tensor) -> None:
         model(x)
 
 
-def noise(model: nn.Module, x: Tensor) -> None:
-    torch.randn(STEPS, len(x), model.patch_embed.num_patches + 1, model.embed_dim, device=x.device)
+def watched(model: nn.Module, x: Tensor) -> None:
+    cv.RandomAttribution(model).attribute(x)
+
+
+def last_block_of_one_image(model: nn.Module, x: Tensor) -> None:
+    with torch.inference_mode():
+        model.blocks[-1](tokens_like(model, x[:1]))
+
+
+def noise_and_its_products(model: nn.Module, x: Tensor) -> None:
+    """What makes a row of attention from noisy tokens, and its gradient: two products each with all of them."""
+    heads = model.blocks[-1].attn.num_heads
+    for _ in range(STEPS):
+        drawn = torch.randn_like(tokens_like(model, x))  # shape: (B, N, D)
+        for rows in drawn.new_ones(2, len(x), heads, drawn.shape[-1]):
+            (rows @ drawn.mT) @ drawn
+
+
+def tokens_like(model: nn.Module, x: Tensor) -> Tensor:
+    return x.new_ones(len(x), model.patch_embed.num_patches + 1, model.embed_dim)
+
+
+def gradient_with_biases(model: nn.Module, x: Tensor) -> None:
+    biases = [bias for name, bias in model.named_parameters() if name.endswith(".bias")]
+    with torch.enable_grad():
+        torch.autograd.grad(model(x)[:, TARGET].sum(), biases)
+
+
+def gradient_and_projections(model: nn.Module, x: Tensor) -> None:
+    gradient_written_out(model, x)
+    with torch.inference_mode():
+        for block in model.blocks:
+            block.attn.proj(tokens_like(model, x))
 
 
 def gradient_written_out(model: nn.Module, x: Tensor) -> None:
@@ -155,11 +186,15 @@ def gradient(model: nn.Module, x: Tensor, start: int = 0) -> Tensor:
 
 
 FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
+    "floor of all: a pass under watch (RandomAttribution)": watched,
     "floor of CDAM: all blocks but the last": all_but_the_last_block,
-    f"floor of Smooth, on top: {STEPS} draws": noise,
+    "floor of CDAM, on top: the last block for one image": last_block_of_one_image,
+    f"floor of Smooth, on top: {STEPS} draws and four products with each": noise_and_its_products,
     "floor of SkipPLUS: backward to the middle": lambda model, x: gradient(model, x, len(model.blocks) // 2),
     "floor of PLUS: backward to the start": gradient,
-    "floor of GenAtt: the same, attention written out": gradient_written_out,
+    "floor of FullGradPlus: a gradient for every bias": gradient_with_biases,
+    "floor of GenAtt: backward to the start, attention written out": gradient_written_out,
+    "floor of VTranM: the same, and each block's projection": gradient_and_projections,
 }
 """The bare work that rows cannot do without, by torch and the model alone."""
 
