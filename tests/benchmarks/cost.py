@@ -27,6 +27,8 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 import captum_vit as cv
 from captum_vit.trace.tail import forward_replaced
@@ -128,6 +130,21 @@ def watched(model: nn.Module, x: Tensor) -> None:
     cv.RandomAttribution(model).attribute(x)
 
 
+class Rows(TorchFunctionMode):
+    """The CLS row of every fused attention, computed beside it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            q, k = args[:2]
+            (q[:, :, :1] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        return func(*args, **kwargs or {})
+
+
+def watched_with_rows(model: nn.Module, x: Tensor) -> None:
+    with Rows():
+        watched(model, x)
+
+
 def last_block_of_one_image(model: nn.Module, x: Tensor) -> None:
     with torch.inference_mode():
         model.blocks[-1](tokens_like(model, x[:1]))
@@ -187,6 +204,7 @@ def gradient(model: nn.Module, x: Tensor, start: int = 0) -> Tensor:
 
 FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "floor of all: a pass under watch (RandomAttribution)": watched,
+    "floor of PredicAtt: the same, and a row of every attention": watched_with_rows,
     "floor of CDAM: all blocks but the last": all_but_the_last_block,
     "floor of CDAM, on top: the last block for one image": last_block_of_one_image,
     f"floor of Smooth, on top: {STEPS} draws and four products with each": noise_and_its_products,
