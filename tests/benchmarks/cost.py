@@ -150,6 +150,30 @@ def last_block_of_one_image(model: nn.Module, x: Tensor) -> None:
         model.blocks[-1](tokens_like(model, x[:1]))
 
 
+def points_of_cls(model: nn.Module, x: Tensor) -> None:
+    """The CLS rows of every step through what follows the attention, and back, and their rows of attention."""
+    tokens, block = tokens_like(model, x), model.blocks[-1]
+    rows = tokens[:, :1].repeat(STEPS, 1, 1).requires_grad_()
+    with torch.enable_grad():
+        score = model.forward_head(model.norm(rows + block.mlp(block.norm2(rows))))[:, TARGET].sum()
+    torch.autograd.grad(score, rows)
+    attention = tokens.new_ones(len(x), STEPS * block.attn.num_heads, tokens.shape[1])
+    for _ in range(2):
+        (attention @ tokens) @ tokens.mT
+
+
+def probes_of_cls(model: nn.Module, x: Tensor) -> None:
+    """A gradient of every feature back through what follows the attention, to the tokens, and on to every class."""
+    tokens, block = tokens_like(model, x), model.blocks[-1]
+    row, width = tokens[:, :1].clone().requires_grad_(), tokens.shape[-1]
+    with torch.enable_grad():
+        features = (row + block.mlp(block.norm2(row)))[:, 0].sum(0)
+    torch.autograd.grad(features, row, torch.eye(width), is_grads_batched=True)
+    probes = tokens.new_ones(len(x), width * block.attn.num_heads, width)
+    by_token = (probes @ tokens.mT).unflatten(1, (width, -1)).sum(2)  # shape: (B, D, N)
+    by_token.mT @ model.head.weight.T
+
+
 def noise_and_its_products(model: nn.Module, x: Tensor) -> None:
     """What makes a row of attention from noisy tokens, and its gradient: two products each with all of them."""
     heads = model.blocks[-1].attn.num_heads
@@ -207,6 +231,8 @@ FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "floor of PredicAtt: the same, and a row of every attention": watched_with_rows,
     "floor of CDAM: all blocks but the last": all_but_the_last_block,
     "floor of CDAM, on top: the last block for one image": last_block_of_one_image,
+    "floor of CDAM of all classes, on top: a gradient of every feature": probes_of_cls,
+    f"floor of Integrated, on top: {STEPS} CLS rows to the output and back": points_of_cls,
     f"floor of Smooth, on top: {STEPS} draws and four products with each": noise_and_its_products,
     "floor of SkipPLUS: backward to the middle": lambda model, x: gradient(model, x, len(model.blocks) // 2),
     "floor of PLUS: backward to the start": gradient,
