@@ -18,7 +18,7 @@ from captum_vit.options import IN_MEMORY, whole_or_none
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.score import repeat_target, select
 from captum_vit.trace.site import Site
-from captum_vit.trace.tail import entering
+from captum_vit.trace.tail import entering, is_of_each_sample
 from captum_vit.trace.watch import Watch, own_refusals
 
 
@@ -130,8 +130,7 @@ class Replay:
             return tokens
 
         def repeated(x: Any) -> Any:
-            per_sample = isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
-            return repeat_samples(x, steps, times) if per_sample else x
+            return repeat_samples(x, steps, times) if is_of_each_sample(x, batch) else x
 
         with own_refusals(at.model, *at.inputs, *at.args), torch.no_grad(), ExitStack() as stack:
             if at.transformer is not None and at.block is not None and at.stream is not None:

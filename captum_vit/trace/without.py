@@ -18,6 +18,7 @@ from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.probe import Want
 from captum_vit.trace.record import record
 from captum_vit.trace.site import Site
+from captum_vit.trace.tail import is_of_each_sample
 from captum_vit.trace.watch import Watch
 
 WAYS = ("auto", "drop", "mask")
@@ -191,7 +192,7 @@ def of_rows(
     batch: int,
 ) -> tuple[Any, ...]:
     """Arguments of some samples: of those as long as the batch these rows; the others are shared, and stay."""
-    return tuple(x[rows.to(x.device)] if isinstance(x, Tensor) and x.dim() and len(x) == batch else x for x in given)
+    return tuple(x[rows.to(x.device)] if is_of_each_sample(x, batch) else x for x in given)
 
 
 def _alike(

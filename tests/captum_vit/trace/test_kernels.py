@@ -19,7 +19,7 @@ TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads
 
 @dataclass
 class Shade:
-    """What a model may hand its blocks in an object: something for each sample and token."""
+    """What a model may hand its blocks in an object: something for each sample."""
 
     strength: Tensor  # shape: (B, 1, 1)
 
