@@ -69,6 +69,8 @@ def _tell(told: list[See], place: int, bias: Tensor, second: bool, grad: Tensor)
 
 def _constant(x: Any) -> Any:
     """Parameters, also those in lists, without a graph."""
+    if type(x) is Tensor:  # nearly all: asking whether it is an instance takes longer
+        return x
     if isinstance(x, nn.Parameter):
         return x.detach()
     return type(x)(map(_constant, x)) if type(x) in (tuple, list) else x
@@ -103,7 +105,9 @@ def _over_channels(
         return torch.tensordot(grad, bias, dims=([1], [0]))
     if grad.dim() == 1:  # one number for each sample
         return grad * bias
-    return torch.tensordot(grad, bias if bias.dim() > 1 else bias.expand(grad.shape[-1]), max(bias.dim(), 1))
+    if bias.dim() > 1:
+        return torch.tensordot(grad, bias, bias.dim())
+    return grad @ bias.expand(grad.shape[-1])
 
 
 class BiasRelevance:
@@ -131,6 +135,8 @@ class BiasRelevance:
         self.by_place[place] = self.by_place.get(place, 0) + part
 
     def _by_token(self, part: Tensor) -> Tensor:  # shape: (B, N)
+        if part.shape == self.pool.shape:
+            return part
         batch, n_tokens = self.pool.shape
         part = _batch_first(part, batch)
         if n_tokens in part.shape[1:]:

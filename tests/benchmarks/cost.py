@@ -76,7 +76,9 @@ def process_time(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def ratio(model: nn.Module, explain: Explain, x: Tensor, repeats: int = MOST_PAIRS, budget: float = 1e9) -> float:
+def ratio(
+    model: nn.Module, explain: Explain, x: Tensor, repeats: int = MOST_PAIRS, budget: float = 1e9, least: int = 1
+) -> float:
     """Median over pairs of the method's time by the plain forward's: so many pairs, or as many as a budget allows."""
 
     def plain() -> None:
@@ -85,10 +87,16 @@ def ratio(model: nn.Module, explain: Explain, x: Tensor, repeats: int = MOST_PAI
 
     explain(x[:1])  # what is made once
     start, found = time.perf_counter(), []
-    while not found or (len(found) < repeats and time.perf_counter() - start < budget):
+    while len(found) < min(least, repeats) or (len(found) < repeats and time.perf_counter() - start < budget):
         base = seconds(plain, x.device)
         found.append(seconds(lambda: explain(x), x.device) / base)
     return statistics.median(found)
+
+
+def milliseconds(explain: Explain, x: Tensor, repeats: int) -> float:
+    """Median of the time of a call."""
+    explain(x)
+    return 1e3 * statistics.median(seconds(lambda: explain(x), x.device) for _ in range(repeats))
 
 
 def mebibytes(explain: Explain, x: Tensor) -> float:
@@ -187,17 +195,40 @@ def tokens_like(model: nn.Module, x: Tensor) -> Tensor:
     return x.new_ones(len(x), model.patch_embed.num_patches + 1, model.embed_dim)
 
 
-def gradient_with_biases(model: nn.Module, x: Tensor) -> None:
-    biases = [bias for name, bias in model.named_parameters() if name.endswith(".bias")]
-    with torch.enable_grad():
-        torch.autograd.grad(model(x)[:, TARGET].sum(), biases)
+def gradient_and_biases(model: nn.Module, x: Tensor) -> None:
+    """Every bias times the gradient at each token, where layers add it."""
+    products: list[Tensor] = []
+
+    def multiply(layer: nn.Module, args: tuple[Tensor], y: Tensor) -> None:
+        if y.requires_grad:
+            y.register_hook(lambda grad: products.append(grad @ layer.bias))
+
+    layers = [layer for layer in model.blocks.modules() if isinstance(layer, nn.Linear | nn.LayerNorm)]
+    handles = [layer.register_forward_hook(multiply) for layer in layers]
+    gradient(model, x)
+    for handle in handles:
+        handle.remove()
 
 
-def gradient_and_projections(model: nn.Module, x: Tensor) -> None:
+def row_carried(model: nn.Module, x: Tensor) -> None:
+    """A row through the positive part of attention by its gradient, in every head of every block."""
     gradient_written_out(model, x)
-    with torch.inference_mode():
-        for block in model.blocks:
-            block.attn.proj(tokens_like(model, x))
+    n_tokens = tokens_like(model, x).shape[1]
+    row = x.new_ones(len(x), 1, 1, n_tokens)
+    for block in model.blocks:
+        attention = x.new_ones(len(x), block.attn.num_heads, n_tokens, n_tokens)
+        row @ (attention * attention).clamp_(min=0)
+
+
+def heads_measured(model: nn.Module, x: Tensor) -> None:
+    """Of each head's vectors their lengths in the stream, by Gram matrices, and their products with the stream."""
+    row_carried(model, x)
+    tokens = tokens_like(model, x)
+    for block in model.blocks:
+        W = block.attn.proj.weight.detach().T.unflatten(0, (block.attn.num_heads, -1))  # shape: (H, d, D)
+        values = tokens.unflatten(-1, W.shape[:2]).transpose(1, 2)
+        ((values @ (W @ W.mT)) * values).sum(-1).sqrt()
+        (tokens @ W.flatten(0, 1).T * tokens).sum(-1)
 
 
 def gradient_written_out(model: nn.Module, x: Tensor) -> None:
@@ -236,9 +267,10 @@ FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     f"floor of Smooth, on top: {STEPS} draws and four products with each": noise_and_its_products,
     "floor of SkipPLUS: backward to the middle": lambda model, x: gradient(model, x, len(model.blocks) // 2),
     "floor of PLUS: backward to the start": gradient,
-    "floor of FullGradPlus: a gradient for every bias": gradient_with_biases,
-    "floor of GenAtt: backward to the start, attention written out": gradient_written_out,
-    "floor of VTranM: the same, and each block's projection": gradient_and_projections,
+    "floor of FullGradPlus: the same, and biases times gradients": gradient_and_biases,
+    "floor of GradSAM: backward to the start, attention written out": gradient_written_out,
+    "floor of GenAtt: the same, and a row through every map": row_carried,
+    "floor of VTranM: the same, and lengths and angles of every head": heads_measured,
 }
 """The bare work that rows cannot do without, by torch and the model alone."""
 

@@ -45,16 +45,21 @@ PARTS = {
     "base, 16": [Shape(BASE, 16)],
     "tokens": [Shape(SMALL), Shape(SMALL, size=384), Shape(SMALL, size=512)],
     "depth": [Shape(SMALL, depth=6), Shape(SMALL), Shape(SMALL, depth=24)],
+    "fixed": [Shape(TINY, size=32)],
 }
 SHAPES = [shape for part in list(PARTS)[:5] for shape in PARTS[part]]
-PLAIN = "plain forward"
+FIXED = PARTS["fixed"][0]
+"""Four patches, next to no arithmetic: what is left is what Python and torch take for each call of a layer."""
+DIGITS = {"time": ".2f", "memory": ".0f", "fixed": ".1f"}
+LEAST_PAIRS = 2
+PLAIN, PLAIN_MS = "plain forward", "plain forward, ms"
 LXT = "lxt CP-LRP (torchvision's model)"
 LXT_PYTHON = os.environ.get("LXT_PYTHON", sys.executable)
 PEERS = ["grad-cam GradCAM", "grad-cam LayerCAM", "captum LayerGradCam", "captum LayerGradientXActivation",
          "captum Saliency", "captum InputXGradient"]  # fmt: skip
 SLOW = [f"captum LayerIntegratedGradients, {cost.STEPS} steps", f"captum NoiseTunnel(Saliency), {cost.STEPS} samples"]
-GROWTH = [PLAIN, *cost.AIMS, *cost.FLOORS, "grad-cam GradCAM", "captum LayerGradientXActivation"]
-ROWS = [PLAIN, *cost.AIMS, *cost.FLOORS, *PEERS, LXT, *SLOW]
+GROWTH = [PLAIN_MS, PLAIN, *cost.AIMS, *cost.FLOORS, "grad-cam GradCAM", "captum LayerGradientXActivation"]
+ROWS = [PLAIN_MS, PLAIN, *cost.AIMS, *cost.FLOORS, *PEERS, LXT, *SLOW]
 
 
 class Figures:
@@ -88,16 +93,21 @@ def measure(shape: Shape, figures: Figures, options: argparse.Namespace) -> None
     x = torch.randn(shape.batch, 3, shape.size, shape.size).to(options.device, getattr(torch, options.dtype))
     explain = {**cost.candidates(model), **peers.captums(model), **peers.grad_cams(model)}
     for row in rows_of(shape):
-        for kind in options.what:
+        for kind in ["fixed"] if shape == FIXED else options.what:
             if (shape, row, kind) in figures.values or (row == PLAIN and kind == "time"):
                 continue
-            if row == LXT and options.device == "cpu" and has_lxt():
+            if row == PLAIN_MS and kind == "time":
+                figures.keep(shape, row, kind, cost.milliseconds(explain[PLAIN], x, repeats=5))
+            elif row == LXT and options.device == "cpu" and has_lxt():
                 figures.keep(shape, row, kind, from_lxt(shape, kind, options.seconds))
+            elif row in explain and kind == "fixed":
+                figures.keep(shape, row, kind, cost.milliseconds(explain[row], x, repeats=30))
             elif row in explain and kind == "memory":
                 figures.keep(shape, row, kind, cost.mebibytes(explain[row], x))
             elif row in explain:
                 repeats = 1 if row in SLOW else cost.MOST_PAIRS
-                figures.keep(shape, row, kind, cost.ratio(model, explain[row], x, repeats, options.seconds))
+                found = cost.ratio(model, explain[row], x, repeats, options.seconds, LEAST_PAIRS)
+                figures.keep(shape, row, kind, found)
             model.zero_grad(set_to_none=True)  # what grad-cam leaves behind
 
 
@@ -126,6 +136,8 @@ def print_tables(figures: Figures, where: str) -> None:
         for kind in ("time", "memory"):
             print(f"\n### Growth with {part}: {kind}\n")
             print_table(figures, shapes, names, kind, GROWTH)
+    print("\n### Fixed costs, ms\n")
+    print_table(figures, [FIXED], ["Tiny, 1, 32 pixels"], "fixed", GROWTH)
 
 
 def print_table(figures: Figures, shapes: list[Shape], names: list[str], kind: str, rows: list[str]) -> None:
@@ -134,7 +146,7 @@ def print_table(figures: Figures, shapes: list[Shape], names: list[str], kind: s
     for row in rows:
         cells = [figures.values.get((shape, row, kind)) for shape in shapes]
         if any(cells):
-            shown = ["" if c is None else f"{c:.2f}" if kind == "time" else f"{c:.0f}" for c in cells]
+            shown = ["" if c is None else f"{c:{DIGITS[kind]}}" for c in cells]
             shown = [cost.AIMS.get(row, ""), *shown] if aim else shown
             print(f"| {row} | {' | '.join(map(str, shown))} |")
 
