@@ -20,7 +20,11 @@ Factory = Callable[[nn.Module], Attribution]
 
 
 class InputGradient(TokenAttribution):
-    """One of Captum's methods at the input, summed over the pixels of each patch.
+    r"""One of Captum's methods at the input, summed over the pixels of each patch.
+
+    .. math:: S_i = \sum_{p \in \mathrm{patch}\ i} \sum_{\mathrm{channels}\ k} a_{kp}
+
+    ``a`` (B, 3, H, W) is what the method finds for every pixel, such as :math:`|\partial f_c / \partial x_{kp}|`.
 
     ``InputGradient(model, Saliency)`` runs ``Saliency(logits_of(model))`` on the images, and sums what it finds over
     the channels and pixels of every patch: sums, so that what is complete stays complete. Prefix tokens, under

@@ -11,7 +11,9 @@ from captum_vit.trace.record import Record, Want
 
 
 class RandomAttribution(TokenAttribution):
-    """Uniform random relevance in [0, 1), drawn anew on every call; it knows neither image nor target.
+    r"""Uniform random relevance in [0, 1), drawn anew on every call; it knows neither image nor target.
+
+    .. math:: S_i \sim \mathcal{U}[0, 1)
 
     Costs one forward pass, which tells how many tokens there are. Sample i of a batch depends on its
     place in the batch, as random numbers do.

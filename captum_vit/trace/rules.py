@@ -34,9 +34,11 @@ PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.__mul__, t
 
 
 def frozen_attention(*args: Any, **kwargs: Any) -> Tensor:
-    """Attention whose probabilities are constants; only the values carry a gradient."""
-    query, key, *rest = args
-    attention: Attention = explicit(query.detach(), key.detach(), *rest, **kwargs)
+    """Attention whose probabilities are constants; only the values carry a gradient. Without one it stays fused."""
+    query, key, value, *rest = args
+    if not value.requires_grad:
+        return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *rest, **kwargs)
+    attention: Attention = explicit(query.detach(), key.detach(), value, *rest, **kwargs)
     return attention.context
 
 

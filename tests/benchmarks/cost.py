@@ -148,6 +148,16 @@ class Rows(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
+class Held(TorchFunctionMode):
+    """Attention with constant probabilities: written out where a gradient passes the values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention and args[2].requires_grad:
+            q, k = (x.detach() for x in args[:2])
+            return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ args[2]
+        return func(*args, **kwargs or {})
+
+
 def watched_with_rows(model: nn.Module, x: Tensor) -> None:
     with Rows():
         watched(model, x)
@@ -193,6 +203,15 @@ def noise_and_its_products(model: nn.Module, x: Tensor) -> None:
 
 def tokens_like(model: nn.Module, x: Tensor) -> Tensor:
     return x.new_ones(len(x), model.patch_embed.num_patches + 1, model.embed_dim)
+
+
+def gradient_held(model: nn.Module, x: Tensor, start: int = 0) -> None:
+    with Held():
+        gradient(model, x, start)
+
+
+def gradient_held_to_the_middle(model: nn.Module, x: Tensor) -> None:
+    gradient_held(model, x, len(model.blocks) // 2)
 
 
 def gradient_and_biases(model: nn.Module, x: Tensor) -> None:
@@ -265,8 +284,9 @@ FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "floor of CDAM of all classes, on top: a gradient of every feature": probes_of_cls,
     f"floor of Integrated, on top: {STEPS} CLS rows to the output and back": points_of_cls,
     f"floor of Smooth, on top: {STEPS} draws and four products with each": noise_and_its_products,
-    "floor of SkipPLUS: backward to the middle": lambda model, x: gradient(model, x, len(model.blocks) // 2),
-    "floor of PLUS: backward to the start": gradient,
+    "floor of SkipPLUS(DecompX): backward to the middle, attention held": gradient_held_to_the_middle,
+    "floor of PLUS(DecompX): backward to the start, attention held": gradient_held,
+    "floor of CAT: backward to the start": gradient,
     "floor of FullGradPlus: the same, and biases times gradients": gradient_and_biases,
     "floor of GradSAM: backward to the start, attention written out": gradient_written_out,
     "floor of GenAtt: the same, and a row through every map": row_carried,

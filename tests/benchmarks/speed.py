@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from tests.benchmarks import cost, peers
 
@@ -94,21 +95,30 @@ def measure(shape: Shape, figures: Figures, options: argparse.Namespace) -> None
     explain = {**cost.candidates(model), **peers.captums(model), **peers.grad_cams(model)}
     for row in rows_of(shape):
         for kind in ["fixed"] if shape == FIXED else options.what:
-            if (shape, row, kind) in figures.values or (row == PLAIN and kind == "time"):
-                continue
-            if row == PLAIN_MS and kind == "time":
-                figures.keep(shape, row, kind, cost.milliseconds(explain[PLAIN], x, repeats=5))
-            elif row == LXT and options.device == "cpu" and has_lxt():
-                figures.keep(shape, row, kind, from_lxt(shape, kind, options.seconds))
-            elif row in explain and kind == "fixed":
-                figures.keep(shape, row, kind, cost.milliseconds(explain[row], x, repeats=30))
-            elif row in explain and kind == "memory":
-                figures.keep(shape, row, kind, cost.mebibytes(explain[row], x))
-            elif row in explain:
-                repeats = 1 if row in SLOW else cost.MOST_PAIRS
-                found = cost.ratio(model, explain[row], x, repeats, options.seconds, LEAST_PAIRS)
-                figures.keep(shape, row, kind, found)
+            if (shape, row, kind) not in figures.values:
+                found = figure(shape, row, kind, model, explain, x, options)
+                if found is not None:
+                    figures.keep(shape, row, kind, found)
             model.zero_grad(set_to_none=True)  # what grad-cam leaves behind
+
+
+def figure(
+    shape: Shape, row: str, kind: str, model: nn.Module, explain: dict[str, cost.Explain], x: Tensor,
+    options: argparse.Namespace,
+) -> float | None:  # fmt: skip
+    """What is measured for a cell of a table; None where it stays empty."""
+    if row == LXT:
+        return from_lxt(shape, kind, options.seconds) if options.device == "cpu" and has_lxt() else None
+    if row == PLAIN_MS:
+        return cost.milliseconds(explain[PLAIN], x, repeats=5) if kind == "time" else None
+    if row not in explain or (row, kind) == (PLAIN, "time"):
+        return None
+    if kind == "memory":
+        return cost.mebibytes(explain[row], x)
+    if kind == "fixed":
+        return cost.milliseconds(explain[row], x, repeats=30)
+    repeats = 1 if row in SLOW else cost.MOST_PAIRS
+    return cost.ratio(model, explain[row], x, repeats, options.seconds, LEAST_PAIRS)
 
 
 @cache

@@ -32,7 +32,7 @@ def case(name: str, table: dict[str, Callable[[], Case]] = CASES) -> Callable[[C
     def enter(build: Callable[[], Case]) -> Callable[[], Case]:
         @cache
         def built() -> Case:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), torch.inference_mode(False):  # whoever asks first
                 torch.manual_seed(sum(map(ord, name)))
                 made = build()
             return made._replace(target=list(made.target))
