@@ -149,13 +149,19 @@ class Rows(TorchFunctionMode):
 
 
 class Held(TorchFunctionMode):
-    """Attention with constant probabilities: written out where a gradient passes the values."""
+    """Attention, deviations and slopes are constants, where a gradient passes: attention then is written out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, x = kwargs or {}, args[0] if args else None
         if func is F.scaled_dot_product_attention and args[2].requires_grad:
             q, k = (x.detach() for x in args[:2])
             return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ args[2]
-        return func(*args, **kwargs or {})
+        if func is F.gelu and x.requires_grad:
+            return x * (F.gelu(x.detach(), **kwargs) / x.detach())
+        if func is F.layer_norm and x.requires_grad:
+            scale = (x.detach().var(-1, keepdim=True, unbiased=False) + kwargs["eps"]).rsqrt()
+            return (x - x.mean(-1, keepdim=True)) * scale * kwargs["weight"].detach() + kwargs["bias"].detach()
+        return func(*args, **kwargs)
 
 
 def watched_with_rows(model: nn.Module, x: Tensor) -> None:
@@ -284,8 +290,8 @@ FLOORS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "floor of CDAM of all classes, on top: a gradient of every feature": probes_of_cls,
     f"floor of Integrated, on top: {STEPS} CLS rows to the output and back": points_of_cls,
     f"floor of Smooth, on top: {STEPS} draws and four products with each": noise_and_its_products,
-    "floor of SkipPLUS(DecompX): backward to the middle, attention held": gradient_held_to_the_middle,
-    "floor of PLUS(DecompX): backward to the start, attention held": gradient_held,
+    "floor of SkipPLUS(DecompX): backward to the middle, factors held": gradient_held_to_the_middle,
+    "floor of PLUS(DecompX): backward to the start, factors held": gradient_held,
     "floor of CAT: backward to the start": gradient,
     "floor of FullGradPlus: the same, and biases times gradients": gradient_and_biases,
     "floor of GradSAM: backward to the start, attention written out": gradient_written_out,
