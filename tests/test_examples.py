@@ -15,11 +15,11 @@ SCRIPTS = sorted(set((ROOT / "examples").glob("*.py")) - set((ROOT / "examples")
 WITH_OUT = [script for script in SCRIPTS if '"--out"' in script.read_text(encoding="utf-8")]
 
 
-def run(script: Path, folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+def run(script: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
     """In an empty folder, so that it depends on no file beside it and leaves none there."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, script, *args], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, script], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
     )
 
 

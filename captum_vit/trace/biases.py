@@ -135,8 +135,6 @@ class BiasRelevance:
         self.by_place[place] = self.by_place.get(place, 0) + part
 
     def _by_token(self, part: Tensor) -> Tensor:  # shape: (B, N)
-        if part.shape == self.pool.shape:
-            return part
         batch, n_tokens = self.pool.shape
         part = _batch_first(part, batch)
         if n_tokens in part.shape[1:]:

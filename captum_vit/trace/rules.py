@@ -33,12 +33,11 @@ DEVIATIONS = {torch.rsqrt, torch.Tensor.rsqrt}  # of norms that are written out
 PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__}
 
 
-def frozen_attention(*args: Any, **kwargs: Any) -> Tensor:
+def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Attention whose probabilities are constants; only the values carry a gradient. Without one it stays fused."""
-    query, key, value, *rest = args
     if not value.requires_grad:
-        return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *rest, **kwargs)
-    attention: Attention = explicit(query.detach(), key.detach(), value, *rest, **kwargs)
+        return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **kwargs)
+    attention: Attention = explicit(query.detach(), key.detach(), value, *args, **kwargs)
     return attention.context
 
 

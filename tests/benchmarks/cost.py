@@ -192,7 +192,7 @@ def probes_of_cls(model: nn.Module, x: Tensor) -> None:
     row, width = tokens[:, :1].clone().requires_grad_(), tokens.shape[-1]
     with torch.enable_grad():
         features = (row + block.mlp(block.norm2(row)))[:, 0].sum(0)
-    torch.autograd.grad(features, row, torch.eye(width), is_grads_batched=True)
+    torch.autograd.grad(features, row, torch.eye(width).to(row), is_grads_batched=True)
     probes = tokens.new_ones(len(x), width * block.attn.num_heads, width)
     by_token = (probes @ tokens.mT).unflatten(1, (width, -1)).sum(2)  # shape: (B, D, N)
     by_token.mT @ model.head.weight.T

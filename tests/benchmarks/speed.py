@@ -88,13 +88,18 @@ def rows_of(shape: Shape) -> list[str]:
     return rows if shape.model == TINY or shape.batch == 1 else [row for row in rows if row not in PEERS[1:]]
 
 
+def kinds_of(shape: Shape, what: list[str]) -> list[str]:
+    """Of a shape without arithmetic the times alone, not as ratios."""
+    return what if shape != FIXED else ["fixed"] if "time" in what else []
+
+
 def measure(shape: Shape, figures: Figures, options: argparse.Namespace) -> None:
     """Every row of a shape, where it is not known."""
     model = cost.built(shape.model, shape.size, shape.depth, options.device, options.dtype)
     x = torch.randn(shape.batch, 3, shape.size, shape.size).to(options.device, getattr(torch, options.dtype))
     explain = {**cost.candidates(model), **peers.captums(model), **peers.grad_cams(model)}
     for row in rows_of(shape):
-        for kind in ["fixed"] if shape == FIXED else options.what:
+        for kind in kinds_of(shape, options.what):
             if (shape, row, kind) not in figures.values:
                 found = figure(shape, row, kind, model, explain, x, options)
                 if found is not None:

@@ -105,3 +105,13 @@ def test_a_learned_scale_behind_an_activation_is_no_stream(rule: str):
         grads += torch.autograd.grad(y.sum(), x)
     close((grads[0] * x).detach(), y.detach())
     assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "no graph"])
+def test_attention_may_be_called_by_keywords_under_a_rule(graph: bool):
+    """With a graph it is written out, without one it stays fused."""
+    q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=graph) for _ in range(3))
+    with under("frozen"):
+        found = F.scaled_dot_product_attention(query=q, key=k, value=v)
+    close(found, F.scaled_dot_product_attention(q, k, v))
+    assert found.requires_grad == graph
