@@ -1,6 +1,6 @@
 """Swap a method in code that was written for Captum: the two scripts below run with either class.
 
-    python examples/swap_in_captum.py
+python examples/swap_in_captum.py
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ def noise_tunnel_script(method_class: type[LayerAttribution]) -> Tensor:
     torch.manual_seed(0)
     model, scenes = demo_vit(), digit_scenes(4, n_digits=2)
     tunnel = NoiseTunnel(method_class(model, model.blocks[-1].norm1))
-    return tunnel.attribute(
-        scenes.images, target=scenes.label.tolist(), nt_type="smoothgrad", nt_samples=4, stdevs=0.1
-    )
+    return tunnel.attribute(scenes.images, target=scenes.label.tolist(), nt_type="smoothgrad", nt_samples=4, stdevs=0.1)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The picture of the README: scenes of two digits, explained for each of them.
 
-    python examples/two_digits.py [FILE]
+python examples/two_digits.py [FILE]
 """
 
 from __future__ import annotations

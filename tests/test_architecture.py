@@ -97,9 +97,7 @@ def offences(module: str, source: str, is_package: bool = False) -> Iterator[str
             if room == other == "captum_vit.attr" and module != room and not within(name, f"{room}.base"):
                 yield f"{where} imports {name}: files in attr/ import from attr/ only base"
         stranger = name.split(".")[0]
-        if room != "examples" and not any(
-            within(module, host) for host in STRANGERS.get(stranger, (module,))
-        ):
+        if room != "examples" and not any(within(module, host) for host in STRANGERS.get(stranger, (module,))):
             yield f"{where} imports {stranger}: only {', '.join(STRANGERS[stranger])} may"
 
     if not any(part.startswith("_") for part in module.split(".")) and not ast.get_docstring(tree):
@@ -125,9 +123,7 @@ def test_the_house_stands():
 
 def test_tests_are_short_and_named_for_what_they_hold():
     paths = sorted((ROOT / "tests").rglob("*.py"))
-    assert not [
-        str(path) for path in paths if NAMELESS.intersection(path.relative_to(ROOT).with_suffix("").parts)
-    ]
+    assert not [str(path) for path in paths if NAMELESS.intersection(path.relative_to(ROOT).with_suffix("").parts)]
     assert not [str(path) for path in paths if path.read_text(encoding="utf-8").count("\n") > LONGEST]
 
 

@@ -106,9 +106,7 @@ def _jacobian(
     wide = torch.promote_types(output.dtype, torch.float32)
     found: list[list[Tensor]] = []
     for some in probes.split(max(1, ROWS_AT_ONCE // batch)):
-        grads = torch.autograd.grad(
-            output, leaves, some, retain_graph=True, is_grads_batched=True, allow_unused=True
-        )
+        grads = torch.autograd.grad(output, leaves, some, retain_graph=True, is_grads_batched=True, allow_unused=True)
         found.append([_or_zeros(g, len(some), x).to(wide) for g, x in zip(grads, leaves, strict=True)])
     return [torch.cat(parts) for parts in zip(*found, strict=True)]
 

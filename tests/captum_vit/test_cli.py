@@ -97,9 +97,7 @@ def test_methods_are_listed(capsys: pytest.CaptureFixture):
     assert [line.split()[0] for line in lines] == list(cv.METHODS)
 
 
-@pytest.mark.parametrize(
-    "argv", [[], ["unknown"], ["explain", "photo.png"], ["--help"], ["explain", "--help"]]
-)
+@pytest.mark.parametrize("argv", [[], ["unknown"], ["explain", "photo.png"], ["--help"], ["explain", "--help"]])
 def test_usage_is_argparses(capsys: pytest.CaptureFixture, argv: list[str]):
     with pytest.raises(SystemExit) as stop:
         cli.main(argv)
@@ -130,12 +128,8 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("greet", "greeting:add_greet", cli.GROUP),
         EntryPoint("lost", "no_such_package:add", cli.GROUP),
     ]
-    monkeypatch.setattr(
-        cli, "entry_points", lambda group: [entry for entry in entries if entry.group == group]
-    )
-    monkeypatch.setitem(
-        sys.modules, "greeting", sys.modules[__name__] if __name__ in sys.modules else Namespace()
-    )
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry for entry in entries if entry.group == group])
+    monkeypatch.setitem(sys.modules, "greeting", sys.modules[__name__] if __name__ in sys.modules else Namespace())
     monkeypatch.setattr(sys.modules["greeting"], "add_greet", add_greet, raising=False)
 
 

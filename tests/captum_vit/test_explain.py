@@ -22,9 +22,7 @@ ANIMALS = {0: "cat", 1: "dog", 2: "house cat"}
 
 @pytest.fixture
 def vit() -> nn.Module:
-    model = timm.create_model(
-        "vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=16, num_heads=2, num_classes=3
-    )
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=16, num_heads=2, num_classes=3)
     nn.init.normal_(model.head.weight)
     model.pretrained_cfg = {**model.pretrained_cfg, "label_names": tuple(ANIMALS.values())}
     return model.eval()
@@ -111,9 +109,7 @@ def test_a_target_module_gives_names_and_raw_scores(vit: nn.Module, photo: Path)
 
 
 def test_a_hugging_face_model_is_explained_as_loaded(photo: Path):
-    model = ViTForImageClassification(
-        ViTConfig(**SMALL, image_size=32, patch_size=8, id2label=ANIMALS)
-    ).eval()
+    model = ViTForImageClassification(ViTConfig(**SMALL, image_size=32, patch_size=8, id2label=ANIMALS)).eval()
     assert explain(model, photo, "dog").map.shape == (4, 4)
 
 

@@ -123,9 +123,7 @@ def test_smooth_cdam_is_the_loop(name):
     wanted = sum(t * loop.gradient(t) for t in noisy).sum(-1) / 3
     for options in ({}, {"internal_batch_size": 6, **GENERAL}):
         draw = torch.Generator().manual_seed(5)
-        found = explain(
-            cv.LayerSmoothCDAM(case.forward_func), case, n_samples=3, stdev=0.3, generator=draw, **options
-        )
+        found = explain(cv.LayerSmoothCDAM(case.forward_func), case, n_samples=3, stdev=0.3, generator=draw, **options)
         close(found, silent(wanted, case))
 
 

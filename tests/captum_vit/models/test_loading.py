@@ -49,9 +49,7 @@ def test_a_checkpoint_brings_its_head(tmp_path: Path, suffix: str):
     model, path = timm.create_model(NAME, num_classes=5), tmp_path / f"weights{suffix}"
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     if suffix == ".pth":
-        torch.save(
-            {"state_dict": {f"module.{name}": value for name, value in weights.items()}, "epoch": 3}, path
-        )
+        torch.save({"state_dict": {f"module.{name}": value for name, value in weights.items()}, "epoch": 3}, path)
     else:
         save_file(weights, path)
     loaded = load_model(f"timm:{NAME}", checkpoint=path).state_dict()

@@ -76,9 +76,7 @@ def test_timm_at_another_size_is_read_at_that_size():
 def test_the_size_of_a_hugging_face_model_comes_from_its_config():
     inputs = image_tensor(hf_vit(), photo())
     assert inputs.shape == (1, 3, 32, 32)
-    assert torch.equal(
-        inputs[0], ViTImageProcessor(size={"height": 32, "width": 32})(photo())["pixel_values"][0]
-    )
+    assert torch.equal(inputs[0], ViTImageProcessor(size={"height": 32, "width": 32})(photo())["pixel_values"][0])
 
 
 def test_a_stored_processor_wins(tmp_path):
@@ -138,9 +136,7 @@ def test_a_float_tensor_is_taken_as_preprocessed():
     assert torch.equal(image_tensor(hf_vit(), ready), ready[None])
 
 
-@pytest.mark.parametrize(
-    "model", [timm_vit(img_size=32), hf_vit(), torchvision_vit()], ids=["timm", "hf", "tv"]
-)
+@pytest.mark.parametrize("model", [timm_vit(img_size=32), hf_vit(), torchvision_vit()], ids=["timm", "hf", "tv"])
 def test_bytes_in_a_tensor_are_read_like_a_picture(model: nn.Module):
     bytes_ = torch.from_numpy(np.asarray(photo()).copy()).permute(2, 0, 1)
     assert image_tensor(model, bytes_).sub(image_tensor(model, photo())).abs().max() < 0.02

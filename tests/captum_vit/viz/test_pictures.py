@@ -84,9 +84,7 @@ def test_gradients_may_be_attached():
     rendered(overlay(GREY, torch.randn(4, 4, requires_grad=True)))
 
 
-@pytest.mark.parametrize(
-    "bad", [torch.rand(2, 4, 4), torch.rand(4), torch.rand(0, 4), torch.full((4, 4), torch.nan)]
-)
+@pytest.mark.parametrize("bad", [torch.rand(2, 4, 4), torch.rand(4), torch.rand(0, 4), torch.full((4, 4), torch.nan)])
 def test_maps_that_cannot_be_drawn_are_refused(bad: torch.Tensor):
     with pytest.raises(InputError):
         overlay(GREY, bad)
@@ -121,9 +119,7 @@ def test_panels_have_a_column_per_method_and_a_row_per_target():
 
 
 def test_panels_take_a_picture_for_each_row():
-    rendered(
-        panels([GREY, torch.rand(3, 32, 64)], {"map": torch.rand(2, 4, 4)}, colour_bar=True, same_scale=True)
-    )
+    rendered(panels([GREY, torch.rand(3, 32, 64)], {"map": torch.rand(2, 4, 4)}, colour_bar=True, same_scale=True))
 
 
 @pytest.mark.parametrize(
