@@ -26,8 +26,9 @@ class AttIxG(TokenAttribution):
     ``A`` is the block's attention, all rows alike (padding excluded, prefix included), and ``x`` are the tokens that
     leave the block. Signed. Costs one forward pass, without a graph before the block, and a backward pass to it.
 
-    The SkipPLUS paper's formula leaves open which tokens go with which attention; its text writes the block's
-    inputs (``alignment="input"``), the original AttCAT and the SkipPLUS authors' code take its outputs, as we do.
+    Sources differ on which tokens go with the attention of a block. The AttCAT paper and the code of the SkipPLUS and
+    LibraGrad authors take the tokens that leave the block: ``alignment="output"``, the default. The text of the
+    SkipPLUS paper and the code of the AttCAT authors take those that enter it: ``alignment="input"``.
     At the output of the last block of a CLS-pooled model patches have no gradient: that is refused here, and
     adds nothing in :class:`AttCAT`.
 
@@ -85,9 +86,10 @@ class AttCAT(AttIxG):
 
     It is PLUS over AttIxG of the same alignment. Signed. Costs one forward and one backward pass.
 
-    The original, for post-norm BERT, pairs each block's attention with its outputs, as here; the vision
-    implementation of the SkipPLUS authors leaves the last block out, where patches have no gradient if the
-    head reads CLS alone. We keep it: it counts in mean-pooled models.
+    The AttCAT paper writes the tokens that leave each block, and so do we. The code of its authors takes those that
+    enter it: ``alignment="input"`` gives its maps to rounding. The code of the SkipPLUS authors takes block outputs too,
+    and leaves the last block out, where patches have no gradient if the head reads CLS alone. We keep it: it counts in
+    mean-pooled models.
 
     Args:
         forward_func: the model, or a target module around it.

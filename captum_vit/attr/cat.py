@@ -21,8 +21,9 @@ class CAT(InputProducts):
     Signed. Costs one forward and one backward pass. In a CLS-pooled pre-norm model the last block's term
     is zero for patches, since a patch reaches the logit there through a LayerNorm that is free of scale.
 
-    Departs from the original, which pairs gradients with block outputs; we take block inputs as the
-    SkipPLUS paper does, so that PLUS over InputXGradient is exactly this method. The rules are an addition.
+    Departs from the AttCAT paper, which writes the tokens that leave each block. We take those that enter it, as the
+    SkipPLUS paper and the code of the AttCAT authors do, so that PLUS over InputXGradient is exactly this method. The
+    rules are an addition.
 
     Args:
         forward_func: the model, or a target module around it.

@@ -90,7 +90,10 @@ class InputGradient(TokenAttribution):
 
 
 def smooth_grad(network: nn.Module) -> Attribution:
-    """SmoothGrad, as Captum composes it; its Saliency takes absolute values before they are averaged."""
+    """SmoothGrad, as Captum composes it: Saliency takes absolute values before they are averaged.
+
+    The CDAM paper compares with the mean of signed gradients: ``InputGradient(model, smooth_grad, abs=False)``.
+    """
     return NoiseTunnel(Saliency(network))
 
 

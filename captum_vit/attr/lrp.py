@@ -45,6 +45,9 @@ class LRP(TokenAttribution):
     no rule in the source. Theirs follow from those above: a product of two streams is shared in halves, a sum by its
     parts, and constants get nothing.
 
+    The evaluation scripts of Chefer et al. compute the rows "LRP" and "partial LRP" of their tables with another implementation
+    (``ViT_orig_LRP``, the rules of ``layers_lrp.py``). Its maps are not these: see docs/relevance-propagation.md.
+
     Others state a patent claim on LRP: see docs/relevance-propagation.md.
 
     Args:
@@ -105,7 +108,7 @@ class PartialLRP(TokenAttribution):
 
     Costs one forward pass, in float64, and a backward pass through the blocks from that one on: about 3 times the plain
     forward pass of a float32 model on a CPU. Half precision is refused, and the rest of what is said of :class:`LRP`
-    holds too.
+    holds too, the implementation behind the printed tables included.
 
     Others state a patent claim on LRP: see docs/relevance-propagation.md.
 
