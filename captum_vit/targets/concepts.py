@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError
+from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.options import one_of
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
+from captum_vit.trace.found import as_found
+from captum_vit.trace.site import mine
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import own_refusals
 
@@ -103,11 +106,10 @@ def embedding(model: nn.Module, *inputs: Any) -> Tensor:  # shape: (B, D)
     def see(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append((args[0], output))
 
-    handles = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, nn.Linear)]
-    try:
+    linears = [m for m in modules_of(model) if isinstance(m, nn.Linear)]
+    with as_found(linears):
+        for linear in linears:
+            linear.register_forward_hook(mine(see))
         scores = scores_of(model(*inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
     read = [x for x, y in seen if y is scores]
     return read[-1] if read else scores.flatten(1)

@@ -14,6 +14,7 @@ from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import scores_of
 from captum_vit.options import function as checked_function
 from captum_vit.options import shown, whole
+from captum_vit.trace.found import as_found
 from captum_vit.trace.layers import literal_module
 from captum_vit.trace.site import Site
 from captum_vit.trace.watch import own_refusals
@@ -75,21 +76,16 @@ class FromLayer(TargetModule):
         self.site = Site(literal_module(model, layer), "output")
 
     def forward(self, activation: Tensor, *inputs: Any) -> Tensor:
-        handle = self.site.hook(lambda _: activation)
-        try:
+        with as_found([self.site.module]):
+            self.site.hook(lambda _: activation)
             return scores_of(self.model(*inputs))
-        finally:
-            handle.remove()
 
     def activation(self, *inputs: Any) -> Tensor:
         """The layer's activation for these inputs, detached: what ``forward`` takes first."""
         seen: list[Tensor] = []
-        handle = self.site.hook(lambda x: seen.append(x.detach()))
-        try:
-            with torch.no_grad(), own_refusals(self.model, *inputs):
-                self.model(*inputs)
-        finally:
-            handle.remove()
+        with as_found([self.site.module]), torch.no_grad(), own_refusals(self.model, *inputs):
+            self.site.hook(lambda x: seen.append(x.detach()))
+            self.model(*inputs)
         if not seen:
             name = type(self.site.module).__name__
             raise LayerError("A layer that runs when the model does.", f"{name}, which did not", "a block or its norm.")

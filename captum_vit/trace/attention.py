@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
+from captum_vit.trace.found import Mode
 
 SOFTMAX = {torch.softmax, F.softmax, torch.Tensor.softmax}
 MATMUL = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
@@ -102,7 +102,7 @@ def of_first_query(
     return explicit(query[..., :1, :], key, value, mask, *args, **kwargs)
 
 
-class AttentionTap(TorchFunctionMode):
+class AttentionTap(Mode):
     """Reports every attention that Python code runs inside the context, fused or not.
 
     Args:

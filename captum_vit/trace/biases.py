@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import unpacked_multi_head
+from captum_vit.trace.found import Mode
 
 See = Callable[[int, Tensor], None]
 """Is given the place of a bias, and bias x gradient (B, ...), summed over channels."""
@@ -29,7 +29,7 @@ SUMS = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, to
         torch.Tensor.__iadd__}  # fmt: skip
 
 
-class BiasTap(TorchFunctionMode):
+class BiasTap(Mode):
     """Tells of every bias that is added to what depends on the tokens, while the gradient passes it.
 
     Parameters enter as constants, so what has a graph is what depends on the tokens: the biases of a text tower

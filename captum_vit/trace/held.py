@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
 from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
+from captum_vit.trace.found import Mode
 from captum_vit.trace.rules import frozen_attention
 from captum_vit.trace.site import mine
 
 
-class _Held(TorchFunctionMode):
+class _Held(Mode):
     """While ``active``, attention probabilities carry no gradient."""
 
     def __init__(self) -> None:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.trace.attention import unpacked_multi_head
+from captum_vit.trace.found import Mode
 
 
 class Linear(NamedTuple):
@@ -56,7 +56,7 @@ class Projections:
         return torch.einsum("rhe,hde->rhd", tokens, self.values) + self.bias
 
 
-class LookAtAttention(TorchFunctionMode):
+class LookAtAttention(Mode):
     """Keeps every linear layer and every attention that runs inside."""
 
     def __init__(self) -> None:

@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import ModelStateError
 from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit, unpacked_multi_head
+from captum_vit.trace.found import Mode
 from captum_vit.trace.redistribution import (
     Added,
     Function,
@@ -69,7 +69,7 @@ MOVES = _named(
 AS_THEY_ARE = {F.embedding}  # a look-up need not make the whole table wider
 
 
-class Relevance(TorchFunctionMode):
+class Relevance(Mode):
     """Inside this context the graph of a forward pass carries relevances back.
 
     Parameters and other tensors without a graph are constants. See the module for the rules.

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from captum_vit.options import one_of
 from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
+from captum_vit.trace.found import Mode
 
 ACTIVATIONS = {
     F.gelu, F.silu, F.relu, F.tanh, torch.relu, torch.tanh, torch.Tensor.relu, torch.Tensor.tanh,
@@ -112,7 +113,7 @@ class Halved(torch.autograd.Function):
         return grad * 0.5
 
 
-class Frozen(TorchFunctionMode):
+class Frozen(Mode):
     """Inside this context every forward pass builds its graph under the frozen rule.
 
     A product of an activation and another stream (SwiGLU, GeGLU) counts the activation as the gate;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from itertools import count
 from threading import get_ident
 from typing import Any, Literal
 
@@ -15,15 +15,48 @@ Visit = Callable[[Tensor], Tensor | None]
 """Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
 
 
-def mine(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
-    here = get_ident()
+_NUMBERS = count()
 
-    @wraps(hook)
-    def hook_here(*args: Any, **kwargs: Any) -> Any:
-        return hook(*args, **kwargs) if get_ident() == here else None
 
-    return hook_here
+def next_number() -> int:
+    """Later ones are larger."""
+    return next(_NUMBERS)
+
+
+class Mine:
+    """A function for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
+
+    def __init__(self, function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> None:
+        self.function, self.otherwise = function, otherwise
+        self.thread, self.number = get_ident(), next_number()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if get_ident() == self.thread:
+            return self.function(*args, **kwargs)
+        return None if self.otherwise is None else self.otherwise(*args, **kwargs)
+
+
+def mine(hook: Callable[..., Any]) -> Mine:
+    """A hook of this thread."""
+    return Mine(hook)
+
+
+class Forward(Mine):
+    """A function in the place of a module's forward, until it is removed."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__(forward, otherwise=module.forward)
+        self.module, self.own = module, vars(module).get("forward")
+        vars(module)["forward"] = self
+
+    def remove(self) -> None:
+        """The forward of before; nothing, if this one is no longer there."""
+        if vars(self.module).get("forward") is not self:
+            return
+        if self.own is None:
+            vars(self.module).pop("forward")
+        else:
+            vars(self.module)["forward"] = self.own
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from threading import RLock
 from traceback import walk_tb
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils import checkpoint
 
 from captum_vit.errors import CaptumVitError, InputError, ModelStateError, TraceError
 from captum_vit.models.modules import modules_of
+from captum_vit.trace.found import Found, errors_of, uninterrupted
 
 NO_CHECKPOINTS = "the model without gradient checkpointing, which explanations do not need."
 
@@ -22,7 +23,7 @@ NO_CHECKPOINTS = "the model without gradient checkpointing, which explanations d
 _ONE_AT_A_TIME = RLock()
 
 
-@contextmanager
+@uninterrupted
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run a model for explanation: no graph until a hook asks for one, no autocast, no checkpointing.
 
@@ -33,29 +34,34 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modules = modules_of(model)
     if any(module.training for module in modules):
         _refuse_training(model)
-    with _ONE_AT_A_TIME, ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())  # also restores the mode that hooks switch on
-        for device in {p.device.type for m in modules for p in m._parameters.values() if p is not None}:
-            stack.enter_context(torch.autocast(device, enabled=False))
-        if any(map(_compiled, modules)):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for module in modules:
-            # timm recomputes activations in eval mode too; hooks and modes must see one pass only
-            if vars(module).get("grad_checkpointing") is True:
-                setattr(module, "grad_checkpointing", False)  # noqa: B010  (a Module types every attribute)
-                stack.callback(setattr, module, "grad_checkpointing", True)
-        try:
-            yield
-        except RuntimeError as error:
-            if isinstance(error, CaptumVitError | torch.OutOfMemoryError) or not _from_a_checkpoint(error):
-                raise
-            got = "blocks that the model itself recomputes in the backward pass"
-            raise TraceError("Blocks that run once.", got, NO_CHECKPOINTS) from error
+    handled = sys.exc_info()[1]
+    with _ONE_AT_A_TIME:
+        found = Found(modules, _devices(modules))
+        with found.kept():
+            found.quieten(any(map(_compiled, modules)))
+            try:
+                yield
+            except GeneratorExit as end:
+                for error in errors_of(end, handled)[:1]:
+                    _refuse_checkpoints(error)
 
 
-def _from_a_checkpoint(error: Exception) -> bool:
+def _refuse_checkpoints(error: BaseException) -> None:
+    known = isinstance(error, CaptumVitError | torch.OutOfMemoryError) or not isinstance(error, RuntimeError)
+    if not known and _from_a_checkpoint(error):
+        got = "blocks that the model itself recomputes in the backward pass"
+        raise TraceError("Blocks that run once.", got, NO_CHECKPOINTS) from error
+
+
+def _from_a_checkpoint(error: BaseException) -> bool:
     return any(frame.f_code.co_filename == checkpoint.__file__ for frame, _ in walk_tb(error.__traceback__))
+
+
+def _devices(modules: list[nn.Module]) -> set[str]:
+    """Where the weights are, and where those may come to that wait elsewhere, on no device that computes."""
+    accelerator = torch.accelerator.current_accelerator()
+    found = {p.device.type for m in modules for p in m._parameters.values() if p is not None}
+    return (found - {"meta"}) | {"cpu"} | (set() if accelerator is None else {accelerator.type})
 
 
 def _compiled(module: nn.Module) -> bool:

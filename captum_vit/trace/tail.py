@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from captum_vit.errors import TraceError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.site import Site
+from captum_vit.trace.site import Forward, Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import UNHIDDEN, own_refusals
 
@@ -40,14 +39,11 @@ def entering(
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Inside, the module runs ``forward`` in place of its own, in this thread; its hooks fire as ever."""
-    own, usual, here = vars(module).get("forward"), module.forward, get_ident()
-    module.forward = lambda *args, **kwargs: (forward if get_ident() == here else usual)(*args, **kwargs)
+    replaced = Forward(module, forward)
     try:
         yield
     finally:
-        del module.forward
-        if own is not None:
-            module.forward = own
+        replaced.remove()
 
 
 class Network(nn.Module):

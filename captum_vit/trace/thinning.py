@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import InputError, TraceError
 from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
+from captum_vit.trace.found import Mode
 from captum_vit.trace.site import first_tensor, holds_tensor
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
 
-class Thinning(TorchFunctionMode):
+class Thinning(Mode):
     """Follows one pass: takes tokens out where the blocks begin, hides keys inside, and tidies up behind them.
 
     Args:
