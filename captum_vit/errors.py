@@ -19,7 +19,8 @@ class CaptumVitError(Exception):
 
 
 class InputError(CaptumVitError, ValueError, AssertionError):
-    """The inputs cannot be explained: empty, not a tensor, not finite, or of a size the model refuses."""
+    """The inputs cannot be explained: empty, not a tensor, not finite, of a size the model refuses, or so large that
+    the model overflows."""
 
 
 class OptionError(CaptumVitError, ValueError):
@@ -46,5 +47,9 @@ class TraceError(CaptumVitError, RuntimeError):
     """A tensor or a gradient that the method needs was not seen during the pass."""
 
 
+class MethodError(CaptumVitError, NotImplementedError):
+    """A method of one's own lacks a part that it must supply."""
+
+
 class ZeroMapWarning(UserWarning):
-    """Every relevance is exactly zero; the docstring of the method says when that is right."""
+    """Every relevance of some samples is exactly zero; the message names them, and the reasons that there may be."""

@@ -37,6 +37,8 @@ class RawAttention(TokenAttribution):
     Source: the attention map of Caron et al. (DINO), "raw attention" in the papers that compare with it.
     """
 
+    reads_layer = True
+
     def __init__(
         self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid", head: int | None = None
     ) -> None:
@@ -83,6 +85,8 @@ class AttentionRollout(TokenAttribution):
 
     Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers.
     """
+
+    reads_layer = True
 
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
         super().__init__(forward_func, start_layer, output=output)

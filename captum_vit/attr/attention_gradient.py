@@ -104,6 +104,8 @@ def _mean_row(found: Record) -> Tensor:  # shape: (B, 1, N)
 class _OneBlock(WeightedAttention):
     """The head's row of one block's map; PLUS over it sums those of all."""
 
+    reads_layer = True
+
     def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
         super().__init__(forward_func, layer, output=output)
 

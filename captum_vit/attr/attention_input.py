@@ -47,6 +47,7 @@ class AttIxG(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
 
     def __init__(
         self, forward_func: nn.Module, layer: Layer = 0, *, alignment: str = "output", output: str = "grid"

@@ -13,18 +13,20 @@ from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_vit.errors import OptionError, ZeroMapWarning
+from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarning
 from captum_vit.models.modules import alone, module_of
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
-from captum_vit.options import truth
+from captum_vit.options import shown, truth
 from captum_vit.tokens import TokenLayout, check_output
+from captum_vit.trace.finite import refuse_not_finite, samples
 from captum_vit.trace.layers import layer_index
+from captum_vit.trace.products import over_channels
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.rows import gradient_x_input
-from captum_vit.trace.score import checked_target
+from captum_vit.trace.score import checked_target, select
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed, widened
 
 MAPS = ("grid", "tokens", "pixels")
@@ -36,12 +38,18 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 
     An author of a method says what must be seen (``_want``) and computes from that record a relevance
     for every token (``_relevance``). Methods with one map for each layer also offer ``_layer_maps``;
-    ``PLUS`` and ``SkipPLUS`` then run over them.
+    ``PLUS`` and ``SkipPLUS`` then run over them. A method that looks at ``self.layer`` says ``reads_layer = True``.
+
+    The map of a sample never depends on the others of its batch. A sample whose score has no gradient, or whose
+    head reads no row (a dead ReLU, a head that is all zeros), has a map of zeros, and a :class:`ZeroMapWarning`
+    names it; so it is in methods that follow the gradient at the sample, or the head's row. Those that ask the
+    model at other points (ablation, prediction maps, integrals and means over noise) have the map that they find
+    there.
 
     Args:
         forward_func: the model as it was loaded, or a target module around it.
         layer: a Module or dotted name (that module's output), an int (the default reading point of that
-            block), or None (the last block).
+            block), or None (the last block); refused by a method that reads none.
         device_ids: accepted as in Captum.
         output: ``"grid"`` gives (B, 1, h, w) for images, so ``LayerAttribution.interpolate`` works, and
             (B, T) for text; ``"tokens"`` (B, N) with prefix tokens; ``"pixels"`` (B, 1, H, W), bilinear;
@@ -49,6 +57,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     """
 
     outputs: tuple[str, ...] = MAPS
+    reads_layer: bool = False
 
     def __init__(
         self,
@@ -58,6 +67,10 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         *,
         output: str = "grid",
     ) -> None:
+        if layer is not None and not self.reads_layer:
+            name = type(self).__name__
+            hint = f"{name}(model); or `reads_layer = True` in the class, if it looks at `self.layer`."
+            raise LayerError(f"No layer, since {name} reads none.", shown(layer), hint)
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.output = check_output(output, self.outputs)
@@ -66,11 +79,11 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 
     def _want(self) -> Want:
         """What the pass must be watched for."""
-        raise NotImplementedError
+        raise unwritten(self, "_want", 'return captum_vit.trace.record.Want(seen=["probs"], pool=True)')
 
     def _relevance(self, found: Record) -> Tensor:  # shape: (B, N), or (B, N, D) for products over channels
         """The map, from what was seen."""
-        raise NotImplementedError
+        raise unwritten(self, "_relevance", "return found.attended(found.layers[-1]).mean(1)")
 
     def _start(self, transformer: Transformer) -> int:
         """The first block that is watched."""
@@ -90,7 +103,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         Args:
             inputs: images (B, 3, H, W) or token ids (B, T); a tuple in gives a tuple out.
             target: the output to explain: an int, a tuple for outputs of more than two dimensions, or a
-                list or tensor with one target for each sample. Methods that know no target ignore it.
+                list or tensor with one target for each sample. Methods that know no target need none; one that is
+                given must index the output all the same.
             additional_forward_args: further positional arguments of the model, such as an attention mask.
 
         Returns:
@@ -98,8 +112,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             for a float64 model.
 
         Raises:
-            InputError: the batch is empty, not finite, or refused by the model.
-            TargetError: the target is missing or does not index the output.
+            InputError: the batch is empty, not finite, refused by the model, or so large that the model overflows.
+            TargetError: the target is missing, or does not pick one number of the output for each sample.
             ModelStateError: the model is in training mode.
             UnsupportedModelError: no transformer was found in the model.
         """
@@ -129,7 +143,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         self, inputs: Any, target: TargetType, args: Any, want: Want | None = None, start: int | None = None
     ) -> Record:
         transformer = self._transformer
-        return record(
+        found = record(
             self.model,
             transformer,
             self._checked(inputs, target),
@@ -138,6 +152,9 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             self._want() if want is None else want,
             self._start(transformer) if start is None else start,
         )
+        if target is not None:
+            select(found.output, target)  # refuses a wrong one in methods that know no target too
+        return found
 
     def _checked(self, inputs: Any, target: Any) -> tuple[Tensor, ...]:
         """The inputs as the model takes them, refused before it runs, as is a target that can index nothing."""
@@ -162,7 +179,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     def _finish(self, relevance: Tensor, layout: TokenLayout | None, inputs: Any) -> Tensor | tuple[Tensor, ...]:
         """Lay tokens out, widen half precision, and mind Captum's tuples."""
         laid = self._laid_out(relevance, layout)
-        warn_if_zero(laid, type(self).__name__)
+        with_prefix = layout is not None and self.output in ("tokens", "channels")
+        warn_if_zero(layout.patches(laid) if with_prefix else laid, type(self).__name__)
         return (laid,) if isinstance(inputs, tuple) else laid
 
     def _laid_out(
@@ -173,11 +191,13 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         if layout is None:
             laid = relevance
         elif self.output != "channels":
-            laid = layout.lay_out(relevance.sum(-1) if relevance.dim() == 3 else relevance, self.output)
+            by_token = over_channels(relevance, layout.prefix) if relevance.dim() == 3 else relevance
+            laid = layout.lay_out(by_token, self.output)
         elif relevance.dim() == 3:
             laid = layout.silence_padding(relevance)
         else:
             raise OptionError("A method that is a product over channels.", type(self).__name__, 'output="tokens"')
+        refuse_not_finite(laid, "map")
         return widened(laid.detach())
 
     def _finish_classes(
@@ -186,7 +206,10 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         layout: TokenLayout,
     ) -> Tensor:  # shape: (B, C, h, w); (B, N, C) as tokens and for text
         """Lay out one map for each class."""
-        scores = widened(layout.silence_padding(scores))
+        scores = layout.silence_padding(scores)
+        refuse_not_finite(scores, "maps")
+        warn_if_zero(layout.patches(scores).any(1).all(1), type(self).__name__, "every relevance for some class")
+        scores = widened(scores)
         if self.output == "tokens" or layout.grid is None:
             return scores
         return layout.to_grid(scores) if self.output == "grid" else layout.to_pixels(scores)
@@ -204,6 +227,7 @@ class InputProducts(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
     rule: str
 
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
@@ -232,12 +256,23 @@ def forward_args(args: Any) -> tuple[Any, ...]:
     return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
 
 
-def warn_if_zero(relevance: Tensor, name: str) -> None:
-    """An all-zero map is never silent."""
-    if not relevance.any():
+def unwritten(method: TokenAttribution, name: str, example: str) -> MethodError:
+    """The error of a method of one's own that lacks a part."""
+    return MethodError(f"A method with `{name}`.", f"{type(method).__name__}, which has none", f"def {name}: {example}")
+
+
+def warn_if_zero(
+    relevance: Tensor,  # shape: (B, ...)
+    name: str,
+    what: str = "every relevance",
+) -> None:
+    """The map of a sample that is all zeros is never silent."""
+    zero = ~relevance.reshape(len(relevance), -1).any(1)
+    if zero.any():
         warnings.warn(
-            f"{name}: every relevance is exactly zero. A head that is all zeros, or a target that does not "
-            "depend on these tokens, does that.",
+            f"{name}: {what} of {samples(zero)} is exactly zero. A score without a gradient (a dead ReLU, a "
+            "head that is all zeros) does that, a target that does not depend on these tokens, and a layer where "
+            "gradient and tokens cancel, as before a norm that is all that patches pass.",
             ZeroMapWarning,
             stacklevel=4,
         )

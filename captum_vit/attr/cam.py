@@ -13,6 +13,7 @@ from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args
 from captum_vit.options import truth
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layers import Layer
+from captum_vit.trace.products import over_channels
 from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rules import checked_rule, under
@@ -39,6 +40,7 @@ class TokenCAM(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class TokenCAM(TokenAttribution):
             assert layout is not None  # it is None for unreduced products of any layer alone
             relevance = self._product(tokens, grad, layout)
             if relu_attributions and self.output != "channels":
-                relevance = F.relu(relevance.sum(-1))
+                relevance = F.relu(over_channels(relevance, layout.prefix))
             return self._finish(relevance, layout, inputs)
 
     def _want(self) -> Want:

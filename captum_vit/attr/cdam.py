@@ -51,6 +51,7 @@ class LayerCDAM(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
 
     def __init__(
         self,

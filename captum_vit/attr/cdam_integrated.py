@@ -48,6 +48,7 @@ class LayerIntegratedCDAM(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
 
     @property
     def multiplies_by_inputs(self) -> bool:

@@ -48,6 +48,7 @@ class LayerSmoothCDAM(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
 
     def __init__(
         self,

@@ -53,6 +53,8 @@ class FullGrad(TokenAttribution):
     Source: Srinivas and Fleuret, Full-Gradient Representation for Neural Network Visualization.
     """
 
+    reads_layer = True
+
     def __init__(
         self, forward_func: nn.Module, start_layer: int = 0, *, rule: str = "grad", output: str = "grid"
     ) -> None:

@@ -70,7 +70,7 @@ class InputGradient(TokenAttribution):
         if found.layout.grid is None:
             tokens = found.seen["tokens"][0]
             part = SubNetwork(self.model, found.transformer, 0, tokens.dtype)
-            return self._at(part, tokens, found.target, *found.inputs, *found.args).sum(-1)
+            return self._at(part, tokens, found.target, *found.inputs, *found.args)
         image, *others = found.inputs
         found.layout.patch_size(image)  # refuses other images before Captum works on them
         return found.layout.from_pixels(

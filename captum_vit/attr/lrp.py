@@ -64,6 +64,7 @@ class LRP(TokenAttribution):
     """
 
     outputs = PRODUCTS
+    reads_layer = True
 
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
         super().__init__(forward_func, start_layer, output=output)
@@ -120,6 +121,8 @@ class PartialLRP(TokenAttribution):
     Source: Voita et al., Analyzing Multi-Head Self-Attention, in the form that Chefer et al. compare with.
     """
 
+    reads_layer = True
+
     def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
         super().__init__(forward_func, layer, output=output)
 
@@ -161,6 +164,8 @@ class TransAttr(TokenAttribution):
 
     Source: Chefer et al., Transformer Interpretability Beyond Attention Visualization, equations 13 and 14.
     """
+
+    reads_layer = True
 
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
         super().__init__(forward_func, start_layer, output=output)

@@ -75,6 +75,8 @@ class PartsAttribution(TokenAttribution):
 
         def carry(row: Tensor, layer: int) -> Tensor:
             rows = row.flatten(0, 1).any(0).nonzero().squeeze(1)  # those that the row of any sample reads
+            if not len(rows):
+                return row
             matrix = self._matrix(found, layer, rows)
             return row[..., rows].to(matrix) @ (shares(matrix) if shared else matrix)
 

@@ -51,6 +51,8 @@ class PredictionMap(TokenAttribution):
     Source: Prediction Maps, equation 2.
     """
 
+    reads_layer = True
+
     def __init__(
         self, forward_func: nn.Module, layer: Layer = -1, *, score: str = "auto", output: str = "grid"
     ) -> None:

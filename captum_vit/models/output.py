@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,15 +14,22 @@ _NAMES = ("logits", "logits_per_image", "image_embeds", "text_embeds", "pooler_o
 
 
 def scores_of(output: Any) -> Tensor:  # shape: (B, K)
-    """The tensor that a target indexes: the output itself, its logits, or its pooled embedding."""
+    """The tensor that a target indexes: the output itself, its logits, its pooled embedding, or the one that it holds.
+
+    Logits go by their name, in an object, a named tuple or a dictionary. A tuple or list without one must hold a
+    single tensor of scores, beside losses, lists of hidden states and the like.
+
+    Raises:
+        TraceError: there is no such tensor, or there are several.
+    """
     if isinstance(output, Tensor):
         return output
     for name in _NAMES:
         found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
         if isinstance(found, Tensor):
             return found
-    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-        return output[0]
+    if isinstance(output, tuple | list):
+        return _only_one(output)
     if hasattr(output, "start_logits"):
         hint = "captum_vit.AnswerSpan(model), with target=(position, 0) for the start."
         raise TraceError("Scores in one tensor.", "start and end logits of a span", hint)
@@ -29,6 +37,19 @@ def scores_of(output: Any) -> Tensor:  # shape: (B, K)
         f"A model that returns a tensor, or an object with one of {', '.join(_NAMES)}.",
         type(output).__name__,
         "captum_vit.Scalar(model, function) with a function that takes the tensor out.",
+    )
+
+
+def _only_one(output: Sequence[Any]) -> Tensor:
+    """The one tensor of a tuple that can be scores: floating-point numbers for each sample."""
+    held = {i: x for i, x in enumerate(output) if isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 0}
+    if len(held) == 1:
+        return next(iter(held.values()))
+    shapes = ", ".join(f"[{i}] of shape {tuple(x.shape)}" for i, x in held.items()) or "none"
+    raise TraceError(
+        f"Scores in one tensor; in a {type(output).__name__} of several they may be any of them.",
+        f"{len(held)} tensors: {shapes}",
+        f"captum_vit.Scalar(model, lambda output: output[{max(held, default=0)}]), with the place of the scores.",
     )
 
 

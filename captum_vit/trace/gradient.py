@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, TraceError
 from captum_vit.models.spec import Transformer
+from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque
@@ -66,6 +67,7 @@ def leaf_at(
         )
     if transformer is not None:
         refuse_several(len(leaves), site.module)
+    refuse_not_finite(output.detach(), "output", infinite=False)
     return Leaf(leaves[-1], output, watch)
 
 

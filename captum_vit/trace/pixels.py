@@ -52,6 +52,7 @@ def relevance_of_pixels(
     pixels = inputs[0].double().requires_grad_()
     with torch.enable_grad():
         score = select(watch.run((pixels, *inputs[1:]), args, mode), target)
+        score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
     return gradient_of(score, pixels).to(dtype_of(model))
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
+from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import Attention
+from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.score import select
 from captum_vit.trace.watch import UNHIDDEN
 
@@ -23,12 +25,13 @@ def pooling_weights(
     target: TargetType,
     rows: Tensor | None,  # shape: (B, N, D), what leaves the last block
     attentions: list[Attention],  # those after the last block
-) -> Tensor:  # shape: (B, N), rows sum to 1
+) -> Tensor:  # shape: (B, N), rows sum to 1; zeros for a sample of which no row is read
     """The generalised CLS row: one-hot for CLS pooling, equal for mean pooling, attended for attention pooling.
 
     A row is read if a gradient arrives there from a fixed mixture of all outputs (no single output need
     depend on it, nor does a target have to be known). Of a head that scores every token, those of the target's
-    token are mixed, if a target is given.
+    token are mixed, if a target is given. A sample whose outputs have no gradient at all (a dead ReLU, a head that
+    is all zeros) has no row that is read; what others of its batch read is another matter.
     """
     score = _mixed(output, target)
     read_by = [a for a in attentions if a.context.requires_grad]
@@ -36,20 +39,24 @@ def pooling_weights(
         raise TraceError("An output that depends on the last block.", "an output without a graph", UNHIDDEN)
     places = [rows, *(a.context for a in read_by)]
     by_rows, *by_context = torch.autograd.grad(score, places, retain_graph=True, allow_unused=True)
-    if by_rows is None or not by_rows.any():
+    if by_rows is None:
         raise TraceError(
             "A head that reads the last block.",
             "no gradient at any of its rows",
-            "a trained head: one that is all zeros (as torchvision initialises it) gives the same output for all.",
+            "the part of the model that reads what the last block returns.",
         )
-    for attention, g in zip(read_by, by_context, strict=True):
-        if g is not None and g.any():  # an attention pooling that feeds the output
-            attended = attention.probs.detach().mean((1, 2))
-            return torch.nn.functional.pad(attended, (layout.n_tokens - attended.shape[1], 0))
-    read = by_rows.ne(0).any(-1).to(rows.dtype)  # not the output's: a wrapper may have widened that
+    reached = torch.linalg.vector_norm(by_rows, torch.inf, dim=-1)
+    refuse_not_finite(reached, "gradient of the outputs at the last block")
+    read = reached.ne(0).to(rows.dtype)  # not the output's: a wrapper may have widened that
     if transformer.spec.pool is not None:
         read = read * transformer.spec.pool(layout.n_tokens, layout.prefix).to(read)
-    return read / read.sum(-1, keepdim=True)
+    weights = F.normalize(read, p=1, dim=-1)  # zeros stay
+    for attention, g in reversed(list(zip(read_by, by_context, strict=True))):
+        if g is not None:  # an attention pooling: it counts for those samples whose output it feeds, the first one
+            attended = attention.probs.detach().mean((1, 2))
+            attended = F.pad(attended, (layout.n_tokens - attended.shape[1], 0)).to(weights)
+            weights = torch.where(g.flatten(1).any(1, keepdim=True), attended, weights)
+    return weights
 
 
 def _mixed(output: Tensor, target: TargetType) -> Tensor:

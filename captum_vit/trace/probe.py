@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_vit.errors import TraceError
+from captum_vit.errors import OptionError, TraceError
 from captum_vit.models.spec import Transformer
+from captum_vit.options import one_of
 from captum_vit.trace.attention import Attention
+from captum_vit.trace.rules import checked_rule
+from captum_vit.trace.score import SCORES
 from captum_vit.trace.site import Site, Visit
 from captum_vit.trace.watch import Watch
 
@@ -38,6 +41,9 @@ class Want:
         first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
             much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
         site: one more place whose tensor is kept.
+
+    Raises:
+        OptionError: an unknown kind, score or rule.
     """
 
     seen: Collection[str] = ()
@@ -49,6 +55,15 @@ class Want:
     biases: bool = False
     first_row: bool = False
     site: Site | None = None
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("seen", self.seen), ("grads", self.grads)):
+            if isinstance(kinds, str):
+                raise OptionError(f"`{name}` must be a list of kinds.", repr(kinds), f"{name}=[{kinds!r}].")
+            for kind in kinds:
+                one_of(name, kind, KINDS)
+        one_of("score", self.score, SCORES)
+        checked_rule(self.rule)
 
     @property
     def kinds(self) -> set[str]:

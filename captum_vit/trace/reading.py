@@ -17,11 +17,13 @@ from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.gradient import gradient_at, leaf_at
 from captum_vit.trace.layers import Layer, literal_module, reading_point
+from captum_vit.trace.products import over_channels
 from captum_vit.trace.replay import Prefix, Replay, run_prefix
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import Watch
 
+READ = "layer=None, which reads where the last block begins to attend, or an earlier one."
 GRAD_KWARGS = ("retain_graph", "create_graph", "allow_unused", "materialize_grads")
 
 
@@ -66,7 +68,7 @@ class Reading:
             return relevance, self._layout(prefix.watch, prefix.tokens, relevance)
         tokens, grad, layout = self.tokens_and_gradient(target)
         product = tokens * grad
-        return product if self.channels else product.sum(-1), layout
+        return product if layout is None else over_channels(product, layout.prefix), layout
 
     def tokens_and_gradient(self, target: TargetType) -> tuple[Tensor, Tensor, TokenLayout | None]:
         """The tokens as they are, and the target's gradient there, both (B, N, D)."""
@@ -80,8 +82,10 @@ class Reading:
             if isinstance(behind, ClsTail):
                 return EveryOutput(behind).maps(), self._layout(prefix.watch, prefix.tokens, prefix.tokens)
         at = leaf_at(*self._call)
-        maps = maps_of_every_output(at.tokens, at.output)
-        return maps, self._layout(at.watch, at.tokens, maps)
+        layout = _token_layout(at.watch, at.tokens)
+        maps = maps_of_every_output(at.tokens, at.output, layout.prefix)
+        refuse_unread(layout, maps, READ)
+        return maps, layout
 
     def walk(self) -> tuple[Prefix, ClsTail | Replay]:
         """As far as the site, and what lies behind: the CLS tail where it applies, else the model's own blocks."""
@@ -106,14 +110,8 @@ class Reading:
         return None if self.channels else self._layout(watch, tokens, read)
 
     def _layout(self, watch: Watch, tokens: Tensor, read: Tensor) -> TokenLayout:
-        if tokens.dim() != 3:
-            raise LayerError(
-                "A layer whose output is a sequence of tokens (B, N, D).",
-                f"shape {tuple(tokens.shape)}",
-                'a block or a norm, or output="channels".',
-            )
-        layout = watch.layout(tokens.shape[1])
-        refuse_unread(layout, read, "layer=None, which reads where the last block begins to attend, or an earlier one.")
+        layout = _token_layout(watch, tokens)
+        refuse_unread(layout, read, READ)
         return layout
 
     def _site(self) -> Site:
@@ -127,6 +125,17 @@ class Reading:
         if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+
+
+def _token_layout(watch: Watch, tokens: Tensor) -> TokenLayout:
+    """Where tokens (B, N, D) lie; refused if they are none."""
+    if tokens.dim() != 3:
+        raise LayerError(
+            "A layer whose output is a sequence of tokens (B, N, D).",
+            f"shape {tuple(tokens.shape)}",
+            'a block or a norm, or output="channels".',
+        )
+    return watch.layout(tokens.shape[1])
 
 
 def refuse_unknown(grad_kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import AttentionTap
 from captum_vit.trace.biases import BiasRelevance, BiasTap
+from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.pooling import pooling_weights
 from captum_vit.trace.probe import ATTENTION, Probe, Want
 from captum_vit.trace.relevance import Relevance, refuse_half_precision
@@ -67,7 +68,8 @@ class Record:
     def attended(self, layer: int) -> Tensor:  # shape: (B, H, N)
         """What the head's row attends to in one block, head by head."""
         A = self.seen["probs"][layer]
-        return (A if A.shape[2] == 1 else self.row.unsqueeze(1) @ A).squeeze(2)
+        row = self.row.unsqueeze(1)  # shape: (B, 1, 1, N); where the first alone was recorded, it alone is read
+        return (row[..., :1] * A if A.shape[2] == 1 else row @ A).squeeze(2)
 
 
 def record(
@@ -85,6 +87,7 @@ def record(
     :func:`captum_vit.trace.state.undisturbed`.
 
     Raises:
+        InputError: an output that is not a number.
         TraceError: a block whose attention was not seen, or a gradient that did not arrive.
     """
     if want.relevance:
@@ -107,6 +110,7 @@ def record(
         modes.append(AttentionTap(probe.see_attention, when=lambda: probe.done))
     output = watch.run(inputs, args, *modes)
     probe.refuse_silence()
+    refuse_not_finite(output.detach(), "output", infinite=False)
 
     seen = probe.seen
     found = Record(transformer, watch.layout(probe.n_tokens), output.detach(), {}, start=start)
@@ -121,6 +125,8 @@ def record(
         found.biases = relevance.by_place
     if want.grads:
         score = select(transform(output, want.score, model), target)
+        if want.relevance:
+            score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
     _as_precise_as(found, dtype_of(model), narrow=want.relevance)

@@ -15,7 +15,9 @@ from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.options import IN_MEMORY, whole_or_none
+from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.gradient import gradient_of, refuse_several
+from captum_vit.trace.products import over_channels
 from captum_vit.trace.score import repeat_target, select
 from captum_vit.trace.site import Site
 from captum_vit.trace.tail import entering, is_of_each_sample
@@ -56,6 +58,7 @@ def run_prefix(
     watch.at(site, lambda x: seen.append(x))
     with torch.no_grad():
         output = watch.run(inputs, args, *contexts)
+    refuse_not_finite(output.detach(), "output", infinite=False)
     if not seen or len(seen[0]) != len(inputs[0]):
         raise LayerError(
             "A layer that runs when the model does, on the whole batch.",
@@ -114,7 +117,10 @@ class Replay:
             score = select(self.outputs(leaf, times, steps), repeat_target(target, steps, times))
         grad = gradient_of(score, leaf, **self.grad_kwargs).detach().view_as(tokens)
         product = slope * grad
-        return Slopes(product if self.channels else product.sum(-1), score.detach().view(times, batch, steps))
+        if not self.channels:
+            prefix = self.prefix.watch.layout(product.shape[-2]).prefix
+            product = over_channels(product.flatten(0, 2), prefix).view(times, batch, steps, -1)
+        return Slopes(product, score.detach().view(times, batch, steps))
 
     def outputs(
         self,

@@ -46,7 +46,11 @@ def select(
     output: Tensor,  # shape: (B, K) or (B, ..., K)
     target: TargetType,
 ) -> Tensor:  # shape: (B,)
-    """The target's score for each sample, by Captum's own rules for targets."""
+    """The target's score for each sample, by Captum's own rules for targets.
+
+    Raises:
+        TargetError: it does not index the output, or several numbers of a sample at once.
+    """
     target = plain_target(target)
     if target is None and output.dim() > 1 and output[0].numel() > 1:
         raise TargetError(
@@ -56,13 +60,20 @@ def select(
         )
     try:
         chosen = _select_targets(output, target)
-    except (AssertionError, IndexError, RuntimeError) as error:
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise TargetError(
             f"A target that indexes an output of shape {tuple(output.shape)}.",
             f"{target!r} ({error})",
             "an int, a tuple of ints, or a list or tensor of as many targets as samples.",
         ) from error
-    return chosen.reshape(len(output), -1).sum(1)
+    if chosen.numel() != len(output):
+        places = output.dim() - 1
+        raise TargetError(
+            f"A target that picks one number for each sample of an output of shape {tuple(output.shape)}.",
+            f"{shown(target)}, which picks {chosen[0].numel()}",
+            f"a tuple of {places} ints, one for each dimension behind the batch, or a list of such tuples.",
+        )
+    return chosen.reshape(len(output))
 
 
 def repeat_target(target: TargetType, steps: int, times: int = 1) -> TargetType:

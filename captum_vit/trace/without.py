@@ -159,6 +159,7 @@ class Without:
             everyone = torch.ones_like(self.inputs[0], dtype=torch.bool)
             return everyone, everyone
         read = found.row.squeeze(1) != 0
+        read |= ~read.any(1, keepdim=True)  # none is seen to be read where the scores have no gradient
         return torch.ones_like(read) if found.layout.keep is None else found.layout.keep, read
 
     def _why_not_drop(self, rows: Tensor, halves: Tensor, hidden: Tensor | None) -> str:

@@ -1,0 +1,28 @@
+"""Tokens times gradients, summed over channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CANCELLED = 1e-4  # a LayerNorm is free of scale but for its epsilon, about 1e-6 of the variance
+ROUNDINGS = 3  # in half precision rounding leaves more
+
+
+def over_channels(
+    products: Tensor,  # shape: (B, N, D)
+    prefix: int,  # how many special tokens stand before the patches
+) -> Tensor:  # shape: (B, N)
+    r"""The sum of every token's terms; zero for the patches of a sample where the terms of all of them cancel.
+
+    Where a patch reaches the score through a LayerNorm alone, which is free of scale, gradient x input is zero by
+    algebra, and what a computer finds are the norm's epsilon and rounding. Patches count as zero where each has
+    :math:`|\sum_d t_d| \le \max(10^{-4}, 3\epsilon)\,\|t\|_2`, with the precision's epsilon. Elsewhere that
+    ratio is about 1, however small a map is, and sums stay as they are.
+    """
+    total, patches = products.sum(-1), products[:, prefix:]
+    least = max(CANCELLED, ROUNDINGS * torch.finfo(products.dtype).eps)
+    left, length = total[:, prefix:], torch.linalg.vector_norm(patches, dim=-1)
+    cancelled = (left.abs() <= least * length).all(1, keepdim=True)  # what is not a number does not cancel
+    total[:, prefix:] = left.masked_fill(cancelled, 0)
+    return total
