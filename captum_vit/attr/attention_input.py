@@ -88,9 +88,9 @@ class AttCAT(AttIxG):
     It is PLUS over AttIxG of the same alignment. Signed. Costs one forward and one backward pass.
 
     The AttCAT paper writes the tokens that leave each block, and so do we. The code of its authors takes those that
-    enter it: ``alignment="input"`` gives its maps to rounding. The code of the SkipPLUS authors takes block outputs too,
-    and leaves the last block out, where patches have no gradient if the head reads CLS alone. We keep it: it counts in
-    mean-pooled models.
+    enter it: ``alignment="input"`` gives its maps to rounding. The code of the SkipPLUS authors takes block outputs
+    too, and leaves the last block out, where patches have no gradient if the head reads CLS alone. We keep it: it
+    counts in mean-pooled models.
 
     Args:
         forward_func: the model, or a target module around it.

@@ -45,8 +45,9 @@ class LRP(TokenAttribution):
     no rule in the source. Theirs follow from those above: a product of two streams is shared in halves, a sum by its
     parts, and constants get nothing.
 
-    The evaluation scripts of Chefer et al. compute the rows "LRP" and "partial LRP" of their tables with another implementation
-    (``ViT_orig_LRP``, the rules of ``layers_lrp.py``). Its maps are not these: see docs/relevance-propagation.md.
+    The evaluation scripts of Chefer et al. compute the rows "LRP" and "partial LRP" of their tables with another
+    implementation (``ViT_orig_LRP``, the rules of ``layers_lrp.py``). Its maps are not these: see
+    docs/relevance-propagation.md.
 
     Others state a patent claim on LRP: see docs/relevance-propagation.md.
 

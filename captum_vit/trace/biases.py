@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from captum_vit.errors import TraceError
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import unpacked_multi_head
+from captum_vit.trace.entrywise import constant, taken_constant
 from captum_vit.trace.found import Mode
 
 See = Callable[[int, Tensor], None]
@@ -26,7 +27,7 @@ See = Callable[[int, Tensor], None]
 LAST = {F.linear: 2, F.layer_norm: 3}
 SECOND = {torch.conv1d: 2, torch.conv2d: 2, F.group_norm: 3}
 SUMS = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__radd__,
-        torch.Tensor.__iadd__}  # fmt: skip
+        torch.Tensor.__iadd__, torch.addmm, torch.Tensor.addmm}  # fmt: skip
 
 
 class BiasTap(Mode):
@@ -53,27 +54,22 @@ class BiasTap(Mode):
                 return unpacked_multi_head(*args, **kwargs)
         if getattr(func, "__name__", "") == "__get__":  # shape, dtype, requires_grad: of the parameter itself
             return func(*args, **kwargs)
-        result = func(*map(_constant, args), **{name: _constant(x) for name, x in kwargs.items()})
+        result = func(*constant(args), **constant(kwargs))
         if isinstance(result, Tensor) and result.requires_grad:
-            bias = _added(func, args, kwargs)
+            bias, other = _added(func, args, kwargs), taken_constant(result)
             if bias is not None:
                 second = func in SECOND or func is F.batch_norm
-                result.register_hook(partial(_tell, self.told, self.place(), bias.detach(), second))
+                result.register_hook(
+                    partial(_tell, self.told, self.place(), partial(_over_channels, bias.detach(), second))
+                )
+            elif other is not None:
+                result.register_hook(partial(_tell, self.told, self.place(), partial(_times, other)))
         return result
 
 
-def _tell(told: list[See], place: int, bias: Tensor, second: bool, grad: Tensor) -> None:
+def _tell(told: list[See], place: int, part: Callable[[Tensor], Tensor], grad: Tensor) -> None:
     for see in told:
-        see(place, _over_channels(grad, bias, second))
-
-
-def _constant(x: Any) -> Any:
-    """Parameters, also those in lists, without a graph."""
-    if type(x) is Tensor:  # nearly all: asking whether it is an instance takes longer
-        return x
-    if isinstance(x, nn.Parameter):
-        return x.detach()
-    return type(x)(map(_constant, x)) if type(x) in (tuple, list) else x
+        see(place, part(grad))
 
 
 def _added(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -94,10 +90,16 @@ def _shift(x: Tensor, mean: Tensor | None, *args: Any, **kwargs: Any) -> Tensor 
     return None if mean is None else F.batch_norm(torch.zeros_like(mean)[None], mean, *args, **kwargs)[0]
 
 
+def _times(constant: Callable[[], float | Tensor], grad: Tensor) -> Tensor:  # (B, ..., D) -> (B, ...)
+    """A constant that a rule found, a number or a table, times the gradient."""
+    product: Tensor = grad * constant()
+    return product if product.dim() == 1 else product.sum(-1)
+
+
 def _over_channels(
-    grad: Tensor,  # shape: (B, ..., D), or (B, D, ...)
     bias: Tensor,  # shape: (D,) or the last dimensions, or broadcast
     second: bool,
+    grad: Tensor,  # shape: (B, ..., D), or (B, D, ...)
 ) -> Tensor:  # shape: (B, ...)
     """Bias x gradient, summed over channels."""
     grad = grad.to(bias.dtype)  # narrower under autocast

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from captum_vit.errors import TraceError
 from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
 from captum_vit.trace.found import Mode
-from captum_vit.trace.rules import frozen_attention
+from captum_vit.trace.frozen import frozen_attention
 from captum_vit.trace.site import mine
 
 

@@ -31,7 +31,23 @@ from torch.nn import functional as F
 
 from captum_vit.errors import ModelStateError
 from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit, unpacked_multi_head
+from captum_vit.trace.entrywise import common_origin, mark, operands, written_over
 from captum_vit.trace.found import Mode
+from captum_vit.trace.frozen import gated_linear
+from captum_vit.trace.functions import (
+    COMPARISONS,
+    CURVED,
+    DEVIATIONS,
+    IN_PLACE,
+    NEGATED,
+    PRODUCTS,
+    QUOTIENTS,
+    SUMS,
+    WHERE,
+    chooses,
+    is_in_place,
+    named,
+)
 from captum_vit.trace.redistribution import (
     Added,
     Function,
@@ -41,30 +57,19 @@ from captum_vit.trace.redistribution import (
     positive,
     undefined,
 )
-from captum_vit.trace.rules import ACTIVATIONS, DEVIATIONS, GATES, PRODUCTS
 
-
-def _named(names: str) -> set[Any]:
-    """The functions and methods of torch with these names."""
-    rooms = (torch.Tensor, torch, F)
-    return {getattr(room, name) for name in names.split() for room in rooms if hasattr(room, name)}
-
-
-LINEAR = _named("linear conv1d conv2d")
-SUMS = _named("add __add__ __radd__")
-DIFFERENCES = _named("sub __sub__ subtract")
-MEANS = _named("mean sum")
-QUOTIENTS = _named("div divide true_divide __truediv__")
-OF_TWO = SUMS | DIFFERENCES | PRODUCTS | QUOTIENTS | _named("__rsub__ rsub __rdiv__ __rtruediv__")
-SINGLE = ACTIVATIONS | GATES | SOFTMAX | _named(
-    "layer_norm rms_norm batch_norm normalize gelu silu elu mish leaky_relu hardswish softplus erf exp "
-    "pow __pow__ __rpow__ square reciprocal neg __neg__ clamp"
-)  # fmt: skip
-MOVES = _named(
+LINEAR = named("linear conv1d conv2d")
+MEANS = named("mean sum")
+PASSES = SOFTMAX | named("layer_norm rms_norm batch_norm normalize")
+SINGLE = CURVED | NEGATED | COMPARISONS
+TWO = SUMS | PRODUCTS | QUOTIENTS
+ADDED = named("add __add__ __radd__")
+SUBTRACTED = named("sub __sub__ subtract")
+MOVES = named(
     "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
     "movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
-    "to transpose type_as unbind unflatten unsqueeze view view_as where flip requires_grad_ double "
-    "amax amin max min maximum minimum sort topk"
+    "to transpose type_as unbind unflatten unsqueeze view view_as flip requires_grad_ double amax amin max min sort "
+    "topk"
 )  # fmt: skip
 AS_THEY_ARE = {F.embedding}  # a look-up need not make the whole table wider
 
@@ -95,7 +100,7 @@ class Relevance(Mode):
                 return unpacked_multi_head(*args, **kwargs)
         if torch.is_grad_enabled() and any(map(is_stream, _tensors((args, tuple(kwargs.values()))))):
             return self._propagated(func, args, kwargs)
-        if func in AS_THEY_ARE or _in_place(func):
+        if func in AS_THEY_ARE or is_in_place(func):
             return func(*args, **kwargs)
         return (torch.Tensor.double if func is torch.Tensor.float else func)(*wide(args), **wide(kwargs))
 
@@ -105,16 +110,18 @@ class Relevance(Mode):
             return _linear(func, args, kwargs)
         if func is torch.Tensor.__setitem__:
             return func(args[0], *wide(args[1:]))
-        if _in_place(func) and func is not torch.Tensor.requires_grad_:
+        if (is_in_place(func) and func is not torch.Tensor.requires_grad_) or func in IN_PLACE or kwargs.get("inplace"):
             return self._propagated_in_place(func, args, kwargs)
         args, kwargs = wide(args), wide(kwargs)
         if func in DEVIATIONS:
             return func(*args, **kwargs).detach()
         if func is torch.Tensor.float:
             return args[0]
+        if func in SINGLE or chooses(func, args):
+            return _single(func, args, kwargs)
         if func in MOVES:
             return func(*args, **kwargs)
-        if func in SINGLE:
+        if func in PASSES:
             return _passed(func, args, kwargs)
         if func in MATMUL:
             return _matrix_product(func, *args)
@@ -123,28 +130,35 @@ class Relevance(Mode):
         if func in MEANS:
             f = lambda x: func(x, *args[1:], **kwargs)  # noqa: E731
             return Redistributed.apply(f, f, 1.0, args[0])
-        if func in OF_TWO:
+        if func in TWO:
             return self._of_two(func, args, kwargs)
+        if func is F.glu:
+            with self:
+                return gated_linear(*args, **kwargs)
         return _undefined(func, args, kwargs)
 
     def _propagated_in_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result written over the first tensor, whose relevance then is that of the result."""
-        plain = getattr(torch.Tensor, func.__name__.removesuffix("_"), None)
+        inplace = kwargs.pop("inplace", False)
+        plain = func if inplace else IN_PLACE.get(func) or getattr(torch.Tensor, func.__name__.removesuffix("_"), None)
         if plain is None:
             raise undefined(func)
-        return args[0].copy_(self._propagated(plain, (args[0].clone(), *args[1:]), kwargs))
+        return written_over(args[0], self._propagated(plain, (args[0].clone(), *args[1:]), kwargs))
 
     def _of_two(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sums, differences, products and quotients; a constant, or what is divided by, gets nothing."""
-        if sum(map(is_stream, args)) < 2 or func in QUOTIENTS:
+        streams = list(operands(args))
+        if len(streams) < 2 or common_origin(streams) is not None:
+            return _single(func, args, kwargs)
+        if func in QUOTIENTS:
             return _passed(func, args, kwargs)
         a, b = args
         a, b = torch.broadcast_tensors(a, b)
         if func in PRODUCTS:
             return Redistributed.apply(torch.mul, torch.mul, 0.5, a, b)
-        if kwargs or func not in SUMS | DIFFERENCES:
+        if kwargs or func not in ADDED | SUBTRACTED:
             return _undefined(func, args, kwargs)
-        return Added.apply(a, b if func in SUMS else Passed.apply(b, lambda: -b), self.batch)
+        return Added.apply(a, b if func in ADDED else Passed.apply(b, lambda: -b), self.batch)
 
 
 def refuse_half_precision(model: nn.Module) -> None:
@@ -183,8 +197,25 @@ def _matrix_product(f: Function, a: Tensor, b: Tensor) -> Any:
     return Redistributed.apply(lambda x: f(a, x), lambda x: positive(lambda x, w: f(w, x), x, a), 1.0, b)
 
 
+def _single(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function of single entries of one stream, however it is written: that stream gets all of the relevance."""
+    streams = list(operands((args, tuple(kwargs.values()))))
+    origin = common_origin(streams)
+    by_constants = func in WHERE and not any(args[0 if func is torch.where else 1] is x for x in streams)
+    if by_constants or (origin is None and (func in WHERE or chooses(func, args))):
+        return func(*args, **kwargs)  # picks entries
+    if origin is None:
+        return _undefined(func, args, kwargs)
+    with torch.no_grad():
+        y = func(*args, **kwargs)
+    bias = func in SUMS and any(isinstance(a, Tensor) and a.dim() > 0 for a in args if not any(a is x for x in streams))
+    same = y.shape == origin.shape and not bias
+    passed = y if y.dtype == torch.bool else Passed.apply((origin if same else streams[0]).expand_as(y), lambda: y)
+    return mark(passed, origin if same else None, 0.0, True)
+
+
 def _passed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A function of single entries of the first stream: it gets all of the relevance."""
+    """A norm, a softmax, or a quotient: the first stream gets all of the relevance."""
     x = next(filter(is_stream, (*args, *kwargs.values())))
     with torch.no_grad():
         y = func(*args, **kwargs)
@@ -224,8 +255,3 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 def is_stream(x: Any) -> bool:
     """Whether it depends on the tokens."""
     return isinstance(x, Tensor) and x.requires_grad and not isinstance(x, nn.Parameter)
-
-
-def _in_place(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))

@@ -8,172 +8,231 @@
 - ``"libra"``: the balanced gradients of LibraGrad. The same, but of a gated unit both streams carry half of the
   gradient, as either could be called the gate. Relevance is lost only to biases here too.
 - ``"conservative"``: the rules of Ali et al. Attention probabilities and the deviation in every norm are held, and
-  activations and gates have their plain gradient.
+  everything else has its plain gradient.
+
+An activation f is what it computes, not how it is written: as a module or a function, in place, or by hand as in
+``x * torch.sigmoid(1.702 * x)``. It counts as :math:`f(0) + s\\,x` with its slope :math:`s = (f(x) - f(0)) / x` held,
+and f(0), which softplus and sigmoid have, is a bias of the tokens where it arises. Under ``"frozen"`` and ``"libra"`` a
+function that is neither linear nor of single entries is refused by name where a gradient arrives at it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from captum_vit.options import one_of
-from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
+from captum_vit.trace.attention import MATMUL, SOFTMAX
+from captum_vit.trace.entrywise import (
+    adds,
+    at_zero,
+    carried,
+    common_origin,
+    constant,
+    curved,
+    detached,
+    entrywise,
+    is_gate,
+    mark,
+    moved,
+    operands,
+    scaled,
+    summed,
+    vanishes,
+    written_over,
+)
 from captum_vit.trace.found import Mode
+from captum_vit.trace.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
+from captum_vit.trace.functions import (
+    ADDED,
+    COMPARISONS,
+    CURVED,
+    DEVIATIONS,
+    IN_PLACE,
+    LINEAR,
+    MOVES,
+    NEGATED,
+    PRODUCTS,
+    QUOTIENTS,
+    REFLECTED,
+    SUMS,
+    WHERE,
+    chooses,
+    is_in_place,
+)
 
-ACTIVATIONS = {
-    F.gelu, F.silu, F.relu, F.tanh, torch.relu, torch.tanh, torch.Tensor.relu, torch.Tensor.tanh,
-}  # fmt: skip
-GATES = {torch.sigmoid, F.sigmoid, torch.Tensor.sigmoid}
-DEVIATIONS = {torch.rsqrt, torch.Tensor.rsqrt}  # of norms that are written out
-PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__}
-
-
-def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Attention whose probabilities are constants; only the values carry a gradient. Without one it stays fused."""
-    if not value.requires_grad:
-        return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **kwargs)
-    attention: Attention = explicit(query.detach(), key.detach(), value, *args, **kwargs)
-    return attention.context
-
-
-def frozen_length(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
-    """x / |x|, with the length a constant: a cosine similarity then is linear in the embedding."""
-    return x / x.detach().norm(p, dim, keepdim=True).clamp_min(eps)
-
-
-class FrozenLayerNorm(torch.autograd.Function):
-    """y = (x - mean) / deviation * weight + bias, with the deviation a constant in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None,
-        eps: float = 1e-5,
-    ) -> Tensor:  # fmt: skip
-        y, _, inverse_deviation = torch.native_layer_norm(x, shape, weight, bias, eps)
-        ctx.save_for_backward(weight, inverse_deviation)
-        ctx.dims = tuple(range(-len(shape), 0))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, inverse_deviation = ctx.saved_tensors
-        g = grad if weight is None else grad * weight
-        g = (g * inverse_deviation).to(grad.dtype)
-        return g - g.mean(ctx.dims, keepdim=True), None, None, None, None
-
-
-class FrozenRMSNorm(torch.autograd.Function):
-    """y = x / rms * weight, with the root mean square a constant in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None = None, eps: float | None = None
-    ) -> Tensor:
-        dims = tuple(range(-len(shape), 0))
-        eps = torch.finfo(x.dtype).eps if eps is None else eps
-        ctx.save_for_backward(weight, (x.pow(2).mean(dims, keepdim=True) + eps).rsqrt())
-        return F.rms_norm(x, shape, weight, eps)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, inverse_rms = ctx.saved_tensors
-        g = grad if weight is None else grad * weight
-        return g * inverse_rms, None, None, None
-
-
-class FrozenActivation(torch.autograd.Function):
-    """The zero-origin rule: y = (y / x) x, with the ratio a constant in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward((y / x).nan_to_num_(nan=0.0))  # 0 / 0 where x is 0
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
-        return grad * slope, None
-
-
-class Halved(torch.autograd.Function):
-    """The same values, half the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * 0.5
+Arguments = tuple[Any, ...]
+Keywords = dict[str, Any]
 
 
 class Frozen(Mode):
     """Inside this context every forward pass builds its graph under the frozen rule.
 
-    A product of an activation and another stream (SwiGLU, GeGLU) counts the activation as the gate;
-    a sigmoid is a gate wherever it occurs (QuickGELU, gated attention). An inverse square root is taken
-    for the deviation of a norm that is written out.
+    Parameters enter as constants, so what has a graph is what depends on the tokens. A product of an activation and
+    another stream (SwiGLU, GeGLU) counts the activation as the gate; of two activations the one that is not zero at
+    zero, such as a sigmoid. An inverse square root is taken for the deviation of a norm that is written out, and what
+    a stream is divided by is held too.
     """
 
-    activations: Container[Any] = ACTIVATIONS
-    gates: Container[Any] = GATES
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Arguments = (), kwargs: Keywords | None = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return frozen_attention(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
+        if func in WHOLE:
+            return WHOLE[func](*args, **kwargs)
+        if func in SPELLED:
             with self:
-                return unpacked_multi_head(*args, **kwargs)
-        if func is F.normalize:
-            return frozen_length(*args, **kwargs)
-        if func is F.layer_norm:
-            return FrozenLayerNorm.apply(*_positional(_NORM, args, kwargs))
-        if func is F.rms_norm:
-            return FrozenRMSNorm.apply(*_positional(_RMS, args, kwargs))
-        if func in PRODUCTS and _gated(args):
-            return self.gated_product(func, args, kwargs)
-        result = func(*args, **kwargs)
-        if func in SOFTMAX or func in self.gates or func in DEVIATIONS:
-            return result.detach()
-        if func in self.activations:
-            result = FrozenActivation.apply(args[0], result.detach())
-            result._is_activation = True
-        return result
+                return SPELLED[func](*args, **kwargs)
+        if not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
+            return func(*args, **kwargs)
+        streams = list(operands((args, *kwargs.values())))
+        if not streams:
+            return func(*args, **kwargs) if is_in_place(func) else func(*constant(args), **constant(kwargs))
+        args, kwargs = constant(args), constant(kwargs)
+        if func in IN_PLACE or kwargs.get("inplace"):
+            plain = {name: x for name, x in kwargs.items() if name != "inplace"}
+            return self._written_over(IN_PLACE.get(func, func), streams, args, plain)
+        return self._of(func, streams, args, kwargs)
 
-    def gated_product(self, func: Any, factors: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Of two streams multiplied, the activated one is held constant."""
-        held: Tensor = func(*(f.detach() if _activated(f) else f for f in factors), **kwargs)
-        return held
+    def _of(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """A call on tensors that depend on the tokens, by the kind of its function."""
+        if chooses(func, args):
+            return self._activated(func, streams, args, kwargs)
+        if func in MOVES:
+            return moved(func, streams, args, kwargs)
+        if func in SUMS or func in NEGATED:
+            return summed(func, streams, args, kwargs)
+        if func in PRODUCTS:
+            return self._product(func, streams, args, kwargs)
+        if func in QUOTIENTS and not kwargs:
+            return self._quotient(func, streams, args)
+        if func in CURVED or func in COMPARISONS:
+            return self._activated(func, streams, args, kwargs)
+        if func in SOFTMAX:
+            return _probabilities(func, args, kwargs)
+        if func in DEVIATIONS:
+            return func(*args, **kwargs).detach()
+        if func in LINEAR or func in MATMUL or func in ADDED or func is torch.einsum:
+            return self._linear(func, streams, args, kwargs)
+        if func is F.batch_norm and args[1] is not None and not kwargs.get("training"):
+            return func(*args, **kwargs)
+        return self._uncovered(func, func(*args, **kwargs))
+
+    def _linear(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """Linear in one stream; a product of two, but for the sum that some begin with."""
+        factors = [x for x in streams if x is not args[0]] if func in ADDED else streams
+        return func(*args, **kwargs) if len(factors) < 2 else self._of_streams(func, factors, args, kwargs)
+
+    def _product(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        if len(streams) == 1:
+            return scaled(func, streams[0], args, kwargs)
+        if common_origin(streams) is None:
+            return self._of_streams(func, streams, args, kwargs)
+        return self._single_product(func, streams, args)
+
+    def _quotient(self, func: Any, streams: list[Tensor], args: Arguments) -> Any:
+        """What a stream is divided by is held, unless both are functions of the same single entries."""
+        if len(streams) == 1:
+            divides = func in REFLECTED or streams[0] is not args[0]
+            return self._activated(func, streams, args, {}) if divides else scaled(func, streams[0], args, {})
+        if common_origin(streams) is not None:
+            return self._single_product(func, streams, args)
+        return scaled(func, args[0], (args[0], args[1].detach()), {})
+
+    def _single_product(self, func: Any, streams: list[Tensor], args: Arguments) -> Any:
+        """A product or quotient of functions of the same entries: of x g(x) the slope is g(x), also at zero."""
+        a, b = args if func not in PRODUCTS or curved(args[1]) else args[::-1]
+        if curved(a) or not curved(b) or not vanishes(entrywise(a)[1]):
+            return self._activated(func, streams, args, {})
+        origin = entrywise(a)[0]
+        y = func(*(detached(args, [b]) if self.holds else args))
+        return mark(y, origin, at_zero(func, args, {}, origin), True)
+
+    def _activated(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """A function of single entries."""
+        origin = common_origin(streams)
+        chosen = func in WHERE and not any(True for _ in operands(args[0] if func is torch.where else args[1]))
+        if chosen or (origin is None and (func in WHERE or chooses(func, args))):
+            return moved(func, streams, args, kwargs)
+        if origin is None:
+            return self._uncovered(func, func(*args, **kwargs))
+        y = func(*args, **kwargs)
+        if y.shape != origin.shape:  # of one entry for several
+            origin = origin.expand_as(y)
+        zero = at_zero(func, args, kwargs, origin)
+        return mark(self._with_slope(func, origin, y, zero) if y.requires_grad else y, origin, zero, True)
+
+    def _with_slope(self, func: Any, origin: Tensor, y: Tensor, zero: float | Tensor) -> Tensor:
+        if not torch.as_tensor(zero).isfinite().all():
+            return self._uncovered(func, y)
+        found: Tensor = FrozenActivation.apply(origin, y.detach(), zero)
+        return found if vanishes(zero) else adds(found, lambda: zero)
+
+    def _of_streams(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """Of streams multiplied, all but one are held if they are gates."""
+        gates = self._gates(func, streams)
+        if len(gates) == len(streams) - 1:
+            return func(*detached(args, gates), **detached(kwargs, gates))
+        return self._shared(func, streams, args, kwargs)
+
+    holds = True
+
+    def _gates(self, func: Any, streams: list[Tensor]) -> list[Tensor]:
+        """Activations; where all are, those that are not zero at zero."""
+        activated = [x for x in streams if curved(x)]
+        return activated if len(activated) < len(streams) else [x for x in activated if is_gate(x)]
+
+    def _shared(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        return self._uncovered(func, func(*args, **kwargs))
+
+    def _uncovered(self, func: Any, result: Any) -> Any:
+        return uncovered(func, result)
+
+    def _written_over(self, plain: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """The result of a call elsewhere, then written over its first argument."""
+        x = args[0]
+        if carried(x) is None and not (len(streams) > 1 and common_origin(streams) is x):
+            args = (x.clone(), *args[1:])
+            streams = [args[0] if s is x else s for s in streams]
+        return written_over(x, self._of(plain, streams, args, kwargs))
 
 
 class Libra(Frozen):
     """Inside this context every forward pass builds its graph under LibraGrad's balanced gradients.
 
-    As :class:`Frozen`, but a product of an activation and another stream hands half of the gradient to each:
-    the product counts both streams once, so without halving their shares would sum to twice its value.
+    As :class:`Frozen`, but a product of two streams hands half of the gradient to each: the product counts both
+    streams once, so without halving their shares would sum to twice its value. A gate that is not zero at zero, such
+    as a sigmoid, is held, and so are the weights of an attention.
     """
 
-    def gated_product(self, func: Any, factors: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _gates(self, func: Any, streams: list[Tensor]) -> list[Tensor]:
+        return [x for x in streams if is_gate(x)] if func in PRODUCTS else super()._gates(func, streams)
+
+    def _shared(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """Both streams carry half of the gradient."""
-        half: Tensor = Halved.apply(func(*factors, **kwargs))
-        return half
+        y = func(*args, **kwargs)
+        return Halved.apply(y) if len(streams) == 2 else self._uncovered(func, y)
 
 
 class Conservative(Frozen):
-    """Inside this context attention and norms are frozen; activations and gates are not."""
+    """Inside this context attention and norms are frozen; all else has its plain gradient."""
 
-    activations: Container[Any] = ()
-    gates: Container[Any] = ()
+    holds = False
+
+    def _with_slope(self, func: Any, origin: Tensor, y: Tensor, zero: float | Tensor) -> Tensor:
+        return y
+
+    def _of_streams(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        return func(*args, **kwargs)
+
+    def _uncovered(self, func: Any, result: Any) -> Any:
+        return result
 
 
-_MODES: dict[str, list[type[TorchFunctionMode]]] = {
+_MODES: dict[str, list[type[Mode]]] = {
     "grad": [], "frozen": [Frozen], "libra": [Libra], "conservative": [Conservative],
 }  # fmt: skip
 RULES = tuple(_MODES)
@@ -184,7 +243,7 @@ def checked_rule(rule: str) -> str:
     return one_of("rule", rule, RULES)
 
 
-def rule_modes(rule: str) -> list[TorchFunctionMode]:
+def rule_modes(rule: str) -> list[Mode]:
     """The modes inside which a forward pass builds its graph under a rule; none for the plain gradient."""
     return [mode() for mode in _MODES[checked_rule(rule)]]
 
@@ -198,20 +257,7 @@ def under(rule: str) -> Iterator[None]:
         yield
 
 
-_NORM = {"input": None, "normalized_shape": None, "weight": None, "bias": None, "eps": 1e-5}
-_RMS = {"input": None, "normalized_shape": None, "weight": None, "eps": None}
-
-
-def _positional(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Arguments in order, since an autograd function takes no keywords."""
-    return list((defaults | dict(zip(defaults, args, strict=False)) | kwargs).values())
-
-
-def _gated(factors: tuple[Any, ...]) -> bool:
-    """Whether these are two streams, one of them activated; a parameter is no stream."""
-    streams = all(isinstance(f, Tensor) and f.requires_grad and not isinstance(f, nn.Parameter) for f in factors)
-    return streams and any(map(_activated, factors))
-
-
-def _activated(x: Any) -> bool:
-    return hasattr(x, "_is_activation")
+def _probabilities(func: Any, args: Arguments, kwargs: Keywords) -> Tensor:
+    """Constants in an attention; the weights of experts are a gate, and the end of a model is refused."""
+    y: Tensor = func(*args, **kwargs)
+    return y.detach() if y.dim() > 2 else mark(uncovered(func, y), None, 1.0, True)
