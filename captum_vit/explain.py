@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from os import PathLike
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from captum.attr import Attribution
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from captum_vit.attr import METHODS
+from captum_vit.attr.base import forward_args
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.models.reading import (
     class_names,
     display_image,
     image_tensor,
     is_text_model,
+    open_picture,
     read_text,
     target_index,
 )
@@ -31,6 +31,9 @@ from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import Watch
 from captum_vit.viz import Explanation
+from captum_vit.viz.pieces import pieces
+
+Batch = TypeVar("Batch", Tensor, list[Any])
 
 __all__ = ["Explanation", "explain", "method_named", "open_picture"]
 
@@ -53,8 +56,10 @@ def explain(
     Args:
         model: as it was loaded, in eval mode; or a target module around it.
         image_or_text: a path, PIL image or uint8 array or tensor, which is preprocessed as the model's own
-            configuration says; a **float tensor, which is taken as already preprocessed**; for text models a
-            string, a tuple of two strings (a pair), or token ids (T,) or (1, T).
+            configuration says (transparent pixels are composed on white, 16-bit grey is read by its upper byte, of
+            an animation the first frame); a **float tensor, which is taken as already preprocessed**; for text
+            models a string, a **tuple** of two strings (a pair), or token ids (T,) or (1, T). A list is a batch, of
+            one.
         target: the number or name of an output; a list of them gives a map for each; a tuple for outputs of
             more than two dimensions, as in Captum: ``(position, "PER")`` for a head that scores every token; None
             explains what the model predicts.
@@ -71,7 +76,8 @@ def explain(
         an :class:`Explanation`; notebooks show it, ``.map`` is the tensor, ``.save(path)`` writes it.
 
     Raises:
-        InputError: a picture that cannot be read, or more than one.
+        InputError: a picture or a text that cannot be read, or more than one; a text with more tokens than the
+            model has positions.
         OptionError: an unknown method, or an instance for another model.
         TargetError: a class that the model does not have.
 
@@ -84,13 +90,14 @@ def explain(
     attribution, name = _attribution(model, method)
     _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)
+    args = forward_args(options.get("additional_forward_args")) or given.args
     with undisturbed(model):
-        output = Watch(model, spec_of(model)).run(checked_inputs(given.inputs, model), given.args).detach()
+        output = Watch(model, spec_of(model)).run(checked_inputs(given.inputs, model), args).detach()
     targets = _targets(model, target, output)
     scores = transform(output, "auto", model)
     values = [select(scores, one).item() for one in targets]  # refuses what is out of range before the work
-    if given.args:
-        options = {"additional_forward_args": given.args, **options}
+    if args:
+        options["additional_forward_args"] = args
     maps = [
         _plain(attribution.attribute(given.inputs, target=one, **options), text=given.image is None) for one in targets
     ]
@@ -103,31 +110,12 @@ def explain(
         image=given.image,
         tokens=given.tokens,
         segments=given.segments,
+        word_ids=given.word_ids,
         special=special,
         words=words,
         many=isinstance(target, list),
         probabilities=scores is not output,
     )
-
-
-def open_picture(path: str | PathLike[str]) -> Image.Image:
-    """A picture file as RGB, turned upright as its camera says.
-
-    Raises:
-        InputError: no such file, or not a picture that can be read.
-    """
-    if not Path(path).is_file():
-        got = f"{str(path)!r}, which is no file"
-        raise InputError("A picture file, or a text for a text model.", got, "the path from here, or an absolute one.")
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            "A picture that PIL can read.",
-            f"{str(path)!r} ({error})",
-            "opening it in a viewer: it may be cut short.",
-        ) from error
 
 
 def method_named(name: str) -> Callable[[nn.Module], Attribution]:
@@ -177,17 +165,18 @@ class _Given(NamedTuple):
     image: Tensor | None = None
     tokens: Sequence[str] | None = None
     segments: Sequence[int] | None = None
+    word_ids: Sequence[int | None] | None = None
     args: tuple[Any, ...] = ()
 
 
 def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: Sequence[str] | None) -> _Given:
     if isinstance(given, str | tuple | list) and (tokenizer is not None or is_text_model(model)):
         words = read_text(model, given, tokenizer)
-        return _Given(words.ids, None, words.tokens, words.segments, words.args)
+        return _Given(words.ids, None, words.tokens, words.segments, words.word_ids, words.args)
+    if isinstance(given, list):
+        given = _one(given)[0]
     if isinstance(given, str | PathLike):
         given = open_picture(given)
-    elif isinstance(given, np.ndarray) and given.dtype == np.uint8:
-        given = Image.fromarray(given)
     if isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64):
         ids = _one(given if given.dim() == 2 else given[None]).to(next(model.parameters()).device)
         if tokens is not None and len(tokens) != ids.shape[1]:
@@ -198,12 +187,12 @@ def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: 
     return _Given(inputs, display_image(model, inputs, processor)[0])
 
 
-def _one(inputs: Tensor) -> Tensor:
+def _one(inputs: Batch) -> Batch:
     if len(inputs) != 1:
         raise InputError(
             "One picture or one text.",
             f"a batch of {len(inputs)}",
-            "captum_vit.LayerCDAM(model).attribute(batch, target), or one at a time.",
+            "one at a time, or captum_vit.LayerCDAM(model).attribute(batch, target) for a tensor.",
         )
     return inputs
 
@@ -247,8 +236,10 @@ def _label(model: nn.Module, target: Any, output: Tensor, tokens: Sequence[str] 
     name = names.get(number, f"class {number}")
     if not isinstance(target, tuple) or len(target) == 1:
         return name
-    place = target[0] if len(target) == 2 else target[:-1]
-    return f"{name} at {place}" + (f", {tokens[target[0]]}" if tokens and len(target) == 2 else "")
+    if not tokens or len(target) != 2:
+        return f"{name} at {target[0] if len(target) == 2 else target[:-1]}"
+    place = target[0] % len(tokens)
+    return f"{name} at {target[0]}, {next(piece.text for piece in pieces(tokens) if place in piece.tokens)}"
 
 
 def _plain(found: Any, text: bool) -> Tensor:  # shape: (h, w), or (T,) for a text

@@ -45,7 +45,7 @@ STRANGERS: dict[str, tuple[str, ...]] = {
     "open_clip": ("captum_vit.models",),
     "timm": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark.data"),
     "torchvision": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark.data"),
-    "PIL": ("captum_vit.explain", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
+    "PIL": ("captum_vit.models", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "matplotlib": ("captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "quantus": ("quantus_metrics",),
 }

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.output import scores_of
+from captum_vit.models.positions import refuse_too_long
+
+_SHORTER = "shorter texts, or functools.partial(tokenizer, truncation=True, max_length=...) in the tokenizer's place."
 
 
 def image_tower(model: nn.Module) -> nn.Module:
@@ -49,17 +52,21 @@ def embed_texts(model: Any, ids: Tensor, *args: Any) -> Tensor:  # shape: (B, D)
 def tokenized(model: Any, tokenizer: Callable[..., Any], texts: Sequence[str]) -> tuple[Tensor, ...]:
     """Ids (B, T), and a mask where the model wants one, as these models were trained.
 
-    CLIP reads texts of any length, SigLIP only such as are filled up to the length that it was trained with,
-    where padding counts as text; open_clip's tokenizers fill up by themselves.
+    CLIP reads texts as long as its positions, SigLIP only such as are filled up to the length that it was trained
+    with, where padding counts as text; open_clip's tokenizers fill up, and cut, by themselves.
+
+    Raises:
+        InputError: a text of more tokens than the model has positions.
     """
     device = next(model.parameters()).device
     if not hasattr(model, "get_text_features"):
         return (tokenizer(list(texts)).to(device),)
+    encoded = tokenizer(text=list(texts), return_tensors="pt", padding=True)
+    refuse_too_long(text_tower(model), encoded["input_ids"], _SHORTER)
     if model.config.model_type.startswith("siglip"):
         length = model.config.text_config.max_position_embeddings
         fill: dict[str, Any] = {"padding": "max_length", "max_length": length, "truncation": True}
         return (tokenizer(text=list(texts), return_tensors="pt", **fill)["input_ids"].to(device),)
-    encoded = tokenizer(text=list(texts), return_tensors="pt", padding=True)
     return tuple(encoded[name].to(device) for name in ("input_ids", "attention_mask") if name in encoded)
 
 

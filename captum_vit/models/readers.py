@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from captum_vit.errors import UnsupportedModelError
+from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.models.naming import host_of
+from captum_vit.models.pictures import picture_of
 from captum_vit.options import function
 
 Channels = tuple[float, ...]
@@ -23,20 +26,35 @@ class Reader:
     """One model's way from a picture to its input.
 
     Args:
-        prepare: from a picture (PIL) to (3, H, W): resize, crop, scale, normalise.
-        mean: of each channel, subtracted from pixels in [0, 1].
+        transform: from an RGB picture (PIL) to (C, H, W): resize, crop, scale, normalise.
+        mean: of each channel, subtracted from pixels in [0, 1]; one number for all, or one each.
         std: of each channel, divided by.
     """
 
-    prepare: Callable[[Any], Tensor]
+    transform: Callable[[Image.Image], Any]
     mean: Channels
     std: Channels
+
+    def prepare(self, picture: Any) -> Tensor:  # shape: (C, H, W)
+        """A picture in any form that :func:`~captum_vit.models.pictures.picture_of` takes, as the model's input.
+
+        Raises:
+            InputError: not a picture.
+            OptionError: a processor that gives something else than one tensor of floats.
+        """
+        found = self.transform(picture_of(picture))
+        if isinstance(found, Tensor) and found.dim() == 3 and found.is_floating_point():
+            return found
+        got = f"shape {tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        hint = "torchvision.transforms.ToTensor() after the steps that resize and crop."
+        raise OptionError("A processor that makes one float tensor (C, H, W) of a picture.", got, hint)
 
 
 def reader_of(model: nn.Module, processor: Any = None) -> Reader:
     """How this model wants its pictures: see :func:`image_tensor`."""
     if processor is not None:
         function("processor", processor, hint="AutoImageProcessor.from_pretrained(...), or timm's transform.")
+        processor = getattr(processor, "image_processor", processor)  # of a processor of pictures and texts
         return _processor(processor) if hasattr(processor, "image_mean") else _transform(processor)
     host = host_of(model)
     if host is None or is_text_model(model):
@@ -84,7 +102,10 @@ def _open_clip(model: Any) -> Reader:
 
 def _hugging_face(model: Any) -> Reader:
     """The processor stored beside the model, or else what its family takes by default."""
-    return _processor(stored("AutoImageProcessor", model) or _family_processor(model))
+    found = stored("AutoImageProcessor", model)
+    if found is None and model.config.model_type == "timm_wrapper":
+        return _timm(model.timm_model)
+    return reader_of(model, found or _family_processor(model))
 
 
 def stored(auto: str, model: nn.Module) -> Any:
@@ -133,27 +154,28 @@ def _processor(processor: Any) -> Reader:
     normalises = getattr(processor, "do_normalize", True)
     mean, std = (processor.image_mean, processor.image_std) if normalises else RAW
     prepare = lambda picture: processor(images=picture, return_tensors="pt")["pixel_values"][0]  # noqa: E731
-    return Reader(prepare, tuple(mean), tuple(std))
+    return Reader(prepare, _floats(mean), _floats(std))
 
 
 def _transform(transform: Any) -> Reader:
     """A function of a PIL image; mean and deviation are those of the normalisation in it, if there is one."""
-    steps = [transform, *getattr(transform, "transforms", ())]
-    last = next((step for step in steps if hasattr(step, "mean") and hasattr(step, "std")), None)
-    mean, std = RAW if last is None else (last.mean, last.std)
-    return Reader(lambda picture: transform(_pil(picture)), _floats(mean), _floats(std))
+    found = [step for step in _steps(transform) if hasattr(step, "mean") and hasattr(step, "std")]
+    mean, std = (found[-1].mean, found[-1].std) if found else RAW
+    return Reader(transform, _floats(mean), _floats(std))
 
 
-def _pil(picture: Any) -> Any:
-    if not isinstance(picture, Tensor):
-        return picture
-    from torchvision.transforms.functional import to_pil_image
-
-    return to_pil_image(picture)
+def _steps(transform: Any) -> Iterator[Any]:
+    """A transform and what it consists of: torchvision's ``Compose``, old or new, or ``nn.Sequential``."""
+    yield transform
+    inner = transform if isinstance(transform, nn.Sequential) else getattr(transform, "transforms", ())
+    for step in inner:
+        yield from _steps(step)
 
 
 def _floats(values: Any) -> Channels:
-    return tuple(float(value) for value in values)
+    """One number for all channels, or one for each: of a number, a sequence, an array or a tensor."""
+    numbers: list[float] = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
+    return tuple(numbers)
 
 
 _READERS: dict[str, Callable[[Any], Reader]] = {

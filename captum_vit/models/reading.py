@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.naming import class_names, host_of, target_index
+from captum_vit.models.pictures import open_picture
 from captum_vit.models.readers import IMAGENET, Channels, Reader, is_text_model, reader_of
 from captum_vit.models.texts import Words, read_text
 
@@ -22,6 +25,7 @@ __all__ = [
     "image_tensor",
     "is_text_model",
     "mean_std",
+    "open_picture",
     "read_text",
     "reader_of",
     "target_index",
@@ -35,14 +39,16 @@ def image_tensor(
 
     Args:
         model: as it was loaded; wrappers around it are looked through.
-        image: a PIL image or a uint8 tensor (3, H, W), which is preprocessed; or a float tensor (3, H, W) or
+        image: a PIL image of any mode, an array (H, W) or (H, W, C) of uint8, uint16 or bool, or a uint8 tensor
+            (C, H, W), which are made RGB (transparency on white) and preprocessed; or a float tensor (3, H, W) or
             (B, 3, H, W), which is **taken as preprocessed** and only moved to the model.
         processor: a Hugging Face image processor, or any function of a PIL image that gives (3, H, W); the
             model's own by default: timm's ``pretrained_cfg``, the processor stored beside a Hugging Face
             model or, where there is none, its family's defaults, torchvision's for ImageNet, open_clip's.
 
     Raises:
-        InputError: not a picture.
+        InputError: not a picture, or one that is more than 100 times as long as wide.
+        OptionError: a processor that does not give one float tensor (3, H, W).
         UnsupportedModelError: the model does not say how it wants its pictures.
     """
     if isinstance(image, Tensor) and image.is_floating_point():
@@ -50,12 +56,11 @@ def image_tensor(
         if inputs.dim() != 4 or not len(inputs):
             wanted, got = "A picture (3, H, W) or a batch (B, 3, H, W).", f"shape {tuple(image.shape)}"
             raise InputError(wanted, got, "image.permute(2, 0, 1) where channels are last.")
-    elif hasattr(image, "convert") or (isinstance(image, Tensor) and image.dtype == torch.uint8):
-        picture = image.convert("RGB") if hasattr(image, "convert") else image
-        inputs = reader_of(model, processor).prepare(picture)[None]
+    elif isinstance(image, Image | np.ndarray) or (isinstance(image, Tensor) and image.dtype == torch.uint8):
+        inputs = reader_of(model, processor).prepare(image)[None]
     else:
         raise InputError(
-            "A PIL image, a uint8 tensor (3, H, W) of pixels, or a float tensor that is preprocessed.",
+            "A PIL image, an array (H, W, 3) of pixels, or a float tensor that is preprocessed.",
             f"{type(image).__name__}",
             "PIL.Image.open(path) for a file.",
         )

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.models.image_text import tokenized
 from captum_vit.models.naming import host_of
+from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.readers import stored
+from captum_vit.options import shown
 
 _JOINT = ("get_text_features", "encode_text")  # what image-text models have
 
@@ -26,12 +28,14 @@ class Words:
         args: the further positional arguments that the model needs for it: none for a single text.
         tokens: T tokens, special ones included.
         segments: which of the two texts each token belongs to; None for a single text.
+        word_ids: which word each token is a piece of, None for special tokens; None where that is not known.
     """
 
     ids: Tensor
     args: tuple[Any, ...]
     tokens: list[str]
     segments: list[int] | None = None
+    word_ids: list[int | None] | None = None
 
 
 def read_text(model: nn.Module, text: str | Sequence[str], tokenizer: Any = None) -> Words:
@@ -39,16 +43,21 @@ def read_text(model: nn.Module, text: str | Sequence[str], tokenizer: Any = None
 
     Args:
         model: a text model of Hugging Face, or a target module around one or around an image-text model.
-        text: to be read; a pair is read as the tokenizer joins pairs (question and context, premise and hypothesis).
+        text: to be read; a **tuple** of two is a pair, read as the tokenizer joins pairs (question and context,
+            premise and hypothesis). A list is a batch, as everywhere in Hugging Face, and may hold one text.
         tokenizer: the one stored beside the model by default.
 
     Raises:
-        InputError: an empty text, more than two, or one longer than the model reads.
+        InputError: an empty text, several, or one longer than the model reads.
         UnsupportedModelError: no tokenizer is known.
     """
+    text = text[0] if isinstance(text, list) and len(text) == 1 else text
+    if isinstance(text, list):
+        hint = "one text at a time; (text, other) as a tuple for a pair."
+        raise InputError("One text, or a tuple of two for a pair.", f"a list of {len(text)}", hint)
     texts = [text] if isinstance(text, str) else list(text)
     if len(texts) not in (1, 2) or not all(isinstance(one, str) and one.strip() for one in texts):
-        raise InputError("A text, or a pair of texts.", repr(text), 'a string with words, or ("one", "another").')
+        raise InputError("A text, or a pair of texts.", shown(text), 'a string with words, or ("one", "another").')
     tokenizer = tokenizer or stored("AutoTokenizer", model)
     if tokenizer is None:
         raise UnsupportedModelError(
@@ -58,17 +67,27 @@ def read_text(model: nn.Module, text: str | Sequence[str], tokenizer: Any = None
     found = _plain(model, texts, tokenizer) if joint is None else _joint(joint, texts, tokenizer)
     most = getattr(tokenizer, "model_max_length", None) or found.ids.shape[1]
     if found.ids.shape[1] > most:
-        raise InputError(f"At most {most} tokens.", f"{found.ids.shape[1]}", "a shorter text.")
+        hint = "a shorter text, or a larger tokenizer.model_max_length where the model reads more."
+        raise InputError(f"At most {most} tokens, as the tokenizer has it.", f"{found.ids.shape[1]}", hint)
     return found
 
 
 def _plain(model: nn.Module, texts: list[str], tokenizer: Any) -> Words:
     encoded = tokenizer(*texts, return_tensors="pt").to(next(model.parameters()).device)
     ids = encoded["input_ids"]
-    tokens = tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    refuse_too_long(getattr(model, "tower", model), ids)
+    tokens, of_words = tokenizer.convert_ids_to_tokens(ids[0].tolist()), _word_ids(encoded)
     if len(texts) == 1:
-        return Words(ids, (), tokens)
-    return Words(ids, _further(model, encoded), tokens, _segments(encoded))
+        return Words(ids, (), tokens, None, of_words)
+    return Words(ids, _further(model, encoded), tokens, _segments(encoded), of_words)
+
+
+def _word_ids(encoded: Any) -> list[int | None] | None:
+    """Which word of its text each token is a piece of; None where the tokenizer does not know."""
+    try:
+        return list(encoded.word_ids(0))
+    except ValueError:  # tokenizers in pure Python do not say
+        return None
 
 
 def _further(model: nn.Module, encoded: Any) -> tuple[Any, ...]:

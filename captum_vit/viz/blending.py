@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError
+from captum_vit.models.pictures import rgb
 from captum_vit.options import real
 from captum_vit.viz.colours import Scale, finite, scale_of
 
@@ -51,7 +52,7 @@ def pixels_of(picture: Picture) -> Tensor:  # shape: (3, H, W), float32 in [0, 1
         InputError: another shape, or values outside [0, 1].
     """
     if isinstance(picture, Image):
-        return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1) / 255
+        return torch.from_numpy(np.asarray(rgb(picture)).copy()).permute(2, 0, 1) / 255
     pixels = picture if isinstance(picture, Tensor) else finite(picture)
     pixels = pixels[0] if pixels.dim() == 4 and len(pixels) == 1 else pixels
     if pixels.dim() != 3 or pixels.shape[0] not in (1, 3):

@@ -39,6 +39,7 @@ class Explanation:
         words: whether the pieces of a word are shown as one.
         many: whether a list of targets was asked for.
         probabilities: whether the scores are probabilities.
+        word_ids: which word each token is a piece of, as a fast tokenizer has it; None: by the tokens' own marks.
     """
 
     maps: Tensor
@@ -53,6 +54,7 @@ class Explanation:
     words: bool = False
     many: bool = False
     probabilities: bool = False
+    word_ids: Sequence[int | None] | None = None
 
     @property
     def map(self) -> Tensor:
@@ -110,7 +112,8 @@ class Explanation:
             style: keywords of :func:`captum_vit.viz.text`: ``words=True``, ``special=False``, ``percentile=95``.
         """
         rows = [f"{label} · {said}" for label, said in zip(self.labels, self._said(), strict=True)]
-        usual = {"rows": rows, "special": self.special, "words": self.words, "segments": self.segments}
+        usual: dict[str, Any] = {"rows": rows, "special": self.special, "words": self.words}
+        usual |= {"segments": self.segments, "word_ids": self.word_ids}
         return text(self.tokens or (), self.maps, **{**usual, **style})
 
     def _said(self) -> list[str]:

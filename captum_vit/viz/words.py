@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -27,13 +27,16 @@ def text(
     special: bool = True,
     words: bool = False,
     segments: Sequence[int] | None = None,
+    word_ids: Sequence[int | None] | None = None,
     percentile: float = 100.0,
     signed: bool | None = None,
 ) -> TokenText:
     """Words on coloured ground: orange for, blue against, the deeper the stronger.
 
-    Word pieces are set together as they read (``##``, ``Ġ``, ``▁`` and ``</w>`` are understood). Everything
-    that comes from the tokens is escaped. Padding without relevance is left out.
+    Word pieces are set together as they read (``##``, ``Ġ``, ``▁`` and ``</w>`` are understood). The bytes of
+    byte-level vocabularies and of ``<0xE2>`` are joined before they are decoded, so the tokens of one character are
+    shown as one, with the sum of their relevance. Everything that comes from the tokens is escaped. Padding without
+    relevance is left out.
 
     Args:
         tokens: T tokens, as the tokenizer names them.
@@ -43,6 +46,8 @@ def text(
             are those of the words alone. [MASK] and [UNK] stand for words and stay.
         words: merge the pieces of each word; its relevance is their sum.
         segments: which text each of the T tokens belongs to; each begins a line (sentence pairs).
+        word_ids: which word each of the T tokens is a piece of, None for special tokens: ``encoded.word_ids()`` of a
+            fast tokenizer. Without them the tokens' marks tell, and punctuation stays by itself.
         percentile: relevance beyond it is drawn at full colour; 100 (nothing is clipped) suits few tokens.
         signed: diverge from zero; None looks for negative values, row by row.
 
@@ -51,8 +56,8 @@ def text(
         notebooks show it.
 
     Raises:
-        InputError: scores or segments that are not one-to-one with the tokens, NaN or infinite; no tokens, or
-            none that are shown.
+        InputError: scores, segments or word ids that are not one-to-one with the tokens, NaN or infinite; no tokens,
+            or none that are shown.
 
     Example:
         >>> text(["un", "##able", "<b>"], torch.tensor([0.1, 0.9, -0.5])).html.count("&lt;b&gt;")
@@ -60,8 +65,8 @@ def text(
     """
     scores = finite(scores)
     scores = scores[None] if scores.dim() == 1 else scores
-    _check(tokens, scores, rows, segments)
-    shown = [piece for piece in pieces(tokens) if not _hidden(tokens[piece.tokens[0]], piece, scores, special)]
+    _check(tokens, scores, rows, {"segment": segments, "word id": word_ids})
+    shown = [piece for piece in pieces(tokens, word_ids) if not _hidden(tokens[piece.tokens[0]], piece, scores, special)]
     shown = merged(shown) if words else shown
     if not shown:
         raise InputError("A token that is shown.", f"{len(tokens)} special tokens alone", "special=True.")
@@ -175,7 +180,9 @@ class TokenText:
             yield f'{"" if glued or i == start else " "}<span title="{value}" style="{style}">{word}</span>'
 
 
-def _check(tokens: Sequence[str], scores: Tensor, rows: Sequence[str] | None, segments: Sequence[int] | None) -> None:
+def _check(
+    tokens: Sequence[str], scores: Tensor, rows: Sequence[str] | None, each: Mapping[str, Sequence[int | None] | None]
+) -> None:
     for name, given in (("tokens", tokens), ("rows", rows or ())):
         if isinstance(given, str) or not all(isinstance(one, str) for one in given):
             hint = "tokenizer.convert_ids_to_tokens(ids) for numbers."
@@ -188,9 +195,10 @@ def _check(tokens: Sequence[str], scores: Tensor, rows: Sequence[str] | None, se
         )
     if rows is not None and len(rows) != len(scores):
         raise InputError(f"One label for each of {len(scores)} rows.", f"{len(rows)} labels", "rows=None for none.")
-    if segments is not None and len(segments) != len(tokens):
-        wanted = f"One segment for each of {len(tokens)} tokens."
-        raise InputError(wanted, f"{len(segments)} segments", "segments=None for a single text.")
+    for name, numbers in each.items():
+        if numbers is not None and len(numbers) != len(tokens):
+            wanted, hint = f"One {name} for each of {len(tokens)} tokens.", f"{name.replace(' ', '_')}s=None for none."
+            raise InputError(wanted, f"{len(numbers)} {name}s", hint)
 
 
 def _hidden(token: str, piece: Piece, scores: Tensor, special: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.explain import open_picture
+from captum_vit.models.pictures import open_picture
 from quantus_metrics.benchmark.data.samples import Sample
 
 

@@ -11,6 +11,7 @@ import torchvision
 from PIL import Image
 
 from captum_vit.errors import InputError
+from captum_vit.models.pictures import rgb
 from quantus_metrics.benchmark.data.samples import Sample
 
 
@@ -99,7 +100,7 @@ class Hub:
         label = int(row[self.label])
         mask = None if self.mask is None else _mask(row[self.mask])
         wrong = (label + self.turns[index]) % self.classes
-        return Sample(self.name(index), row[self.image].convert("RGB"), label, wrong, mask)
+        return Sample(self.name(index), rgb(row[self.image]), label, wrong, mask)
 
 
 def _loaded(path: str, name: str | None, split: str) -> Any:

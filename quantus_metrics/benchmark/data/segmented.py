@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from captum_vit.errors import InputError
-from captum_vit.explain import open_picture
+from captum_vit.models.pictures import open_picture
 from quantus_metrics.benchmark.data.samples import Sample
 
 IGNORED = 1000  # what ImageNet-S calls a pixel that belongs to nothing in particular

@@ -73,7 +73,7 @@ def test_values_stand_in_tooltips_and_colours_follow_the_sign():
         (["▁Hello", "▁wor", "ld", "</s>"], "Hello world </s>"),
         (["<|startoftext|>", "a</w>", "do", "g</w>", "<|endoftext|>"], "<|startoftext|> a dog <|endoftext|>"),
         (["a", "<", "b"], "a < b"),
-        (["[CLS]", "Hello", "Ġcaf", "Ã©", "Ċ", "Ġna", "Ã", "¯", "ve", "[SEP]"], "[CLS] Hello café⏎ na��ve [SEP]"),
+        (["[CLS]", "Hello", "Ġcaf", "Ã©", "Ċ", "Ġna", "Ã", "¯", "ve", "[SEP]"], "[CLS] Hello café⏎ naïve [SEP]"),
     ],
 )
 def test_word_pieces_read_as_words(tokens: list[str], words: str):
