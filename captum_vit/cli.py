@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     package's, and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = parser(arguments).parse_args(arguments)
     try:
+        args = parser(arguments).parse_args(arguments)
         return args.run(args) or 0
     except CaptumVitError as error:
         print(f"captum-vit: {error}", file=sys.stderr)

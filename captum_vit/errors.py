@@ -51,5 +51,13 @@ class MethodError(CaptumVitError, NotImplementedError):
     """A method of one's own lacks a part that it must supply."""
 
 
+class MissingLibraryError(CaptumVitError, ModuleNotFoundError):
+    """A library that comes with an extra of this package is not installed."""
+
+
+class PaddingWarning(UserWarning):
+    """Token ids are filled up with the model's padding token, and no mask hides it: it is read as text."""
+
+
 class ZeroMapWarning(UserWarning):
     """Every relevance of some samples is exactly zero; the message names them, and the reasons that there may be."""

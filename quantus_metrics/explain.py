@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import Attribution
-from quantus.helpers.enums import ScoreDirection
-from quantus.metrics.base import Metric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
+from captum_vit.extras import extra
 from captum_vit.models.output import scores_of
 from captum_vit.options import function, shown
 from captum_vit.targets import TargetModule
+
+with extra("quantus"):
+    from quantus.helpers.enums import ScoreDirection
+    from quantus.metrics.base import Metric
 
 ExplainFunc = Callable[..., np.ndarray]
 

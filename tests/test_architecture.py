@@ -16,7 +16,7 @@ PACKAGES = ("captum_vit", "quantus_metrics")
 # From the ground up. A room imports itself and the floors below; rooms on one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.errors",),
-    ("captum_vit.options",),
+    ("captum_vit.extras", "captum_vit.options"),
     ("captum_vit.tokens",),
     ("captum_vit.models",),
     ("captum_vit.trace",),
@@ -43,8 +43,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS: dict[str, tuple[str, ...]] = {
     "transformers": ("captum_vit.models", "captum_vit.demo"),
     "open_clip": ("captum_vit.models",),
-    "timm": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark.data"),
-    "torchvision": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark.data"),
+    "timm": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark"),
+    "torchvision": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark"),
     "PIL": ("captum_vit.models", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "matplotlib": ("captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "quantus": ("quantus_metrics",),

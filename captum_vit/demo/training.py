@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from captum_vit.extras import extra
+
 
 def optimizers_of(model: nn.Module, blocks: str, lr: float, lr_rest: float, decay: float) -> list[Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for everything else.
@@ -69,7 +71,8 @@ def card_beside(out: Path, overwrite: bool) -> Path:
 
 def save_run(path: Path | None, step: int, parts: dict[str, nn.Module], optimizers: Sequence[Optimizer]) -> None:
     """Write every tensor that the run needs to go on; nothing where there is no path."""
-    from safetensors.torch import save_file
+    with extra("demo"):
+        from safetensors.torch import save_file
 
     if path is None:
         return
@@ -84,7 +87,8 @@ def save_run(path: Path | None, step: int, parts: dict[str, nn.Module], optimize
 
 def resume_run(path: Path | None, parts: dict[str, nn.Module], optimizers: Sequence[Optimizer]) -> int:
     """Load a checkpoint into the run and return the step to go on from; 0 where there is none."""
-    from safetensors import safe_open
+    with extra("demo"):
+        from safetensors import safe_open
 
     if path is None or not path.exists():
         return 0

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from torch import nn
 
+from captum_vit.extras import extra
+
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill the model from a float16 safetensors file; its parameters stay float32."""
-    from safetensors.torch import load_file
+    with extra("demo"):
+        from safetensors.torch import load_file
 
     if not path.exists():
         raise FileNotFoundError(
@@ -23,7 +26,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's parameters as float16 safetensors."""
-    from safetensors.torch import save_file
+    with extra("demo"):
+        from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, path)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError, UnsupportedModelError
+from captum_vit.extras import extra
+from captum_vit.models.registry import spec_of
 
 _HEADS = ("ForImageClassification", "ForSequenceClassification")
 _NESTS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
@@ -29,7 +31,9 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: str | Path | N
 
     Raises:
         InputError: an unknown name, or weights that cannot be had or do not fit.
-        UnsupportedModelError: a Hugging Face model without a classification head.
+        UnsupportedModelError: a Hugging Face model without a classification head, or a timm model that is no
+            transformer and whose weights cannot be had.
+        MissingLibraryError: timm or transformers is not installed.
     """
     library, _, rest = str(name).partition(":")
     if not rest or library not in ("timm", "hf"):
@@ -83,8 +87,9 @@ def device_named(name: str) -> torch.device:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    with extra("timm"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
     try:
         return load_file(path)
@@ -93,7 +98,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _timm(name: str, pretrained: bool, checkpoint: str | Path | None) -> nn.Module:
-    import timm
+    with extra("timm"):
+        import timm
 
     local = name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
     if not local and not timm.is_model(name):
@@ -103,6 +109,8 @@ def _timm(name: str, pretrained: bool, checkpoint: str | Path | None) -> nn.Modu
     try:
         model = timm.create_model(name, pretrained=pretrained and weights is None)
     except (OSError, RuntimeError) as error:
+        if not local:
+            spec_of(timm.create_model(name.partition(".")[0], pretrained=False))  # no weights would help another kind
         raise InputError(
             f"The pretrained weights of {name!r}.",
             _reason(error),
@@ -127,7 +135,8 @@ def _fill(model: Any, weights: dict[str, Tensor], path: str | Path | None) -> No
 
 
 def _hugging_face(path: str) -> nn.Module:
-    import transformers
+    with extra("hf"):
+        import transformers
 
     try:
         config = transformers.AutoConfig.from_pretrained(path)

@@ -40,6 +40,7 @@ def refuse_too_long(model: nn.Module, ids: Any, hint: str = "") -> None:
         raise InputError(
             f"A text of at most {most} tokens, for which {type(model).__name__} has positions.",
             f"{ids.shape[1]} tokens",
-            hint or f"a shorter text, or the ids of its beginning: tokenizer(text, truncation=True, max_length={most}, "
+            hint
+            or f"a shorter text, or the ids of its beginning: tokenizer(text, truncation=True, max_length={most}, "
             'return_tensors="pt")["input_ids"].',
         )

@@ -75,10 +75,14 @@ def display_image(
 ) -> Tensor:  # shape: (B, 3, H, W), in [0, 1], on the CPU
     """What the model saw, resized and cropped as it saw it, so that maps lie exactly over it.
 
-    Where a model's normalisation is unknown, values in [0, 1] are taken as they are, others are stretched.
+    Where a model's normalisation is unknown, values in [0, 1] are taken as they are, others are stretched. Of more
+    than three channels the first three are shown, of two the first.
     """
     pixels, known = inputs.detach().float().cpu(), mean_std(model, processor)
-    if known is not None:
+    channels = pixels.shape[1]
+    if channels not in (1, 3):
+        pixels = pixels[:, : 3 if channels > 3 else 1]
+    if known is not None and all(len(values) in (1, channels) for values in known) and channels in (1, 3):
         mean, std = (torch.tensor(values)[:, None, None] for values in known)
         return (pixels * std + mean).clamp(0, 1)
     low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 
 from torch import nn
 
@@ -113,9 +114,13 @@ def _none(model: nn.Module) -> UnsupportedModelError:
         for name, m in model.named_modules()
         if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1 and type(m[0]) is type(m[1])
     ]
+    attends = any("att" in f"{name.rpartition('.')[2]} {type(m).__name__}".lower() for name, m in model.named_modules())
+    near = get_close_matches(type(model).__name__, [name.rpartition(".")[2] for name in _REGISTRY], n=3)
     return UnsupportedModelError(
-        f"A transformer of one of these classes: {', '.join(sorted(_REGISTRY))}.",
-        f"{type(model).__name__}, with these repeated parts: {'; '.join(stacks[:4]) or 'none'}",
+        "A transformer: of a class that is described, or described by captum_vit.register_spec.",
+        f"{type(model).__name__}{'' if attends else ', in which no module is named after attention'}, with these "
+        f"repeated parts: {'; '.join(stacks[:4]) or 'none'}",
         "captum_vit.register_spec (five lines, see captum_vit/models/README.md) if its blocks keep one token per "
-        "patch all the way; windowed, hierarchical, talking-heads and gated-position attention is not supported.",
+        "patch all the way; windowed, hierarchical, talking-heads and gated-position attention is not supported."
+        + (f" Described classes of like names: {', '.join(near)}." if near else ""),
     )

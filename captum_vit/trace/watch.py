@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError, InputError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
+from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout, check_grid
@@ -159,6 +160,7 @@ def own_refusals(model: nn.Module, *inputs: Any) -> Iterator[None]:
             with torch.no_grad():
                 model(*inputs)
         except _REFUSALS as error:
+            refuse_too_long(getattr(model, "tower", model), inputs[0] if inputs else None)
             raise InputError(
                 f"Inputs that {type(model).__name__} accepts.",
                 f"{', '.join(map(_said, inputs))}, refused with: {error}",

@@ -66,7 +66,9 @@ def text(
     scores = finite(scores)
     scores = scores[None] if scores.dim() == 1 else scores
     _check(tokens, scores, rows, {"segment": segments, "word id": word_ids})
-    shown = [piece for piece in pieces(tokens, word_ids) if not _hidden(tokens[piece.tokens[0]], piece, scores, special)]
+    shown = [
+        piece for piece in pieces(tokens, word_ids) if not _hidden(tokens[piece.tokens[0]], piece, scores, special)
+    ]
     shown = merged(shown) if words else shown
     if not shown:
         raise InputError("A token that is shown.", f"{len(tokens)} special tokens alone", "special=True.")

@@ -107,11 +107,13 @@ class Fill(PixelRemover):
             _check_colour(name, given)
 
     def background(self, inputs: Tensor) -> Tensor:
-        value, mean, std = (torch.as_tensor(v).to(inputs) for v in (self.value, self.mean, self.std))
-        colour = torch.atleast_1d((value - mean) / std)
-        if len(colour) not in (1, inputs.shape[1]):
-            wanted = f"One fill value, or one for each of {inputs.shape[1]} channels."
-            raise InputError(wanted, f"{len(colour)} values", "value=0.0, the mean colour of normalised images.")
+        channels = inputs.shape[1]
+        given = {name: torch.as_tensor(getattr(self, name)).to(inputs) for name in ("value", "mean", "std")}
+        for name, numbers in given.items():
+            if numbers.numel() not in (1, channels):
+                wanted = f"`{name}`: one number, or one for each of {channels} channels."
+                raise InputError(wanted, f"{numbers.numel()} numbers", f"{name}=({', '.join(['0.5'] * channels)}).")
+        colour = torch.atleast_1d((given["value"] - given["mean"]) / given["std"])
         return colour[:, None, None].expand_as(inputs)
 
     def __repr__(self) -> str:
@@ -141,6 +143,7 @@ class Black(Remover):
 
     Raises:
         OptionError: one of the two alone; or, when it is bound, none, and a model that does not tell them.
+        InputError: when it is bound, numbers for more or fewer channels than the images have.
     """
 
     def __init__(self, mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None) -> None:

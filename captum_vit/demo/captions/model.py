@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captum_vit.demo.weights import load_weights
+from captum_vit.extras import extra
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerFast
@@ -33,7 +34,8 @@ def demo_clip(pretrained: bool = True) -> CLIPModel:
         >>> model(pixel_values=digit_scenes(4).images, **texts).logits_per_image.shape
         torch.Size([4, 2])
     """
-    from transformers import CLIPConfig, CLIPModel
+    with extra("demo"):
+        from transformers import CLIPConfig, CLIPModel
 
     config = CLIPConfig.from_pretrained(FOLDER)
     config.name_or_path = str(FOLDER)  # where the tokenizer and the image processor are
@@ -45,6 +47,7 @@ def demo_clip(pretrained: bool = True) -> CLIPModel:
 
 def demo_clip_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of :func:`demo_clip`: whole words and signs in lower case, framed by CLIP's start and end."""
-    from transformers import PreTrainedTokenizerFast
+    with extra("demo"):
+        from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(FOLDER)

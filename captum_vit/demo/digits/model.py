@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from captum_vit.demo.digits.scenes import CANVAS, MEAN, STD
 from captum_vit.demo.weights import load_weights
+from captum_vit.extras import extra
 from captum_vit.options import one_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits") -> VisionTra
         >>> model(scenes.images).shape
         torch.Size([4, 10])
     """
-    from timm.models.vision_transformer import VisionTransformer
+    with extra("demo"):
+        from timm.models.vision_transformer import VisionTransformer
 
     model = VisionTransformer(
         img_size=CANVAS, patch_size=8, num_classes=10, embed_dim=128, depth=6, num_heads=4, mlp_ratio=4

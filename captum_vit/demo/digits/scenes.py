@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from captum_vit.errors import OptionError
+from captum_vit.extras import extra
 from captum_vit.options import one_of, shown, two_whole, whole, whole_or_none
 
 CANVAS = 64  # side of a scene
@@ -90,8 +91,9 @@ def digit_scenes(
 @lru_cache(maxsize=1)
 def digit_split() -> dict[str, Tensor]:
     """Indices into ``load_digits()``: 1,297 to train on, 500 to test on, stratified; always the same."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with extra("demo"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     classes = load_digits().target
     train, test = train_test_split(range(len(classes)), test_size=500, stratify=classes, random_state=0)
@@ -108,7 +110,8 @@ def choose_scans(classes: Tensor, split: str, generator: Generator) -> Tensor:
 @lru_cache(maxsize=2)
 def _pools(split: str) -> tuple[Tensor, Tensor]:
     """The split's scans by class: indices (10, longest), padded with -1, and how many there are, (10,)."""
-    from sklearn.datasets import load_digits
+    with extra("demo"):
+        from sklearn.datasets import load_digits
 
     one_of("split", split, digit_split())
     indices = digit_split()[split]
@@ -120,7 +123,8 @@ def _pools(split: str) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=1)
 def _glyphs() -> Tensor:
     """All scans with an empty rim, smoothly enlarged: (1797, 1, 40, 40), ink in about [0, 1]."""
-    from sklearn.datasets import load_digits
+    with extra("demo"):
+        from sklearn.datasets import load_digits
 
     scans = torch.from_numpy(load_digits().images / 16).float()[:, None]
     return F.interpolate(F.pad(scans, (1, 1, 1, 1)), scale_factor=4, mode="bicubic")

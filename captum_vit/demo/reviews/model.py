@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captum_vit.demo.weights import load_weights
+from captum_vit.extras import extra
 
 if TYPE_CHECKING:
     from transformers import BertForSequenceClassification, BertTokenizer
@@ -31,7 +32,8 @@ def demo_bert(pretrained: bool = True) -> BertForSequenceClassification:
         >>> cv.explain(demo_bert(), "The soup was hardly a success.", method="GenAtt").labels
         ['negative']
     """
-    from transformers import BertConfig, BertForSequenceClassification
+    with extra("demo"):
+        from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig.from_pretrained(FOLDER)
     config.name_or_path = str(FOLDER)  # where its tokenizer lies
@@ -43,6 +45,7 @@ def demo_bert(pretrained: bool = True) -> BertForSequenceClassification:
 
 def demo_bert_tokenizer() -> BertTokenizer:
     """The tokenizer of :func:`demo_bert`: word pieces, in lower case."""
-    from transformers import BertTokenizer
+    with extra("demo"):
+        from transformers import BertTokenizer
 
     return BertTokenizer.from_pretrained(FOLDER)
