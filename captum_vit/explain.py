@@ -26,7 +26,7 @@ from captum_vit.models.reading import (
     target_index,
 )
 from captum_vit.models.registry import spec_of
-from captum_vit.options import shown
+from captum_vit.options import known, shown
 from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import Watch
@@ -125,8 +125,8 @@ def method_named(name: str) -> Callable[[nn.Module], Attribution]:
         OptionError: an unknown name; the nearest known ones are listed.
     """
     if name not in METHODS:
-        folded = {known.casefold(): known for known in METHODS}
-        near = [folded[known] for known in get_close_matches(name.casefold(), folded, n=4, cutoff=0.5)]
+        folded = {one.casefold(): one for one in METHODS}
+        near = [folded[one] for one in get_close_matches(name.casefold(), folded, n=4, cutoff=0.5)]
         raise OptionError("A name in captum_vit.METHODS.", repr(name), ", ".join(near or METHODS))
     return METHODS[name]
 
@@ -153,9 +153,7 @@ def _attribution(model: nn.Module, method: Any) -> tuple[Attribution, str]:
 def _refuse_unknown(attribution: Attribution, options: dict[str, Any]) -> None:
     """Options that the method's ``attribute`` does not take."""
     taken = [name for name in signature(attribution.attribute).parameters if name not in ("inputs", "target")]
-    if unknown := [name for name in options if name not in taken]:
-        hint = f"one of {', '.join(get_close_matches(unknown[0], taken, n=3, cutoff=0.4) or taken)}."
-        raise OptionError(f"Options of {type(attribution).__name__}.attribute.", ", ".join(unknown), hint)
+    known(f"{type(attribution).__name__}.attribute", options, taken)
 
 
 class _Given(NamedTuple):

@@ -114,8 +114,9 @@ def _none(model: nn.Module) -> UnsupportedModelError:
         for name, m in model.named_modules()
         if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1 and type(m[0]) is type(m[1])
     ]
-    attends = any("att" in f"{name.rpartition('.')[2]} {type(m).__name__}".lower() for name, m in model.named_modules())
-    near = get_close_matches(type(model).__name__, [name.rpartition(".")[2] for name in _REGISTRY], n=3)
+    names = {f"{name.rpartition('.')[2]} {type(m).__name__}".lower() for name, m in model.named_modules()}
+    attends = any("attn" in name or "attention" in name for name in names)
+    near = get_close_matches(type(model).__name__, {name.rpartition(".")[2] for name in _REGISTRY}, n=3)
     return UnsupportedModelError(
         "A transformer: of a class that is described, or described by captum_vit.register_spec.",
         f"{type(model).__name__}{'' if attends else ', in which no module is named after attention'}, with these "

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_vit.options import known, truth
 from captum_vit.viz.files import check_target, write_array, write_figure, write_page, write_whole
-from captum_vit.viz.pictures import panels
+from captum_vit.viz.pictures import panels, with_dpi
 from captum_vit.viz.words import TokenText, text
 
 PICTURES = (".png", ".pdf", ".svg")
 SUFFIXES = (*PICTURES, ".html", ".npy")
+PANELS = tuple(signature(panels).parameters)[2:]
+TEXTS = tuple(signature(text).parameters)[2:]
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,35 +65,54 @@ class Explanation:
         """(h, w) or (T,); with a leading K if a list of targets was asked for."""
         return self.maps if self.many else self.maps[0]
 
-    def show(self, **style: Any) -> Figure:
+    def show(self, *, width: float | None = None, dpi: float | None = None, **style: Any) -> Figure:
         """A matplotlib figure that pyplot does not know; notebooks display it.
 
         Args:
+            width: of the figure, in inches; by default that of its panels, or 6.5 for a text.
+            dpi: pixels for each inch.
             style: for pictures, keywords of :func:`captum_vit.viz.panels`: ``colour_bar=True`` for instance; for
-                texts, those of :func:`captum_vit.viz.text`, and the figure's ``width``.
+                texts, those of :func:`captum_vit.viz.text`.
+
+        Raises:
+            OptionError: an unknown keyword, a width or dpi that is no positive number, or too many pixels.
         """
         if self.image is None:
-            width = {name: style.pop(name) for name in ("width",) if name in style}
-            return self.text(**style).figure(**width)
-        rows = [_caption(label, score) for label, score in zip(self.labels, self._said(), strict=True)]
-        return panels(self.image, {self.method: self.maps}, rows=rows, **style)
+            figure = self.text(**style).figure(**({} if width is None else {"width": width}))
+        else:
+            known("show", style, PANELS)
+            rows = [_caption(label, score) for label, score in zip(self.labels, self._said(), strict=True)]
+            figure = panels(self.image, {self.method: self.maps}, width=width, **{"rows": rows, **style})
+        return figure if dpi is None else with_dpi(figure, dpi)
 
-    def save(self, path: str | PathLike[str], overwrite: bool = False, **style: Any) -> Path:
+    def save(
+        self, path: str | PathLike[str], overwrite: bool = True, *, dpi: float | None = None, **style: Any
+    ) -> Path:
         """Write a picture (PNG, PDF, SVG), a page (HTML, texts only) or the numbers (NPY, ``.map``).
 
         The file appears whole or not at all.
 
+        Args:
+            path: of the file.
+            overwrite: whether a file of that name is replaced; else it is refused.
+            dpi: pixels for each inch, of a picture; 160 by default, 100 for a text.
+            style: keywords of :meth:`show`, ``width=8`` for instance; of :meth:`text` for a page.
+
         Raises:
-            InputError: another kind of file, a missing folder, or an existing file without ``overwrite``.
+            InputError: another kind of file, a missing folder, or an existing file if ``overwrite`` is False.
+            OptionError: a keyword that has no meaning for this kind of file, or a value out of range.
         """
         kinds = SUFFIXES if self.image is None else (*PICTURES, ".npy")
-        checked = check_target(path, kinds, overwrite)
+        checked = check_target(path, kinds, truth("overwrite", overwrite))
         kind = checked.suffix.lower()
+        if kind not in PICTURES and dpi is not None:
+            style["dpi"] = dpi
         if kind == ".npy":
+            known("the numbers in .npy", style, ())
             return write_whole(checked, partial(write_array, self.map))
         if kind == ".html":
             return write_whole(checked, partial(write_page, self.text(**style).html))
-        return write_whole(checked, partial(write_figure, self.show(**style), kind[1:]))
+        return write_whole(checked, partial(write_figure, self.show(dpi=dpi, **style), kind[1:]))
 
     def __repr__(self) -> str:
         listed = ", ".join(f"{label} ({said})" for label, said in zip(self.labels, self._said(), strict=True))
@@ -112,6 +135,7 @@ class Explanation:
             style: keywords of :func:`captum_vit.viz.text`: ``words=True``, ``special=False``, ``percentile=95``.
         """
         rows = [f"{label} · {said}" for label, said in zip(self.labels, self._said(), strict=True)]
+        known("text", style, TEXTS)
         usual: dict[str, Any] = {"rows": rows, "special": self.special, "words": self.words}
         usual |= {"segments": self.segments, "word_ids": self.word_ids}
         return text(self.tokens or (), self.maps, **{**usual, **style})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from captum_vit.errors import InputError
+from captum_vit.options import real
 from captum_vit.viz.blending import ALPHA, Picture, blend, large, pixels_of, plane, spotlight
 from captum_vit.viz.colours import PERCENTILE, Scale, scale_of
 
 INK, FAINT = "#222222", "#8a8a8a"
+WIDEST = 100  # inches
 _DPI = 160
+_PIXELS = 10**8  # of a figure, at most
 
 
 def overlay(
@@ -70,6 +74,7 @@ def panels(
     same_scale: bool = False,
     alpha: float = ALPHA,
     colour_bar: bool = False,
+    width: float | None = None,
 ) -> Figure:
     """The input, a mask if there is one, and a column per method; a row per image or per target.
 
@@ -81,6 +86,7 @@ def panels(
         percentile, signed, alpha: as for :func:`overlay`.
         same_scale: one scale down each column, so that its rows can be compared; else each map has its own.
         colour_bar: whether the values stand beside each map.
+        width: of the figure, in inches; by default 1.75 for each column.
 
     Raises:
         InputError: columns, rows, masks and images that do not agree in number.
@@ -93,8 +99,9 @@ def panels(
     pictures = [large(picture) for picture in _one_for_each(images, n_rows)]
 
     leading = ["input"] if masks is None else ["input", "mask"]
-    width, height = 1.75 + 0.35 * colour_bar, 1.75 * _tallness(pictures[0])
-    figure = _figure(width * (len(leading) + len(maps)), height * n_rows)
+    usual, height = (1.75 + 0.35 * colour_bar) * (len(leading) + len(maps)), 1.75 * _tallness(pictures[0])
+    times = 1 if width is None else real("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.") / usual
+    figure = _figure(times * usual, times * height * n_rows)
     grid = figure.subplots(n_rows, len(leading) + len(maps), squeeze=False)
     for row, picture in enumerate(pictures):
         _draw(grid[row, 0], picture.permute(1, 2, 0).numpy())
@@ -145,6 +152,18 @@ def _figure(width: float, height: float) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0, compress=True)
     figure = Figure(figsize=(width, height + 0.25), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def with_dpi(figure: Figure, dpi: float) -> Figure:
+    """The figure at another resolution.
+
+    Raises:
+        OptionError: no positive number, or more than a hundred million pixels.
+    """
+    width, height = figure.get_size_inches()
+    most = math.sqrt(_PIXELS / (width * height))
+    figure.set_dpi(real("dpi", dpi, above=0, most=most, hint=f"dpi=300, or a smaller width; at most {most:.0f} here."))
     return figure
 
 
