@@ -81,7 +81,7 @@ def truth(name: str, value: Any) -> bool:
 def known(what: str, given: Collection[str], taken: Collection[str]) -> None:
     """Refuse keywords that something does not take."""
     if unknown := [name for name in given if name not in taken]:
-        near = get_close_matches(unknown[0], taken, n=3, cutoff=0.4) or list(taken)
+        near = get_close_matches(unknown[0], taken, n=3, cutoff=0.5) or list(taken)
         hint = f"one of {', '.join(near)}." if near else "none: it takes no options."
         raise OptionError(f"Options of {what}.", ", ".join(unknown), hint)
 

@@ -1,14 +1,18 @@
-"""Texts as Quantus knows data: one array of token ids, from which the model's attention mask is told."""
+"""Texts as Quantus knows data: one array of token ids, from which masks and token types are derived."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, OptionError
-from captum_vit.options import whole
+from captum_vit.errors import InputError, OptionError, PaddingWarning
+from captum_vit.models.padding import text_config
+from captum_vit.models.texts import arguments_with_types, second_text, tells_texts_apart
+from captum_vit.options import whole, whole_or_none
 from captum_vit.targets import TargetModule
 from quantus_metrics.explain import logits
 from quantus_metrics.perturb import FRACTIONS, Curve, Remover, curves, removable_words, target_score
@@ -23,17 +27,40 @@ class TextModel(TargetModule):
         model: takes ``input_ids`` and ``attention_mask``.
         pad_id: the token that fills short texts up.
         special_ids: tokens that never leave.
+        sep_id: the token that ends each text of a pair; None if that is not known.
+        typed: whether the model wants to know which text of a pair each token belongs to.
     """
 
     raw_scores = False
 
-    def __init__(self, model: nn.Module, pad_id: int, special_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pad_id: int,
+        special_ids: Sequence[int] = (),
+        sep_id: int | None = None,
+        typed: bool | None = None,
+    ) -> None:
         super().__init__(model, getattr(model, "tower", None))
-        self.pad_id, self.special_ids = pad_id, tuple(special_ids)
+        self.pad_id, self.special_ids, self.sep_id = pad_id, tuple(special_ids), sep_id
+        self.typed = tells_texts_apart(model) if typed is None else typed
 
     def forward(self, ids: Tensor) -> Tensor:  # shape: (B, T), whole numbers of any type, to (B, n_classes)
         ids = ids.long()
-        return logits(self.model(input_ids=ids, attention_mask=(ids != self.pad_id).long()))
+        real = ids != self.pad_id
+        types: dict[str, Tensor] = {"token_type_ids": self._types(ids, real)} if self.typed else {}
+        return logits(self.model(input_ids=ids, attention_mask=real.long(), **types))
+
+    def _types(self, ids: Tensor, real: Tensor) -> Tensor:  # shape: (B, T)
+        """0 in the first text and 1 in the second, as the tokenizer numbers them; the separator ends its text."""
+        if self.sep_id is None:
+            _refuse_pairs(ids, real, self.special_ids, "sep_id=tokenizer.sep_token_id, or the tokenizer itself.")
+            return torch.zeros_like(ids)
+        second = second_text(ids, self.sep_id) & real
+        if bool(second.any()) and self.sep_id not in self.special_ids:
+            hint = "special_ids that hold it, as they do by default."
+            raise InputError("Pairs of texts whose separator stays.", f"sep_id {self.sep_id}, which may leave", hint)
+        return second.long()
 
     def removable(self, ids: Tensor) -> Tensor:  # shape: (B, T) to the same, bool
         """Which words may leave: neither padding nor the special tokens."""
@@ -46,6 +73,7 @@ def wrap_text(
     *,
     pad_id: int | None = None,
     special_ids: Sequence[int] | None = None,
+    sep_id: int | None = None,
 ) -> TextModel:
     """A text classifier as a function of token ids (B, T) alone, for metrics of ours and of Quantus.
 
@@ -53,15 +81,24 @@ def wrap_text(
     ``x_batch`` is the array of ids. Quantus's own metrics make floats of them, which are made whole again. Methods of
     `captum_vit` find the transformer inside.
 
+    A model that tells the texts of a pair apart (``type_vocab_size`` above 1: BERT, ELECTRA, ALBERT) gets its
+    ``token_type_ids`` too: 1 behind the first separator, which is how its tokenizer is asked to number a pair. Pairs
+    that a tokenizer numbers otherwise are refused.
+
     Args:
         model: a Hugging Face model, or any that takes ``input_ids`` and ``attention_mask``.
-        tokenizer: its tokenizer, which tells both of the following.
+        tokenizer: its tokenizer, which tells all of the following.
         pad_id: the token that fills short texts up; it must not stand in a text.
         special_ids: tokens that never leave when words are removed. By default those that frame a text (CLS, SEP,
             begin, end), and none without a tokenizer; an empty tuple lets all of them go.
+        sep_id: the token that ends each text of a pair.
+
+    Warns:
+        PaddingWarning: `pad_id` is not the model's own padding token, which would then be read as text.
 
     Raises:
         OptionError: no padding token, or one that also ends a text, which would then be taken for padding.
+        InputError: when it is run, a pair of texts whose token types cannot be known.
 
     Example:
         >>> model = wrap_text(bert, tokenizer)
@@ -78,7 +115,39 @@ def wrap_text(
     whole("pad_id", pad_id, least=0, hint="pad_id=tokenizer.pad_token_id.")
     kept = [token for token in frame[1:] if token is not None] if special_ids is None else special_ids
     hint = "special_ids=tokenizer.all_special_ids."
-    return TextModel(model, pad_id, [whole("special_ids", token, least=0, hint=hint) for token in kept])
+    kept = [whole("special_ids", token, least=0, hint=hint) for token in kept]
+    sep_id = whole_or_none("sep_id", frame[2] if sep_id is None else sep_id, least=0, hint="tokenizer.sep_token_id.")
+    own = getattr(text_config(model), "pad_token_id", None) if isinstance(model, nn.Module) else None
+    if own not in (None, pad_id):
+        warnings.warn(
+            f"The model's own padding token is {own}, not {pad_id}: texts filled up with {own} are read to their end.",
+            PaddingWarning,
+            stacklevel=2,
+        )
+    if not isinstance(model, nn.Module) or not tells_texts_apart(model) or not callable(tokenizer):
+        return TextModel(model, pad_id, kept, sep_id)
+    return TextModel(model, pad_id, kept, *_numbered(tokenizer, sep_id))
+
+
+def _numbered(tokenizer: Any, sep_id: int | None) -> tuple[int | None, bool]:
+    """The separator that tells how this tokenizer numbers pairs, None if none does; whether it numbers them at all."""
+    pair = tokenizer(["a"], ["a"], return_tensors="pt")
+    if "token_type_ids" not in pair:
+        return None, False
+    followed = sep_id is not None and torch.equal(
+        second_text(pair["input_ids"], sep_id).long(), pair["token_type_ids"].long()
+    )
+    return (sep_id if followed else None), True
+
+
+def _refuse_pairs(ids: Tensor, real: Tensor, special_ids: Sequence[int], hint: str) -> None:
+    """Rows whose last token frames texts and stands before too: two texts, whose token types are not known."""
+    last = ids.gather(1, (real.long() * torch.arange(ids.shape[1], device=ids.device)).argmax(1, keepdim=True))
+    frames = torch.isin(last, torch.tensor(special_ids, dtype=ids.dtype, device=ids.device))
+    pairs = (((ids == last) & real).sum(1, keepdim=True) > 1) & frames
+    if bool(pairs.any()):
+        rows = ", ".join(map(str, pairs[:, 0].nonzero().flatten().tolist()[:8]))
+        raise InputError("One text in each row, or pairs whose token types are known.", f"two in rows {rows}", hint)
 
 
 def text_model(model: nn.Module) -> TextModel:
@@ -105,6 +174,7 @@ def text_curves(
     relevance: Tensor,  # shape: (B, T)
     orders: Sequence[str] = ("mif", "lif"),
     *,
+    token_type_ids: Tensor | None = None,  # shape: (B, T)
     special_ids: Sequence[int] = (),
     remover: Remover | None = None,
     fractions: Sequence[float] = FRACTIONS,
@@ -123,12 +193,25 @@ def text_curves(
 
     Args:
         model: takes the ids and, if there is one, the mask, in this order.
+        token_type_ids: which text of a pair each token belongs to, for models that tell them apart.
         special_ids: tokens that stay.
         remover: how a word goes away: `DropTokens` by default, `MaskKeys`, or ``ReplaceTokens(mask_token_id)``.
         softmax: read the probability of the target; its score otherwise.
 
     The other arguments, the cost and the errors are those of `curves`.
+
+    Raises:
+        InputError: two texts in a row (its last token is one of `special_ids` and stands before too), without the
+            `token_type_ids` that the model tells them apart by.
+        OptionError: `token_type_ids` for a model that takes none.
     """
+    args: tuple[Any, ...] = () if attention_mask is None else (attention_mask,)
+    if token_type_ids is not None:
+        args = _typed(model, input_ids, attention_mask, token_type_ids)
+    elif isinstance(model, nn.Module) and not isinstance(model, TextModel) and tells_texts_apart(model):
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hint = 'token_type_ids=tokenizer(texts, others, return_tensors="pt")["token_type_ids"].'
+        _refuse_pairs(input_ids, real.bool(), special_ids, hint)
 
     def read(outputs: Tensor, classes: Tensor) -> Tensor:
         return target_score(outputs.softmax(-1) if softmax else outputs, classes)
@@ -143,6 +226,19 @@ def text_curves(
         fractions=fractions,
         internal_batch_size=internal_batch_size,
         readout=read,
-        args=() if attention_mask is None else (attention_mask,),
+        args=args,
         among=removable_words(input_ids, attention_mask, tuple(special_ids)),
     )
+
+
+def _typed(model: nn.Module, ids: Tensor, mask: Tensor | None, types: Tensor) -> tuple[Any, ...]:
+    """The arguments behind the ids, token types at their place."""
+    if types.shape != ids.shape:
+        wanted = f"Token types of the ids' shape {tuple(ids.shape)}."
+        raise InputError(wanted, f"shape {tuple(types.shape)}", "the ones that the tokenizer gave with these ids.")
+    known = {"attention_mask": torch.ones_like(ids) if mask is None else mask, "token_type_ids": types}
+    args = arguments_with_types(model, known)
+    if not args:
+        hint = "token_type_ids=None; its separators alone tell the two texts apart."
+        raise OptionError("A model that takes token types.", type(model).__name__, hint)
+    return args

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarning
 from captum_vit.models.modules import alone, module_of
 from captum_vit.models.naming import n_outputs
+from captum_vit.models.padding import warn_if_padded
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown, truth
@@ -181,6 +182,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         laid = self._laid_out(relevance, layout)
         with_prefix = layout is not None and self.output in ("tokens", "channels")
         warn_if_zero(layout.patches(laid) if with_prefix else laid, type(self).__name__)
+        if layout is not None and layout.keep is None:
+            warn_if_padded(self.model, inputs, laid, stacklevel=4)
         return (laid,) if isinstance(inputs, tuple) else laid
 
     def _laid_out(
@@ -204,12 +207,15 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         self,
         scores: Tensor,  # shape: (B, N, C)
         layout: TokenLayout,
+        inputs: Any,
     ) -> Tensor:  # shape: (B, C, h, w); (B, N, C) as tokens and for text
         """Lay out one map for each class."""
         scores = layout.silence_padding(scores)
         refuse_not_finite(scores, "maps")
         warn_if_zero(layout.patches(scores).any(1).all(1), type(self).__name__, "every relevance for some class")
         scores = widened(scores)
+        if layout.keep is None:
+            warn_if_padded(self.model, inputs, scores, stacklevel=3)
         if self.output == "tokens" or layout.grid is None:
             return scores
         return layout.to_grid(scores) if self.output == "grid" else layout.to_pixels(scores)

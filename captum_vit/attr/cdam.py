@@ -120,7 +120,7 @@ class LayerCDAM(TokenAttribution):
             raise OptionError("A map for every class.", 'output="channels"', "attribute, one class at a time.")
         with undisturbed(self.model), under(self.rule):
             scores, layout = self._reading(inputs, None, additional_forward_args, rule=self.rule).every_output()
-            return self._finish_classes(scores, layout)
+            return self._finish_classes(scores, layout, inputs)
 
     def value_and_key_terms(
         self,

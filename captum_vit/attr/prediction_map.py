@@ -65,7 +65,7 @@ class PredictionMap(TokenAttribution):
         """The maps of all classes at the price of one; (B, N, C) with ``output="tokens"`` and for text."""
         with undisturbed(self.model):
             found = self._record(inputs, None, additional_forward_args)
-            return self._finish_classes(self._every(found), found.layout)
+            return self._finish_classes(self._every(found), found.layout, inputs)
 
     def _want(self) -> Want:
         return Want(site=self._site())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.models.image_text import tokenized
 from captum_vit.models.naming import host_of
+from captum_vit.models.padding import text_config
 from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.readers import stored
 from captum_vit.options import shown
@@ -92,11 +93,27 @@ def _word_ids(encoded: Any) -> list[int | None] | None:
 
 def _further(model: nn.Module, encoded: Any) -> tuple[Any, ...]:
     """What tells two texts apart, at its place among the arguments; nothing where the separators alone tell."""
+    return arguments_with_types(model, encoded) if "token_type_ids" in encoded else ()
+
+
+def arguments_with_types(model: nn.Module, given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a model behind its ids, up to ``token_type_ids``; none where it takes no such ids."""
     host = host_of(model)
     names = list(signature((model if host is None else host[1]).forward).parameters)[1:]
-    if "token_type_ids" not in names or "token_type_ids" not in encoded:
+    if "token_type_ids" not in names:
         return ()
-    return tuple(encoded.get(name) for name in names[: names.index("token_type_ids") + 1])
+    return tuple(given.get(name) for name in names[: names.index("token_type_ids") + 1])
+
+
+def tells_texts_apart(model: nn.Module) -> bool:
+    """Whether a model has embeddings that tell the first text of a pair from the second."""
+    return (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1
+
+
+def second_text(ids: Tensor, separator: int) -> Tensor:  # shape: (B, T), bool
+    """Tokens behind the first separator, which ends the first text."""
+    ends = (ids == separator).long()
+    return ends.cumsum(1) > ends
 
 
 def _segments(encoded: Any) -> list[int] | None:

@@ -69,4 +69,4 @@ def write_figure(figure: Figure, kind: str, file: Path | IO[bytes]) -> None:
         "pdf": {"CreationDate": None, "Producer": None},
         "svg": {"Date": None},
     }
-    figure.savefig(file, format=kind, dpi="figure", bbox_inches="tight", pad_inches=0.05, metadata=silent[kind])
+    figure.savefig(file, format=kind, dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05, metadata=silent[kind])
