@@ -128,7 +128,7 @@ def distilbert(model: nn.Module) -> Spec:
 
 @register_spec("transformers.DebertaV2Model")
 def deberta_v2(model: nn.Module) -> Spec:
-    """DeBERTa-v2 and v3: blocks return ``(tokens, None)``, and a convolution may follow the first."""
+    """DeBERTa-v2 and v3: a convolution may follow the first block."""
     return Spec(
         blocks="encoder.layer",
         attn="attention.self",
@@ -137,7 +137,6 @@ def deberta_v2(model: nn.Module) -> Spec:
         first_norm="attention.output.LayerNorm",
         last_norm="output.LayerNorm",
         entry="encoder",
-        returns=lambda tokens: (tokens, None),
         family=_family(model),
     )
 

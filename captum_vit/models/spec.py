@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -41,7 +41,7 @@ class Spec:
             poolings; rows that turn out not to be read get none. None means found by running the model.
         entry: from the tower to the module whose first input are the tokens that enter the first block, where
             others read them beside it (a convolution, as in DeBERTa). None means the block alone.
-        returns: what a block returns, from the tokens that leave it; None means these tokens alone.
+        returns: what a block returns, from the tokens that leave it; None means found by running the model.
         family: a name for people.
     """
 
@@ -75,6 +75,10 @@ class Transformer:
     @property
     def post_norm(self) -> bool:
         return self.spec.last_norm is not None
+
+    def returning(self, returns: Callable[[Tensor], Any]) -> Transformer:
+        """The same, knowing what its blocks return."""
+        return replace(self, spec=replace(self.spec, returns=returns))
 
     def entrance(self, layer: int) -> nn.Module:
         """The module whose first input are the tokens that enter a block."""

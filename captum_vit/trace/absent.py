@@ -91,16 +91,17 @@ def _masking(gone: Tensor) -> Any:
     """A hook that adds what is gone to the padding of an attention mask."""
 
     def hook(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        call = signature(module.forward).bind_partial(*args, **kwargs)
-        mask = call.arguments.get("attention_mask")
+        place = list(signature(module.forward).parameters).index("attention_mask")
+        mask = args[place] if place < len(args) else kwargs.get("attention_mask")
         if mask is not None and mask.shape != gone.shape:
             wanted = f"An attention mask with one number for each word, {tuple(gone.shape)}."
             raise InputError(wanted, f"shape {tuple(mask.shape)}", "the mask that the tokenizer gave with these ids.")
         left = (~gone).long() if mask is None else mask.masked_fill(gone, 0)
         if not left.any(1).all():
             raise InputError("At least one word left.", "every word of a text gone", "special tokens that stay.")
-        call.arguments["attention_mask"] = left
-        return call.args, call.kwargs
+        if place < len(args):
+            return (*args[:place], left, *args[place + 1 :]), kwargs
+        return args, {**kwargs, "attention_mask": left}
 
     return hook
 

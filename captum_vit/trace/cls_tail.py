@@ -21,6 +21,7 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
+from captum_vit.errors import CaptumVitError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
@@ -29,7 +30,7 @@ from captum_vit.trace.projections import AnswerAttention, LookAtAttention, Proje
 from captum_vit.trace.replay import Prefix, Slopes, repeat_samples, run_prefix
 from captum_vit.trace.score import repeat_target, select
 from captum_vit.trace.site import Site, first_tensor, holds_tensor, swap
-from captum_vit.trace.tail import entering, forward_replaced
+from captum_vit.trace.tail import MISFITS, entering, forward_replaced
 from captum_vit.trace.watch import own_refusals
 
 
@@ -51,18 +52,26 @@ def _untouched(module: nn.Module) -> bool:
 
 def cls_tail(
     model: nn.Module, transformer: Transformer, site: Site, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> tuple[Prefix, ClsTail | None]:
+) -> tuple[Prefix | None, ClsTail | None]:
     """The prefix, and the CLS tail behind it: None where it does not give the output that the model gives.
 
     Costs the blocks but the last, and the last for the first sample alone: its output is what the tail is held to.
+    A head that reads its input beside the tokens shows there, since it is given rows of another number than samples:
+    it gives another number of scores, or fails, and then there is no prefix either.
     """
     last = _FirstSample(transformer.blocks[-1], site)
-    prefix = run_prefix(model, transformer, site, inputs, args, forward_replaced(transformer.blocks[-1], last))
+    try:
+        prefix = run_prefix(model, transformer, site, inputs, args, forward_replaced(transformer.blocks[-1], last))
+    except (CaptumVitError, torch.OutOfMemoryError):
+        raise
+    except MISFITS:
+        return None, None
     projections = None if last.look is None else last.look.projections(prefix.tokens[:1])
     if projections is None or not last.is_read_at_cls_alone(prefix.output):
         return prefix, None
-    tail = ClsTail(prefix, transformer, projections)
-    return prefix, tail if alike(tail.here[:1].detach(), prefix.output.detach()) else None
+    tail = ClsTail(prefix, prefix.watch.described(transformer), projections)
+    found, wanted = tail.here[:1].detach(), prefix.output.detach()
+    return prefix, tail if len(wanted) == last.n_rows and alike(found, wanted[:1]) else None
 
 
 class _Reached(Exception):
@@ -79,6 +88,7 @@ class _FirstSample:
         self.block, self.forward, self.site, self.times = block, block.forward, site, 0
         self.look: LookAtAttention | None = None
         self.rows: Tensor | None = None  # what leaves the block, a leaf
+        self.n_rows = 0  # how many samples the head is given: not as many as there are
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.times += 1
@@ -92,7 +102,8 @@ class _FirstSample:
         assert rows is not None
         torch.set_grad_enabled(True)
         self.rows = rows.detach().requires_grad_()
-        return swap(output, rows, self.rows)
+        self.n_rows = 2 if len(args[0]) == 1 else 1
+        return swap(output, rows, self.rows.expand(self.n_rows, -1, -1))
 
     def is_read_at_cls_alone(self, output: Tensor) -> bool:
         """Whether no other row has a gradient of a fixed mixture of all outputs."""

@@ -113,7 +113,7 @@ def record(
     refuse_not_finite(output.detach(), "output", infinite=False)
 
     seen = probe.seen
-    found = Record(transformer, watch.layout(probe.n_tokens), output.detach(), {}, start=start)
+    found = Record(watch.described(transformer), watch.layout(probe.n_tokens), output.detach(), {}, start=start)
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.pool:
         found.pool = pooling_weights(transformer, found.layout, output, target, probe.last_rows, probe.pool_attention)

@@ -68,7 +68,8 @@ def run_prefix(
     if not contexts and transformer is not None:
         refuse_several(len(seen), site.module)
     stream = streams[0] if streams else None
-    return Prefix(model, transformer, site, inputs, args, watch, seen[0], output, block, stream)
+    known = None if transformer is None else watch.described(transformer)
+    return Prefix(model, known, site, inputs, args, watch, seen[0], output, block, stream)
 
 
 def _block_around(transformer: Transformer, module: nn.Module) -> int | None:

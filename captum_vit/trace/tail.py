@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import TraceError
+from captum_vit.errors import CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.site import Forward, Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import UNHIDDEN, own_refusals
+
+MISFITS = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model's own code raises where it is given sequences, or samples, of another number than it expects."""
+
+COPIES = 64  # of a picture, at once
 
 
 @contextmanager
@@ -98,32 +103,87 @@ def readout(
     r"""What the head says of every token by itself, nu(x_i), by the model's own code after the blocks.
 
     The head is given sequences whose rows are all x_i, so any pooling (CLS, mean, attention, distilled)
-    returns x_i's own reading. One row for each kind of token will do; a text, with its masks, is cut to one word.
-    A head that scores every token gives (B, N, 1, K). Where arguments differ from sample to sample, and the head
-    may read them, samples are read one by one.
+    returns x_i's own reading. One row for each kind of token will do; a text, with its masks, is cut to one word
+    of its own. A head that scores every token gives (B, N, 1, K).
+
+    Pictures and other arguments are those of two samples, which is enough for a head that does not read them. One
+    that reads them beside the tokens cannot use two for all: each sample is then read with its own, and if need be
+    with a copy of them for each token.
+
+    Raises:
+        UnsupportedModelError: the head does not read such sequences.
     """
-    batch, n_tokens, _ = tokens.shape
-    if batch > 1 and any(is_of_each_sample(x, batch) and not _is_text(x, layout) for x in args):
-        return torch.cat([_readout_of(i, model, transformer, tokens, layout, inputs, args) for i in range(batch)])
-    alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, layout.prefix + 1, -1)
-    first = [_first(x, batch, layout) for x in (*inputs, *args)]
-    with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
-        return scores_of(model(*first)).unflatten(0, (batch, n_tokens))
+    batch = len(tokens)
+    try:
+        return _readings(model, transformer, tokens, layout, inputs, args, n_given=2)
+    except torch.OutOfMemoryError:
+        raise
+    except MISFITS:
+        if batch == 1:
+            return _readings_with_copies(model, transformer, tokens, layout, inputs, args)
+    alone = [_of_sample(i, batch, layout, inputs, args) for i in range(batch)]
+    return torch.cat([readout(model, transformer, tokens[i : i + 1], *one) for i, one in enumerate(alone)])
 
 
-def _readout_of(
-    i: int,
+def _readings(
     model: nn.Module,
     transformer: Transformer,
     tokens: Tensor,
     layout: TokenLayout,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
+    n_given: int | None,
+) -> Tensor:  # shape: (B, N, K)
+    """One pass of the head over all tokens, with the pictures and arguments of the first ``n_given`` samples."""
+    batch, n_tokens, _ = tokens.shape
+    alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, layout.prefix + 1, -1)
+
+    def given(x: Any) -> Any:
+        if not is_of_each_sample(x, batch):
+            return x
+        return _first_words(x, layout).repeat_interleave(n_tokens, 0) if _is_text(x, layout) else x[:n_given]
+
+    with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
+        return scores_of(model(*map(given, (*inputs, *args)))).unflatten(0, (batch, n_tokens))
+
+
+def _readings_with_copies(
+    model: nn.Module,
+    transformer: Transformer,
+    tokens: Tensor,  # shape: (1, N, D)
+    layout: TokenLayout,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
 ) -> Tensor:  # shape: (1, N, K)
-    """One sample of a batch, with its own arguments."""
-    own = [tuple(x[i : i + 1] if is_of_each_sample(x, len(tokens)) else x for x in given) for given in (inputs, args)]
+    """Each token as a sample by itself, some at a time, with its own copy of the picture and the arguments."""
+
+    def copied(some: Tensor, x: Any) -> Any:
+        return x.expand(len(some), *x.shape[1:]) if is_of_each_sample(x, 1) else x
+
+    said = []
+    try:
+        for some in tokens.movedim(0, 1).split(COPIES):
+            each = replace(layout, keep=copied(some, layout.keep))
+            own = [tuple(copied(some, x) for x in given) for given in (inputs, args)]
+            said.append(_readings(model, transformer, some, each, *own, n_given=None))
+    except (CaptumVitError, torch.OutOfMemoryError):
+        raise
+    except MISFITS as error:
+        raise UnsupportedModelError(
+            "A head that reads a sequence of copies of one token.",
+            f"{type(model).__name__}, whose own code refuses it with {type(error).__name__}: {error}",
+            "a method that gives the head the whole sequence, such as LayerCDAM.",
+        ) from error
+    return torch.cat(said).movedim(0, 1)
+
+
+def _of_sample(
+    i: int, batch: int, layout: TokenLayout, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> tuple[TokenLayout, tuple[Tensor, ...], tuple[Any, ...]]:
+    """What belongs to one sample of a batch."""
     keep = None if layout.keep is None else layout.keep[i : i + 1]
-    return readout(model, transformer, tokens[i : i + 1], replace(layout, keep=keep), *own)
+    own = (tuple(x[i : i + 1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    return replace(layout, keep=keep), *own
 
 
 def is_of_each_sample(x: Any, batch: int) -> bool:
@@ -136,11 +196,9 @@ def _is_text(x: Tensor, layout: TokenLayout) -> bool:
     return layout.grid is None and x.dim() == 2 and x.shape[1] == layout.n_tokens
 
 
-def _first(x: Any, batch: int, layout: TokenLayout) -> Any:
-    """Of a batch of arguments the first sample's; of a text, its first word that is no padding."""
-    if not is_of_each_sample(x, batch):
-        return x
-    if not _is_text(x, layout):
-        return x[:1]
-    word = 0 if layout.keep is None else int(layout.keep[0].int().argmax())
-    return x[:1, word : word + 1]
+def _first_words(
+    x: Tensor,  # shape: (B, T)
+    layout: TokenLayout,
+) -> Tensor:  # shape: (B, 1)
+    """Of each text its first word that is no padding, and what lies beside it."""
+    return x[:, :1] if layout.keep is None else x.gather(1, layout.keep.int().argmax(1, keepdim=True))

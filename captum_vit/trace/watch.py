@@ -17,7 +17,7 @@ from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
 from captum_vit.tokens import TokenLayout, check_grid
-from captum_vit.trace.site import Site, Visit, first_tensor, mine
+from captum_vit.trace.site import Site, Visit, first_tensor, mine, swap
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
@@ -36,6 +36,7 @@ class Watch:
         self.model, self.transformer = model, transformer
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self._visits: list[tuple[Site, Visit]] = []
+        self._returned: Any = None  # what the first block returned beside its tokens
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
         self._keep: Tensor | None = None
@@ -66,6 +67,14 @@ class Watch:
                     raise TraceError("A forward that can be followed backwards.", got, UNHIDDEN) from error
                 raise
 
+    def described(self, transformer: Transformer) -> Transformer:
+        """With what its blocks were seen to return, where that is more than tokens and the spec does not say."""
+        returned = self._returned
+        if returned is None or isinstance(returned, Tensor) or transformer.spec.returns is not None:
+            return transformer
+        tokens = first_tensor(returned)
+        return transformer if tokens is None else transformer.returning(lambda x: swap(returned, tokens, x))
+
     def layout(self, n_tokens: int) -> TokenLayout:
         """Where the tokens of this pass lie."""
         if self._keep is not None and self._keep.shape[1] < n_tokens:
@@ -94,6 +103,7 @@ class Watch:
         hook = transformer.tower.register_forward_pre_hook(mine(self._see_arguments), with_kwargs=True)
         stack.callback(hook.remove)
         stack.callback(blocks[0].register_forward_pre_hook(mine(self._see_blocks)).remove)
+        stack.callback(blocks[0].register_forward_hook(mine(self._see_returned)).remove)
 
     def _refuse_prompts(self, n_tokens: int) -> None:
         """Learned tokens among the words, or learned keys beside them, belong to no word."""
@@ -130,6 +140,10 @@ class Watch:
             )
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()
+
+    def _see_returned(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            self._returned = output
 
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]

@@ -18,11 +18,10 @@ from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.probe import Want
 from captum_vit.trace.record import record
 from captum_vit.trace.site import Site
-from captum_vit.trace.tail import is_of_each_sample
+from captum_vit.trace.tail import MISFITS, is_of_each_sample
 from captum_vit.trace.watch import Watch
 
 WAYS = ("auto", "drop", "mask")
-_MISFITS = (AssertionError, IndexError, RuntimeError, ValueError)  # raised where a sequence is shorter than expected
 
 
 class Without:
@@ -168,7 +167,7 @@ class Without:
             return "its head reads every word"
         try:
             dropped, _ = self._run(rows, halves, "drop")
-        except _MISFITS as error:
+        except MISFITS as error:
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return "" if _alike(dropped, hidden) else "other scores than with their keys hidden"
 
