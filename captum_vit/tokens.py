@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import one_of
+
+Box = tuple[int, int, int, int]
+"""Top, left, bottom and right edge in pixels of an image; it may reach beyond."""
 
 OUTPUTS = ("grid", "tokens", "pixels", "channels")
 
@@ -22,17 +26,26 @@ class TokenLayout:
         grid: rows and columns of patches; None for text.
         image_size: height and width of the input in pixels; None for text.
         keep: (B, N) True where a text token is real and False where it is padding; None if all are real.
+        measured: gives the rectangle of pixels that the grid covers; None where it covers the image.
     """
 
     n_tokens: int
     grid: tuple[int, int] | None = None
     image_size: tuple[int, int] | None = None
     keep: Tensor | None = None
+    measured: Callable[[], Box] | None = field(default=None, compare=False, repr=False)
 
     @property
     def prefix(self) -> int:
         """Number of special tokens (CLS, distillation, registers) in front of the patches."""
         return 0 if self.grid is None else self.n_tokens - self.grid[0] * self.grid[1]
+
+    @property
+    def box(self) -> Box:
+        """The pixels that the grid covers: all, but where a border is not read, or was added by padding."""
+        if self.image_size is None:
+            raise OptionError("Patches of an image.", "a text", 'output="tokens".')
+        return (0, 0, *self.image_size) if self.measured is None else self.measured()
 
     def patches(
         self,
@@ -56,14 +69,18 @@ class TokenLayout:
         self,
         relevance: Tensor,  # shape: (B, N)
     ) -> Tensor:  # shape: (B, 1, H, W)
-        """The grid enlarged bilinearly to the size of the input."""
+        """The grid enlarged bilinearly to the pixels that it covers; zero where the model reads none."""
         if self.grid is None or self.image_size is None:
             raise OptionError(
                 'output="pixels" needs an image.',
                 "a model whose tokens are not patches of an image",
                 'output="tokens".',
             )
-        return F.interpolate(self.to_grid(relevance), size=self.image_size, mode="bilinear", align_corners=False)
+        top, left, bottom, right = self.box
+        size = bottom - top, right - left
+        large = F.interpolate(self.to_grid(relevance), size=size, mode="bilinear", align_corners=False)
+        height, width = self.image_size
+        return F.pad(large, (left, width - right, top, height - bottom))
 
     def patch_size(
         self,
@@ -71,20 +88,25 @@ class TokenLayout:
     ) -> tuple[int, int]:
         """Height and width of a patch in pixels; refused if the patches do not tile this very image."""
         height, width = image.shape[-2:]
-        if self.grid is None or (height, width) != self.image_size or height % self.grid[0] or width % self.grid[1]:
-            raise InputError(
-                "An image that its patches tile, handed to the patch embedding as it is.",
-                f"{height} x {width} pixels for patches in a grid of {self.grid}",
-                "an image whose sides are multiples of the patch size, resized before the model.",
-            )
-        return height // self.grid[0], width // self.grid[1]
+        if self.grid is not None and (height, width) == self.image_size:
+            top, left, bottom, right = self.box
+            if (bottom - top) % self.grid[0] == (right - left) % self.grid[1] == 0:
+                return (bottom - top) // self.grid[0], (right - left) // self.grid[1]
+        raise InputError(
+            "An image that its patches tile, handed to the patch embedding as it is.",
+            f"{height} x {width} pixels for patches in a grid of {self.grid}",
+            "an image whose sides are multiples of the patch size, resized before the model.",
+        )
 
     def from_pixels(
         self,
         relevance: Tensor,  # shape: (B, C, H, W)
     ) -> Tensor:  # shape: (B, N)
         """Each patch the sum over its pixels and channels; prefix tokens, under which no pixel lies, get zero."""
-        sums = F.avg_pool2d(relevance.sum(1, keepdim=True), self.patch_size(relevance), divisor_override=1)
+        patch, (height, width) = self.patch_size(relevance), relevance.shape[-2:]
+        top, left, bottom, right = self.box
+        covered = F.pad(relevance.sum(1, keepdim=True), (-left, right - width, -top, bottom - height))
+        sums = F.avg_pool2d(covered, patch, divisor_override=1)
         return F.pad(sums.flatten(1), (self.prefix, 0))
 
     def counted(

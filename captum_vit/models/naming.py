@@ -36,7 +36,7 @@ def n_outputs(model: nn.Module) -> int | None:
         return None
     library, module = host
     if library == "timm":
-        head = module.get_classifier()
+        head = module.get_classifier() if hasattr(module, "get_classifier") else None  # none where features are read
     elif library == "torchvision":
         head = module.heads[-1]
     else:

@@ -88,7 +88,10 @@ def _read_layers(model: nn.Module, batch: Batch) -> PerLayer:
         transformer, inputs = spec_of(model), checked_inputs(batch.inputs, model)
         found = record(model, transformer, inputs, batch.args, None, Want(seen=["out"]))
         labels = _labels(batch.targets, found.output, model)
-        head, reader = SubNetwork(model, found.transformer, len(transformer.blocks)), PredictionMap(model, score="logit")
+        head, reader = (
+            SubNetwork(model, found.transformer, len(transformer.blocks)),
+            PredictionMap(model, score="logit"),
+        )
         pooled, alone = [], []
         for layer in found.layers:
             tokens = found.seen["out"][layer]

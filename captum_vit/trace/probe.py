@@ -16,7 +16,7 @@ from captum_vit.trace.attention import Attention
 from captum_vit.trace.rules import checked_rule
 from captum_vit.trace.score import SCORES
 from captum_vit.trace.site import Site, Visit
-from captum_vit.trace.watch import Watch
+from captum_vit.trace.watch import Watch, refuse_other_length
 
 KINDS = ("tokens", "attn_in", "probs", "values", "context", "before_mid", "mid", "before_norm", "out")
 ATTENTION = {"probs", "values", "context"}
@@ -107,6 +107,7 @@ class Probe:
 
     def _enter(self, layer: int) -> Visit:
         def visit(x: Tensor) -> Tensor | None:
+            refuse_other_length(x.shape[1], self.n_tokens)
             self._block, self.place, self.n_tokens = layer, layer, x.shape[1]
             leaf = None
             if layer == self.start and self.want.grads:

@@ -164,8 +164,8 @@ def _readings_with_copies(
     try:
         for some in tokens.movedim(0, 1).split(COPIES):
             each = replace(layout, keep=copied(some, layout.keep))
-            own = [tuple(copied(some, x) for x in given) for given in (inputs, args)]
-            said.append(_readings(model, transformer, some, each, *own, n_given=None))
+            own, others = (tuple(copied(some, x) for x in given) for given in (inputs, args))
+            said.append(_readings(model, transformer, some, each, own, others, n_given=None))
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
     except MISFITS as error:
@@ -182,8 +182,8 @@ def _of_sample(
 ) -> tuple[TokenLayout, tuple[Tensor, ...], tuple[Any, ...]]:
     """What belongs to one sample of a batch."""
     keep = None if layout.keep is None else layout.keep[i : i + 1]
-    own = (tuple(x[i : i + 1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
-    return replace(layout, keep=keep), *own
+    own, others = (tuple(x[i : i + 1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    return replace(layout, keep=keep), own, others
 
 
 def is_of_each_sample(x: Any, batch: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -16,7 +17,8 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
-from captum_vit.tokens import TokenLayout, check_grid
+from captum_vit.tokens import Box, TokenLayout, check_grid
+from captum_vit.trace.cover import box_of, followed
 from captum_vit.trace.site import Site, Visit, first_tensor, mine, swap
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
@@ -30,17 +32,25 @@ class Watch:
 
     The grid of patches is found by looking: it is the spatial size of what the last convolution before
     the blocks returns. Text has none.
+
+    Args:
+        model: what runs.
+        transformer: the tower in it; None watches no blocks.
+        thinned: tokens are taken out of this pass on purpose. In another one a model whose blocks do not keep their
+            tokens (merged, dropped, added) is refused.
     """
 
-    def __init__(self, model: nn.Module, transformer: Transformer | None) -> None:
-        self.model, self.transformer = model, transformer
+    def __init__(self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False) -> None:
+        self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self._visits: list[tuple[Site, Visit]] = []
         self._returned: Any = None  # what the first block returned beside its tokens
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
+        self._cut: tuple[nn.Conv2d, tuple[int, int]] | None = None  # the last convolution, and what it was given
+        self._call: tuple[Tensor, Any, Any] | None = None  # of the tower: the image, and all arguments
         self._keep: Tensor | None = None
-        self._batch = 0
+        self._batch = self._n_entered = 0
         self._words: int | None = None
         self._reached_blocks = self._in_inference_mode = False
 
@@ -90,7 +100,21 @@ class Watch:
                 'a model with a convolutional patch embedding, or output="channels" at a layer of it.',
             )
         check_grid(n_tokens, self._grid, self._image_size)
-        return TokenLayout(n_tokens, self._grid, self._image_size)
+        return TokenLayout(n_tokens, self._grid, self._image_size, measured=self._measured())
+
+    def _measured(self) -> Callable[[], Box] | None:
+        """What finds the pixels under the grid; None where they are the image."""
+        if self._cut is None or self._grid is None:
+            return None
+        convolution, picture = self._cut
+        box = box_of(convolution, picture, self._grid)
+        if picture == self._image_size:
+            return None if box is None else lambda: box
+        if self._call is None or self.transformer is None:
+            return None
+        (image, args, kwargs), tower = self._call, self.transformer.tower
+        run = lambda x: tower(*swap(args, image, x), **swap(kwargs, image, x))  # noqa: E731
+        return cache(lambda: followed(box or (0, 0, *picture), image, convolution, run))
 
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
         blocks = transformer.blocks
@@ -104,6 +128,7 @@ class Watch:
         stack.callback(hook.remove)
         stack.callback(blocks[0].register_forward_pre_hook(mine(self._see_blocks)).remove)
         stack.callback(blocks[0].register_forward_hook(mine(self._see_returned)).remove)
+        stack.callback(blocks[-1].register_forward_hook(mine(self._see_left)).remove)
 
     def _refuse_prompts(self, n_tokens: int) -> None:
         """Learned tokens among the words, or learned keys beside them, belong to no word."""
@@ -116,13 +141,15 @@ class Watch:
                 "a model without learned prompts or prefixes; adapters such as LoRA add no tokens.",
             )
 
-    def _see_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
+    def _see_convolution(self, module: nn.Conv2d, args: Any, output: Tensor) -> None:
         if not self._reached_blocks:
-            self._grid = _size(output)
+            self._grid, self._cut = _size(output), None
             self.embedded = module, output[:1].detach().clone()
             picture = first_tensor(args)
-            if self._image_size is None and picture is not None:  # the tower was entered by another of its functions
-                self._image_size = _size(picture)
+            if picture is not None:
+                self._cut = module, _size(picture)
+                if self._image_size is None:  # the tower was entered by another of its functions
+                    self._image_size = _size(picture)
 
     def _see_blocks(self, module: nn.Module, args: Any) -> None:
         if self._reached_blocks:
@@ -138,6 +165,7 @@ class Watch:
                 f"{len(tokens)} sequences for {self._batch} samples",
                 "the module inside, on the parts themselves: a map belongs to one view of a sample, not to several.",
             )
+        self._n_entered = 0 if tokens is None or tokens.dim() != 3 else tokens.shape[1]
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()
 
@@ -145,16 +173,32 @@ class Watch:
         if not isinstance(output, Tensor):
             self._returned = output
 
+    def _see_left(self, module: nn.Module, args: Any, output: Any) -> None:
+        tokens = first_tensor(output)
+        if not self.thinned and tokens is not None and tokens.dim() == 3:
+            refuse_other_length(tokens.shape[1], self._n_entered)
+
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         image = next((x for x in tensors if x.dim() == 4 and x.is_floating_point()), None)
         self._image_size = None if image is None else _size(image)
+        self._call = None if image is None else (image, args, kwargs)
         mask = _bound(module, args, kwargs).get("attention_mask")
         if isinstance(mask, Tensor) and mask.dim() == 2 and image is None:
             self._keep = mask.bool()
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
+
+
+def refuse_other_length(n_tokens: int, n_entered: int) -> None:
+    """Tokens that are merged, dropped or added on the way stand for no place, or for several."""
+    if n_entered and n_tokens != n_entered:
+        raise UnsupportedModelError(
+            "Blocks that keep one token for each place from the first to the last.",
+            f"{n_entered} tokens that enter the first block, and {n_tokens} further on",
+            "the model without merging or dropping, or before queries join its tokens.",
+        )
 
 
 @contextmanager

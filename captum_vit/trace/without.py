@@ -92,7 +92,7 @@ class Without:
         self, rows: Tensor, gone: Tensor | None = None, way: str = "drop", disturb: bool = False
     ) -> tuple[Tensor, TokenLayout]:
         """One pass of some samples without what is gone, which may be disturbed: no one should notice."""
-        watch = Watch(self.model, self.transformer)
+        watch = Watch(self.model, self.transformer, thinned=gone is not None)
         lengths: list[int] = []
 
         def see(x: Tensor) -> Tensor | None:
