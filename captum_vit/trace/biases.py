@@ -42,7 +42,7 @@ class BiasTap(Mode):
 
     def __init__(self, place: Callable[[], int]) -> None:
         super().__init__()
-        self.place = place
+        self.place, self.eps = place, 0.0  # the rounding of the least precise sum
         self.told: list[See] = []
         """Who is told; while there is nobody, gradients pass unseen. The graph's hooks hold this list, and not the
         tap: through what that holds a graph would keep itself alive for ever."""
@@ -56,6 +56,7 @@ class BiasTap(Mode):
             return func(*args, **kwargs)
         result = func(*constant(args), **constant(kwargs))
         if isinstance(result, Tensor) and result.requires_grad:
+            self.eps = max(self.eps, torch.finfo(result.dtype).eps)
             bias, other = _added(func, args, kwargs), taken_constant(result)
             if bias is not None:
                 second = func in SECOND or func is F.batch_norm

@@ -178,6 +178,14 @@ def unmark(x: Tensor) -> Tensor:
     return x
 
 
+def copied(x: Tensor, alone: bool) -> Tensor:
+    """A tensor before it is written over: beside functions of its entries it is one of them, alone an origin."""
+    before, found = x.clone(), carried(x)
+    if found is not None:
+        return mark(before, *found)
+    return before if alone else mark(before, x, 0.0, False)
+
+
 def written_over(x: Tensor, y: Tensor) -> Tensor:
     """The first tensor with the value of the other, and what that carries."""
     x.copy_(y)

@@ -166,11 +166,13 @@ def _positional(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[st
     return list((defaults | dict(zip(defaults, args, strict=False)) | kwargs).values())
 
 
-LOGARITHMS = {torch.log_softmax, F.log_softmax, torch.Tensor.log_softmax}
-WHOLE = {
+LOGARITHMS: set[Any] = {torch.log_softmax, F.log_softmax, torch.Tensor.log_softmax}
+WHOLE: dict[Any, Any] = {
     F.scaled_dot_product_attention: frozen_attention, F.normalize: frozen_length, F.layer_norm: frozen_layer_norm,
     F.rms_norm: frozen_rms_norm, F.group_norm: frozen_groups,
 }  # fmt: skip
 """What is held in one piece."""
-SPELLED = {F.multi_head_attention_forward: unpacked_multi_head, F.glu: gated_linear, F.cosine_similarity: cosine}
+SPELLED: dict[Any, Any] = {
+    F.multi_head_attention_forward: unpacked_multi_head, F.glu: gated_linear, F.cosine_similarity: cosine,
+}  # fmt: skip
 """What is written out, so that its pieces come under the rule."""

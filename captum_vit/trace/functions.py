@@ -64,7 +64,7 @@ _PLAIN = f"{_ODD} {_OTHERS} add sub subtract mul multiply div divide true_divide
 
 
 def _in_place() -> dict[Any, Any]:
-    pairs = {}
+    pairs: dict[Any, Any] = {}
     for name in _PLAIN.split():
         plain = next((getattr(room, name) for room in ROOMS if hasattr(room, name)), None)
         pairs |= {getattr(room, f"{name}_"): plain for room in ROOMS if hasattr(room, f"{name}_")}

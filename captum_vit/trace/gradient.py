@@ -107,7 +107,8 @@ def gradient_of(
         raise TraceError(
             "An output that depends on the layer with a gradient.",
             "an output without a graph",
-            "a layer before the output, in a model that does not detach or run under no_grad by itself.",
+            "a layer before the output, in a model that does not detach or run under no_grad by itself; under a rule "
+            "that holds softmax constant, the scores before a softmax at the end.",
         )
     with torch.enable_grad():
         total = value.sum()

@@ -13,7 +13,7 @@ from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import gradient_of
 from captum_vit.trace.redistribution import Added, Passed, Redistributed
-from captum_vit.trace.relevance import SUMS, Relevance, is_stream, refuse_half_precision, wide
+from captum_vit.trace.relevance import ADDED, Relevance, is_stream, refuse_half_precision, wide
 from captum_vit.trace.score import select
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import dtype_of
@@ -33,7 +33,7 @@ class FromPixels(Relevance):
     def _propagated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.embedding and func is F.conv2d:
             return _bounded(*wide(args), **wide(kwargs))
-        if self.embedding and func in SUMS and _is_table(args[1], args[0]):
+        if self.embedding and func in ADDED and _is_table(args[1], args[0]):
             return Added.apply(*torch.broadcast_tensors(*wide(args)), self.batch)
         return super()._propagated(func, args, kwargs)
 

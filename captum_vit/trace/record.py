@@ -15,6 +15,7 @@ from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import AttentionTap
 from captum_vit.trace.biases import BiasRelevance, BiasTap
+from captum_vit.trace.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.pooling import pooling_weights
 from captum_vit.trace.probe import ATTENTION, Probe, Want
@@ -128,6 +129,10 @@ def record(
         if want.relevance:
             score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
+    if want.biases and want.rule in COMPLETE:
+        biases = sum((found.biases_of(layer) for layer in found.layers), torch.zeros_like(found.row.squeeze(1)))
+        products = seen["tokens"][start].detach() * found.grads["tokens"][start]
+        refuse_gap(want.rule, score, products, biases, bias_tap.eps)
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
     _as_precise_as(found, dtype_of(model), narrow=want.relevance)
     return found
@@ -154,7 +159,8 @@ def _gradients(
         raise TraceError(
             "A score that depends on the tokens with a gradient.",
             "an output without a graph",
-            "a model whose forward does not detach, or run under no_grad or inference_mode by itself.",
+            "a model whose forward does not detach, or run under no_grad or inference_mode by itself; under a rule "
+            "that holds softmax constant, the scores before a softmax at the end.",
         )
     places = [(kind, layer) for kind, row in seen.items() for layer in row]
     wanted = [seen[kind][layer] for kind, layer in places]

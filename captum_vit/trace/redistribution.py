@@ -25,7 +25,8 @@ class Redistributed(torch.autograd.Function):
     def forward(ctx: Any, f: Function, z: Function, part: float, *xs: Tensor) -> Tensor:
         ctx.save_for_backward(*xs)
         ctx.z, ctx.part = z, part
-        return f(*xs)
+        y = f(*xs)
+        return y.clone() if y._is_view() else y  # an activation in place may follow, which no view would allow
 
     @staticmethod
     def backward(ctx: Any, R: Tensor) -> tuple[Tensor | None, ...]:

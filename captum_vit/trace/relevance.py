@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from captum_vit.errors import ModelStateError
 from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit, unpacked_multi_head
-from captum_vit.trace.entrywise import common_origin, mark, operands, written_over
+from captum_vit.trace.entrywise import common_origin, copied, mark, operands, written_over
 from captum_vit.trace.found import Mode
 from captum_vit.trace.frozen import gated_linear
 from captum_vit.trace.functions import (
@@ -143,7 +143,8 @@ class Relevance(Mode):
         plain = func if inplace else IN_PLACE.get(func) or getattr(torch.Tensor, func.__name__.removesuffix("_"), None)
         if plain is None:
             raise undefined(func)
-        return written_over(args[0], self._propagated(plain, (args[0].clone(), *args[1:]), kwargs))
+        others = list(operands((args[1:], tuple(kwargs.values()))))
+        return written_over(args[0], self._propagated(plain, (copied(args[0], alone=not others), *args[1:]), kwargs))
 
     def _of_two(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sums, differences, products and quotients; a constant, or what is divided by, gets nothing."""

@@ -31,9 +31,9 @@ from captum_vit.trace.attention import MATMUL, SOFTMAX
 from captum_vit.trace.entrywise import (
     adds,
     at_zero,
-    carried,
     common_origin,
     constant,
+    copied,
     curved,
     detached,
     entrywise,
@@ -193,11 +193,9 @@ class Frozen(Mode):
 
     def _written_over(self, plain: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """The result of a call elsewhere, then written over its first argument."""
-        x = args[0]
-        if carried(x) is None and not (len(streams) > 1 and common_origin(streams) is x):
-            args = (x.clone(), *args[1:])
-            streams = [args[0] if s is x else s for s in streams]
-        return written_over(x, self._of(plain, streams, args, kwargs))
+        x, before = args[0], copied(args[0], alone=len(streams) == 1)
+        streams = [before if s is x else s for s in streams]
+        return written_over(x, self._of(plain, streams, (before, *args[1:]), kwargs))
 
 
 class Libra(Frozen):

@@ -292,7 +292,7 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "cumsum": lambda x: x.cumsum(-1),
     "cummax": lambda x: x.cummax(-1).values + x,
     "cumsum_": lambda x: x.clone().cumsum_(-1),
-    "add": lambda x: torch.add(x, x, alpha=2),
+    "add": lambda x: torch.add(x, x.flip(-1), alpha=2),
 }
 
 
