@@ -12,7 +12,7 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of, truth
 from captum_vit.trace.layers import chosen_layers, listed
-from captum_vit.trace.parts import attention_parts, frozen_norm, mid_kinds, stream_parts
+from captum_vit.trace.parts import attention_parts, branch_kinds, frozen_norm, mid_kinds, stream_parts
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out
 from captum_vit.trace.state import widened
@@ -122,7 +122,7 @@ class AttIN(PartsAttribution):
         super().__init__(forward_func, layers, aggregation=aggregation, output=output)
 
     def _kinds(self) -> list[str]:
-        return ["probs", "values"]
+        return ["probs", "values", *branch_kinds(self._transformer)]
 
     def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
         return attention_parts(found, layer, rows).lengths()

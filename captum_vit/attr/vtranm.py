@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.options import one_of, truth
-from captum_vit.trace.heads import output_map
+from captum_vit.trace.heads import written_by_heads
+from captum_vit.trace.parts import branch_kinds
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import carried_back
 from captum_vit.trace.score import SCORES
@@ -89,7 +90,7 @@ class VTranM(TokenAttribution):
         if self.variant == "tokentm":
             return Want(seen=["probs", "tokens", "mid", "out"], grads=["probs"], score="logit", pool=True)
         weighted = self.aggregate and (self.length or self.direction)
-        kinds = ["probs", "tokens", *(["values"] if weighted else [])]
+        kinds = ["probs", "tokens", *(["values", *branch_kinds(self._transformer)] if weighted else [])]
         if self.aggregate and self.feed_forward:
             kinds += ["mid", "before_norm" if self._transformer.post_norm else "out"]
         return Want(seen=kinds, grads=["probs"], score=self.score, pool=True)
@@ -128,7 +129,7 @@ class VTranM(TokenAttribution):
         if not (self.length or self.direction):
             return None
         E, v = found.seen["tokens"][layer], found.seen["values"][layer]  # (B, N, D), (B, H, N, d)
-        W_O = output_map(found.transformer, layer, heads=v.shape[1])  # shape: (H, d, D)
+        W_O = written_by_heads(found, layer)  # shape: (H, d, D)
         gram = W_O @ W_O.mT  # shape: (H, d, d)
         lengths = ((v @ gram) * v).sum(-1).clamp(min=0).sqrt()
         E_heads = torch.einsum("bnD,hdD->bhnd", E, W_O)

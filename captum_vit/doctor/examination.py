@@ -17,7 +17,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.heads import linear_bias, output_map
+from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.tail import is_of_each_sample
@@ -139,18 +139,16 @@ def _misdescribed(found: Record) -> list[str]:
     transformer, spec = found.transformer, found.transformer.spec
     if transformer.post_norm or spec.out_proj is None:
         return []
-    for layer, block in enumerate(transformer.blocks):
+    for layer in range(len(transformer.blocks)):
         probs, values = found.seen["probs"][layer], found.seen["values"][layer]
         try:
-            W = output_map(transformer, layer, heads=values.shape[1])
+            W, bias = output_map(transformer, layer, values)
         except CaptumVitError:
             return []
-        bias = linear_bias(transformer.part(block, spec.out_proj))
-        scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
         gained = found.seen["mid"][layer] - found.seen["tokens"][layer]
         written = torch.einsum("bhij,bhjd,hdD->biD", probs, values, W)
         if bias is not None:
-            written = written + (bias if scale is None else bias * scale)
+            written = written + bias
         error = float((written.detach() - gained).abs().max() / gained.abs().max().clamp_min(1e-12))
         if error > (0.1 if gained.element_size() < 4 else 1e-3):
             return [

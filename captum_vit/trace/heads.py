@@ -2,44 +2,123 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.spec import Transformer
+from captum_vit.trace.record import Record
+from captum_vit.trace.state import widened
+
+WITHOUT_HEADS = "a method that needs no per-head vectors, such as GenAtt or DecompX."
+TRIED_AT = (0.1, 3.0)  # sizes of the vectors on which a layer is tried
+FEW_BITS = 0.05  # what rounding may do to a layer with weights in a few bits
 
 
-def output_map(transformer: Transformer, layer: int, heads: int) -> Tensor:  # shape: (H, d, D)
-    """What each head's vector becomes in the residual stream: its columns of the output projection, scaled."""
+def written_by_heads(found: Record, layer: int) -> Tensor:  # shape: (H, d, D)
+    """What each head's vector becomes in the residual stream of a pass; one row of it is compared.
+
+    Raises:
+        UnsupportedModelError: something else than a linear projection stands between the heads and the stream.
+    """
+    W, bias = output_map(found.transformer, layer, found.seen["values"][layer])
+    seen = {kind: row[layer] for kind, row in found.seen.items() if layer in row}
+    after = seen.get("before_mid" if found.transformer.post_norm else "mid")
+    if after is not None and "tokens" in seen:
+        _refuse_other_row(found, layer, W, bias, seen["tokens"][:, 0], after[:, 0])
+    return W
+
+
+def output_map(
+    transformer: Transformer,
+    layer: int,
+    values: Tensor,  # shape: (B, H, N, d), what the heads hold
+) -> tuple[Tensor, Tensor | None]:  # shapes: (H, d, D), (D,)
+    """What each head's vector becomes in the residual stream, and what is added: the output projection, scaled."""
     block, spec = transformer.blocks[layer], transformer.spec
     extras = [path for path in spec.attn_extra if not _transparent(transformer.find(block, path))]
     if spec.out_proj is None or extras:
         raise UnsupportedModelError(
             "Heads that reach the residual stream through a linear projection alone.",
             f"{spec.family} with {', '.join(extras) or 'something else'} in between",
-            "a method that needs no per-head vectors, such as GenAtt or DecompX.",
+            WITHOUT_HEADS,
         )
-    W = linear_map(transformer.part(block, spec.out_proj))  # shape: (H*d, D)
+    heads, width = values.shape[1], values.shape[-1]
+    W, bias = linear_map(transformer.part(block, spec.out_proj), values.new_empty(0, heads * width))
     scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
-    W = W if scale is None else W * scale.detach()
-    return W.unflatten(0, (heads, -1))
+    if scale is not None:
+        scale = scale.detach()
+        W, bias = W * scale, None if bias is None else bias * scale
+    return W.unflatten(0, (heads, width)), bias
 
 
 def _transparent(module: object) -> bool:
     return module is None or isinstance(module, nn.Identity | nn.Dropout)
 
 
-def linear_map(module: nn.Module) -> Tensor:  # shape: (in, out)
-    """The matrix of a linear layer; of one that is not plain (adapted, quantised) by feeding it the identity."""
-    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
-        return module.weight.detach().T
-    width = int(module.in_features)  # type: ignore[arg-type]
-    like = next(module.parameters(), torch.empty(0))  # a quantised layer has none, and stays on the CPU
-    eye = torch.eye(width, dtype=like.dtype, device=like.device)
-    return (module(eye) - module(torch.zeros_like(eye[:1]))).detach()
+def untouched(module: nn.Module) -> bool:
+    """Whether a call of a module is one of its class's forward: no hooks, its own or everyone's, no other forward."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    all_of_them = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    return not any(hooks) and not any(all_of_them) and "forward" not in vars(module)
 
 
-def linear_bias(module: nn.Module) -> Tensor | None:  # shape: (out,)
-    """What a linear layer adds; a quantised one tells when asked."""
-    bias = getattr(module, "bias", None)
-    return bias() if callable(bias) else bias
+def linear_map(
+    module: nn.Module,
+    like: Tensor,  # shape: (0, in)
+) -> tuple[Tensor, Tensor | None]:  # shapes: (in, out), (out,)
+    """The matrix of a linear layer and what it adds; one that is not plain (hooked, adapted, quantised) is tried.
+
+    Raises:
+        UnsupportedModelError: it is not linear, or not token by token.
+    """
+    # nn.MultiheadAttention never calls its output projection, but reads the weights past all hooks.
+    plain = isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and untouched(module)
+    if plain or isinstance(module, NonDynamicallyQuantizableLinear):
+        weights: Any = module
+        return weights.weight.detach().T, None if weights.bias is None else weights.bias.detach()
+    weight = getattr(module, "weight", None)
+    fine = weight if isinstance(weight, Tensor) and weight.is_floating_point() else None
+    dtype = like.dtype if fine is None else fine.dtype
+    return _tried(module, torch.eye(like.shape[-1], dtype=dtype, device=like.device), coarse=fine is None)
+
+
+@torch.no_grad()
+def _tried(module: nn.Module, eye: Tensor, coarse: bool) -> tuple[Tensor, Tensor]:
+    """Zeros give what is added, the identity the matrix; others must then be what these two say."""
+    bias = module(torch.zeros_like(eye[None, :1]))[0, 0]
+    W = module(eye[None])[0] - bias
+    generator = torch.Generator().manual_seed(0)
+    some = torch.randn(3, len(eye), generator=generator).to(eye)
+    bound = max(4 * torch.finfo(eye.dtype).eps ** 0.5, FEW_BITS * coarse)
+    for x in [size * rows for size in TRIED_AT for rows in (some, some[:1], some.flip(0))]:
+        found, wanted = module(x[None])[0], x @ W + bias
+        if not (found - wanted).abs().max() <= bound * wanted.abs().max():
+            raise UnsupportedModelError(
+                "An output projection that is linear, token by token.",
+                f"{type(module).__name__}, which is not as it is called, with its hooks",
+                f"the model without these hooks, or {WITHOUT_HEADS}",
+            )
+    return W, bias
+
+
+def _refuse_other_row(
+    found: Record, layer: int, W: Tensor, bias: Tensor | None, before: Tensor, after: Tensor
+) -> None:  # before, after: (B, D)
+    """What the heads write into the first row must be what the stream gains there, up to rounding."""
+    probs, values = widened(found.seen["probs"][layer][:, :, 0]), widened(found.seen["values"][layer])
+    written = torch.einsum("bhj,bhjd,hdD->bD", probs, values, widened(W))
+    written = written if bias is None else written + bias
+    before, after = widened(before), widened(after)
+    error = (written - (after - before)).abs().max()
+    rounding = 4 * found.eps**0.5 * written.abs().max() + 16 * found.eps * (before.abs() + after.abs()).max()
+    if error > rounding:
+        raise UnsupportedModelError(
+            "An attention branch that is what its heads write through the output projection, and nothing more.",
+            f"block {layer} of {found.transformer.spec.family}, in which the stream gains something else",
+            f"the model without hooks on the modules around the attention, a spec that fits, or {WITHOUT_HEADS}",
+        )

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.heads import output_map
+from captum_vit.trace.heads import untouched, written_by_heads
 from captum_vit.trace.record import Record
 from captum_vit.trace.state import widened
 
 ROOT_MEAN_SQUARE = {"RMSNorm", "RmsNorm"}  # torch's and timm's
+PLAIN = {nn.LayerNorm.forward, nn.RMSNorm.forward}
 CHUNK = 4  # parts of full width are held for so many tokens at a time
 
 
@@ -49,11 +50,34 @@ def frozen_norm(
             type(module).__name__,
             "a method that follows no vectors through norms, such as AttIN, or include_ln2=False.",
         )
-    eps: Any = torch.finfo(x.dtype).eps if module.eps is None else module.eps
-    x = widened(x)
-    variance = x.var(-1, correction=0) if centred else x.pow(2).mean(-1)
-    weight: Any = module.weight
-    return FrozenNorm(None if weight is None else weight.detach(), centred, (variance + eps).rsqrt())
+    weights: Any = module
+    eps = torch.finfo(x.dtype).eps if weights.eps is None else weights.eps
+    wide = widened(x)
+    variance = wide.var(-1, correction=0) if centred else wide.pow(2).mean(-1)
+    scale = (variance + eps).rsqrt()
+    if type(module).forward in PLAIN and untouched(module):
+        return FrozenNorm(None if weights.weight is None else weights.weight.detach(), centred, scale)
+    return _tried(module, x, FrozenNorm(None, centred, scale), eps)
+
+
+@torch.no_grad()
+def _tried(module: nn.Module, x: Tensor, norm: FrozenNorm, eps: float) -> FrozenNorm:
+    """The weight of a norm as it is called, with its hooks: from two opposite vectors. It must explain its own rows."""
+    v = torch.ones_like(x[:1, :1])
+    v[..., ::2] = -1
+    plus, minus, normal = widened(module(v)), widened(module(-v)), norm.unscaled(widened(v))
+    variance = normal.pow(2).mean() if norm.centred else 1.0
+    weight = ((plus - minus) / 2 / (normal * (variance + eps) ** -0.5)).flatten()
+    tried = FrozenNorm(weight, norm.centred, norm.scale)
+    wanted = tried.unscaled(widened(x[:1])) * norm.scale[:1, :, None] + (plus + minus) / 2
+    found = widened(module(x[:1]))
+    if not (found - wanted).abs().max() <= 4 * torch.finfo(x.dtype).eps ** 0.5 * found.abs().max():
+        raise UnsupportedModelError(
+            "A norm that divides by the deviation, times a weight and plus a bias.",
+            f"{type(module).__name__}, which does not as it is called, with its hooks",
+            "the model without these hooks, or a method that follows no vectors through norms, such as AttIN.",
+        )
+    return tried
 
 
 @dataclass(frozen=True)
@@ -135,7 +159,7 @@ def attention_parts(found: Record, layer: int, rows: Tensor) -> Parts:
     half precision.
     """
     A, v = widened(found.seen["probs"][layer]), widened(found.seen["values"][layer])  # (B, H, N, N), (B, H, N, d)
-    W = widened(output_map(found.transformer, layer, heads=v.shape[1]))  # shape: (H, d, D)
+    W = widened(written_by_heads(found, layer))  # shape: (H, d, D)
     attended = A if A.shape[2] == 1 else A[:, :, rows]  # the first row alone may have been recorded
     return Parts(
         rows, attended.permute(0, 3, 2, 1).contiguous(), lambda some: torch.einsum("bhjd,hdD->bjhD", v[:, :, some], W)
@@ -165,4 +189,10 @@ def mid_kinds(transformer: Transformer) -> list[str]:
             f"{spec.family}, whose `first_norm` is None",
             "captum_vit.register_spec with `first_norm`, or AttIN, which stops before that norm.",
         )
-    return ["probs", "values", "tokens", *(["before_mid"] if transformer.post_norm else [])]
+    return ["probs", "values", *branch_kinds(transformer)]
+
+
+def branch_kinds(transformer: Transformer) -> list[str]:
+    """The stream before and after the attention, where it is known: what the heads write is compared with it."""
+    after = "mid" if not transformer.post_norm else "before_mid" if transformer.spec.first_norm is not None else None
+    return ["tokens", *([after] if after else [])]

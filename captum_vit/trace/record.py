@@ -47,6 +47,7 @@ class Record:
     inputs: tuple[Tensor, ...] = ()
     args: tuple[Any, ...] = ()
     target: TargetType = None
+    eps: float = 0.0  # the rounding of the least precise tensor that was seen
 
     @property
     def row(self) -> Tensor:  # shape: (B, 1, N)
@@ -134,6 +135,7 @@ def record(
         products = seen["tokens"][start].detach() * found.grads["tokens"][start]
         refuse_gap(want.rule, score, products, biases, bias_tap.eps)
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
+    found.eps = max((torch.finfo(x.dtype).eps for row in found.seen.values() for x in row.values()), default=0.0)
     _as_precise_as(found, dtype_of(model), narrow=want.relevance)
     return found
 

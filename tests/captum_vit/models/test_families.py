@@ -98,9 +98,9 @@ def test_values_and_probabilities_make_the_attention_branch(name: str):
         probs, values = found.seen["probs"][layer], found.seen["values"][layer]
         if name in NO_HEAD_VECTORS:
             with pytest.raises(cv.UnsupportedModelError, match="in between"):
-                output_map(found.transformer, layer, heads=values.shape[1])
+                output_map(found.transformer, layer, values)
             continue
-        W = output_map(found.transformer, layer, heads=values.shape[1])
+        W, _ = output_map(found.transformer, layer, values)
         branch = torch.einsum("bhij,bhjd,hdD->biD", probs, values, W) + output_bias(found, block)
         after = found.seen["tokens"][layer] + branch
         if found.transformer.post_norm:
