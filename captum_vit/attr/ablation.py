@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution, forward_args
 from captum_vit.options import IN_MEMORY, one_of, truth, whole_or_none
+from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.score import SCORES, select, target_of_rows, transform
 from captum_vit.trace.state import undisturbed
 from captum_vit.trace.without import Without
@@ -80,7 +81,9 @@ class TokenAblation(TokenAttribution):
             way = "auto" if checked[0].is_floating_point() else "mask"  # a text that is one word shorter is no cheaper
             without = Without(self.model, checked, forward_args(additional_forward_args), way)
             scores, layout = without.whole()
+            refuse_not_finite(scores, "output", infinite=False)
             whole = self._selected(scores, target)  # shape: (B,)
+            refuse_not_finite(whole, "score")
             present = layout.patches(
                 layout.silence_padding(whole.new_ones(len(whole), layout.n_tokens))
             )  # shape: (B, P)

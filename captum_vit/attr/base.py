@@ -280,5 +280,5 @@ def warn_if_zero(
             "head that is all zeros) does that, a target that does not depend on these tokens, and a layer where "
             "gradient and tokens cancel, as before a norm that is all that patches pass.",
             ZeroMapWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

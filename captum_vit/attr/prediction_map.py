@@ -99,6 +99,8 @@ class PredictionMap(TokenAttribution):
                 f"{said.shape[-1]} scores for a sample alone, {output.shape[-1]} for one in the batch",
                 "a module that holds what all samples share, such as ConceptSimilarity or TextSimilarity.",
             )
+        if output.dim() == 3 and said.shape[2] != output.shape[1]:
+            said = said[:, :, -1:]  # a head that scores every token, prefix included, says the same of every row
         return transform(said, self.score, self.model)
 
     def _relevance(self, found: Record) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor
 from captum_vit.errors import InputError
 
 HINT = (
-    "a wider precision (bfloat16 for float16, else model.double()), or inputs of the size that the model was trained "
-    "on; captum_vit.doctor(model) names weights that are not finite."
+    "a wider precision (model.bfloat16() or model.float() for float16, else model.double()), or inputs of the size that "
+    "the model was trained on; captum_vit.doctor(model) names weights that are not finite."
 )
 
 
@@ -30,8 +30,8 @@ def refuse_not_finite(x: Tensor, what: str, infinite: bool = True) -> None:  # s
     bad = ~x.isfinite() if infinite else x.isnan()
     rows = bad.reshape(len(x), -1).any(1)
     if bool(rows.any()):
-        got = f"NaN or infinite values in the {what} of {samples(rows)}, computed in {x.dtype}"
-        raise InputError("Inputs that the model computes finite numbers for.", got, HINT)
+        got = f"NaN or infinite values in the {what} of {samples(rows)}"
+        raise InputError("Inputs for which the model computes finite numbers.", got, HINT)
 
 
 def samples(chosen: Tensor) -> str:  # shape: (B,) bool

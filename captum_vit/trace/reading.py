@@ -68,7 +68,11 @@ class Reading:
             return relevance, self._layout(prefix.watch, prefix.tokens, relevance)
         tokens, grad, layout = self.tokens_and_gradient(target)
         product = tokens * grad
-        return product if layout is None else over_channels(product, layout.prefix), layout
+        if layout is None:
+            return product, None
+        relevance = over_channels(product, layout.prefix)
+        refuse_unread(layout, relevance, READ)
+        return relevance, layout
 
     def tokens_and_gradient(self, target: TargetType) -> tuple[Tensor, Tensor, TokenLayout | None]:
         """The tokens as they are, and the target's gradient there, both (B, N, D)."""
@@ -155,6 +159,7 @@ def refuse_unread(
     if reached.any() and not reached[max(layout.prefix, 1) :].any() and len(reached) > 1:
         raise LayerError(
             "A layer from which the patches still reach the output.",
-            "one where only prefix tokens have a gradient: behind it the head reads them alone",
+            "one where only prefix tokens have a gradient, or where that of every patch cancels with its token, as "
+            "before the last norm that is free of scale: behind it the head reads prefix tokens alone",
             hint,
         )

@@ -58,7 +58,8 @@ def run_prefix(
     watch.at(site, lambda x: seen.append(x))
     with torch.no_grad():
         output = watch.run(inputs, args, *contexts)
-    refuse_not_finite(output.detach(), "output", infinite=False)
+    if len(output) == len(inputs[0]):
+        refuse_not_finite(output.detach(), "output", infinite=False)
     if not seen or len(seen[0]) != len(inputs[0]):
         raise LayerError(
             "A layer that runs when the model does, on the whole batch.",

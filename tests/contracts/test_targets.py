@@ -1,12 +1,14 @@
 """Targets in every form that Captum takes, and the errors it raises where one is wrong."""
 
+from functools import cache
+
 import pytest
 import torch
 
 import captum_vit as cv
-from captum_vit.models.naming import n_outputs
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import draws, explain, knows_targets, rows
+from tests.models import CASES, TIMM, Case, redrawn, timm_vit
 
 ONE_FOR_ALL = {
     "one-element tensor": torch.tensor([3]),
@@ -24,6 +26,7 @@ WRONG = {
     "too few": [1, 2],
     "too many": [1, 2, 3, 4],
     "too many dimensions": (1, 1),
+    "far too many dimensions": (9999,) * 20,
     "not whole": torch.tensor([0.5, 1.0, 2.0]),
 }
 
@@ -48,9 +51,9 @@ def test_a_target_for_each_sample(pair, form):
 @pytest.mark.parametrize("kind", WRONG)
 def test_wrong_targets_are_refused(slice_pair, kind):
     """Raised as what Captum raises there, and as our own."""
-    head = n_outputs(slice_pair.case.forward_func)
-    ignored = "missing", "too many dimensions", *(() if head else ("out of range", "one out of range"))
-    if not knows_targets(slice_pair) and kind in ignored:  # nothing is picked by it, and no pass asks
+    if kind == "missing" and not knows_targets(
+        slice_pair
+    ):  # it needs none; one that is given is asked for all the same
         explain(slice_pair.on(), slice_pair.case, target=WRONG[kind])
         return
     with pytest.raises(cv.TargetError) as refused:
@@ -63,3 +66,36 @@ def test_wrong_targets_are_refused(slice_pair, kind):
 def test_a_single_output_needs_no_target(slice_pair, target):
     margin = cv.Margin(slice_pair.case.forward_func, 1, 2)
     explain(slice_pair.on(margin), slice_pair.case, target=target)
+
+
+# -- outputs of more dimensions ------------------------------------------------------------------------------------
+
+IN_PART = {"an int": 3, "a list": [3, 0, 1], "a tensor": torch.tensor([3, 0, 1]), "a tuple": (1,)}
+
+
+@cache
+def dense() -> Case:
+    """Features of every token, (B, N, D), as ``global_pool=""`` and a ViTModel without pooler give them."""
+    model = redrawn(timm_vit(**TIMM | {"global_pool": "", "num_classes": 0, "depth": 2}))
+    return CASES["timm ViT"]()._replace(forward_func=model)
+
+
+def test_a_target_in_part_is_refused(method):
+    """It picks many numbers of a sample, whose sum nobody asked for."""
+    for target in IN_PART.values():
+        with pytest.raises(cv.TargetError) as refused:
+            explain(cv.METHODS[method](dense().forward_func), dense(), target=target)
+        assert "(3, 17, 24)" in refused.value.wanted
+
+
+def test_a_target_for_every_dimension(method):
+    """What the refusal advises: a tuple with an index for each, or one for each sample."""
+    found, alike = (
+        explain(cv.METHODS[method](dense().forward_func), dense(), target=t) for t in ((0, 2), [(0, 2)] * 3)
+    )
+    assert_close(found, alike, "same computation")
+
+
+def test_explain_refuses_a_target_in_part():
+    with pytest.raises(cv.TargetError, match="one for each dimension"):
+        cv.explain(dense().forward_func, dense().inputs[:1], 3)
