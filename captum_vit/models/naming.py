@@ -41,6 +41,8 @@ def n_outputs(model: nn.Module) -> int | None:
         head = module.heads[-1]
     else:
         head = getattr(module, "classifier", None)
+        if getattr(head, "out_features", None) != getattr(module, "num_labels", None):
+            return None  # it scores something else than classes, such as one of several choices
     return head.out_features if isinstance(head, nn.Linear) else None
 
 
