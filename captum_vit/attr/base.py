@@ -80,11 +80,11 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 
     def _want(self) -> Want:
         """What the pass must be watched for."""
-        raise unwritten(self, "_want", 'return captum_vit.trace.record.Want(seen=["probs"], pool=True)')
+        raise unwritten(self, "_want(self)", 'return captum_vit.trace.record.Want(seen=["probs"], pool=True)')
 
     def _relevance(self, found: Record) -> Tensor:  # shape: (B, N), or (B, N, D) for products over channels
         """The map, from what was seen."""
-        raise unwritten(self, "_relevance", "return found.attended(found.layers[-1]).mean(1)")
+        raise unwritten(self, "_relevance(self, found)", "return found.attended(found.layers[-1]).mean(1)")
 
     def _start(self, transformer: Transformer) -> int:
         """The first block that is watched."""
@@ -180,8 +180,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     def _finish(self, relevance: Tensor, layout: TokenLayout | None, inputs: Any) -> Tensor | tuple[Tensor, ...]:
         """Lay tokens out, widen half precision, and mind Captum's tuples."""
         laid = self._laid_out(relevance, layout)
-        with_prefix = layout is not None and self.output in ("tokens", "channels")
-        warn_if_zero(layout.patches(laid) if with_prefix else laid, type(self).__name__)
+        patches = laid if layout is None or self.output in ("grid", "pixels") else layout.patches(laid)
+        warn_if_zero(patches, type(self).__name__)
         if layout is not None and layout.keep is None:
             warn_if_padded(self.model, inputs, laid, stacklevel=4)
         return (laid,) if isinstance(inputs, tuple) else laid
@@ -262,9 +262,10 @@ def forward_args(args: Any) -> tuple[Any, ...]:
     return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
 
 
-def unwritten(method: TokenAttribution, name: str, example: str) -> MethodError:
+def unwritten(method: TokenAttribution, signature: str, example: str) -> MethodError:
     """The error of a method of one's own that lacks a part."""
-    return MethodError(f"A method with `{name}`.", f"{type(method).__name__}, which has none", f"def {name}: {example}")
+    got = f"{type(method).__name__}, which has none"
+    return MethodError(f"A method with `{signature}`.", got, f"def {signature}: {example}")
 
 
 def warn_if_zero(

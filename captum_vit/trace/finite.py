@@ -8,8 +8,8 @@ from torch import Tensor
 from captum_vit.errors import InputError
 
 HINT = (
-    "a wider precision (model.bfloat16() or model.float() for float16, else model.double()), or inputs of the size that "
-    "the model was trained on; captum_vit.doctor(model) names weights that are not finite."
+    "a wider precision (model.bfloat16() or model.float() for float16, else model.double()), or inputs of the size "
+    "that the model was trained on; captum_vit.doctor(model) names weights that are not finite."
 )
 
 

@@ -101,7 +101,7 @@ def record(
     probe.attach(watch)
     bias_tap = BiasTap(lambda: probe.place)
     # The last mode sees a call first; what it writes out, those before it see.
-    modes: list[TorchFunctionMode] = rule_modes(want.rule)
+    modes: list[TorchFunctionMode] = [*rule_modes(want.rule)]
     if want.relevance:
         modes = [Relevance(len(inputs[0]))]
     if want.biases:

@@ -4,10 +4,19 @@ import pytest
 import timm
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, CLIPConfig, CLIPModel, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertForMultipleChoice,
+    BertForSequenceClassification,
+    CLIPConfig,
+    CLIPModel,
+    ViTConfig,
+    ViTModel,
+)
 
 import captum_vit as cv
 from captum_vit.models.naming import n_outputs
+from tests.models import redrawn
 
 TINY = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -38,3 +47,16 @@ def test_what_cannot_be_told_is_not_guessed(vit):
     assert n_outputs(ViTModel(ViTConfig(**TINY))) is None
     small = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     assert n_outputs(CLIPModel(CLIPConfig(text_config=small, vision_config=small))) is None
+
+
+def test_choices_are_no_classes():
+    """Its head has one output, and its answer one for every choice; of a choice alone every method has a map."""
+    model = redrawn(BertForMultipleChoice(BertConfig(**TINY, vocab_size=60)))
+    assert n_outputs(model) is None
+    ids, mask = torch.randint(5, 60, (3, 4, 7)), torch.ones(3, 4, 7, dtype=torch.long)
+    for make in cv.METHODS.values():
+        with pytest.raises(cv.TraceError, match="12 sequences for 3 samples") as refused:
+            make(model).attribute(ids, target=2, additional_forward_args=(mask,))
+        assert "ids[:, :1] and its masks, with target=0" in refused.value.hint
+    alone = cv.GenAtt(model).attribute(ids[:, :1], target=0, additional_forward_args=(mask[:, :1],))
+    assert alone.shape == (3, 7) and alone.any(1).all()

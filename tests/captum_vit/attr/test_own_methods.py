@@ -1,0 +1,91 @@
+"""A method of one's own: what it leaves out, or asks for in vain, is refused in words that help."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import captum_vit as cv
+from captum_vit.trace.probe import KINDS
+from captum_vit.trace.record import Record, Want
+from tests.models import CASES
+
+MODEL, IMAGES = CASES["timm ViT"]().forward_func, CASES["timm ViT"]().inputs
+
+
+class Mine(cv.TokenAttribution):
+    """Attention in the last block, whatever the layer."""
+
+    def _want(self) -> Want:
+        return Want(seen=["probs"], pool=True)
+
+    def _relevance(self, found: Record) -> Tensor:
+        return found.attended(found.layers[-1]).mean(1)
+
+
+class MineAtALayer(Mine):
+    """The same in the block that `layer` names."""
+
+    reads_layer = True
+
+    def _relevance(self, found: Record) -> Tensor:
+        assert isinstance(self.layer, int)
+        return found.attended(self.layer).mean(1)
+
+
+@pytest.mark.parametrize("layer", [0, -1, "nonsense", "blocks.0", MODEL.blocks[0]], ids=str)
+def test_a_layer_that_is_not_read_is_refused(layer: nn.Module | str | int):
+    with pytest.raises(cv.LayerError, match="reads_layer = True") as refused:
+        Mine(MODEL, layer)
+    assert isinstance(refused.value, ValueError)
+
+
+def test_a_layer_that_is_read_is_not():
+    first, last = (MineAtALayer(MODEL, layer).attribute(IMAGES) for layer in (0, 2))
+    assert not torch.equal(first, last)
+    assert torch.equal(last, Mine(MODEL).attribute(IMAGES))
+
+
+@pytest.mark.parametrize("name", cv.METHODS)
+def test_every_method_reads_its_layer_or_takes_none(name: str):
+    method = cv.METHODS[name](MODEL)
+    assert isinstance(method, cv.TokenAttribution)
+    assert method.reads_layer or method.layer is None
+
+
+WRONG = [
+    {"seen": ["prob"]}, {"grads": ["value"]}, {"seen": "probs"}, {"seen": [3]}, {"score": "probability"},
+    {"rule": "lrp"}, {"seen": ["probs"], "grads": [None]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", WRONG, ids=str)
+def test_a_wrong_want_is_refused_when_it_is_made(options):
+    with pytest.raises(cv.OptionError) as refused:
+        Want(**options)
+    known = {"score": "logit", "rule": "frozen"}.get(next(iter(options)), "probs")
+    assert known in refused.value.wanted + refused.value.hint
+
+
+def test_every_kind_can_be_wanted():
+    assert Want(seen=KINDS, grads=KINDS).kinds == set(KINDS)
+
+
+class Nothing(cv.TokenAttribution):
+    """Neither part is written yet."""
+
+
+class WantsOnly(Mine):
+    """It says what it wants, and nothing of it."""
+
+    _relevance = cv.TokenAttribution._relevance
+
+
+@pytest.mark.parametrize(("kind", "part"), [(Nothing, "_want"), (WantsOnly, "_relevance")])
+def test_a_part_that_is_not_written(kind: type[cv.TokenAttribution], part: str):
+    with pytest.raises(cv.MethodError, match=f"def {part}") as refused:
+        kind(MODEL).attribute(IMAGES)
+    assert isinstance(refused.value, NotImplementedError)
+    written = {}
+    exec(refused.value.hint.removesuffix("."), {"captum_vit": cv, "Want": Want}, written)
+    whole = type("Whole", (Mine,), written)
+    assert torch.equal(whole(MODEL).attribute(IMAGES), Mine(MODEL).attribute(IMAGES))
