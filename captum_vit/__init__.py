@@ -68,8 +68,10 @@ from captum_vit.targets import (
     Direction,
     ImageSimilarity,
     Margin,
+    MultiLabel,
     Scalar,
     TextSimilarity,
+    TwoClasses,
     from_layer,
     logits_of,
 )
@@ -131,6 +133,8 @@ __all__ = [
     "Margin",
     "Direction",
     "Scalar",
+    "MultiLabel",
+    "TwoClasses",
     "logits_of",
     "from_layer",
     # models

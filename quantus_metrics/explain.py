@@ -17,9 +17,11 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.extras import extra
-from captum_vit.models.output import scores_of
+from captum_vit.models.naming import n_outputs
+from captum_vit.models.output import probabilities, probability_of, scores_of
 from captum_vit.options import function, shown
-from captum_vit.targets import TargetModule
+from captum_vit.targets import TargetModule, TwoClasses
+from captum_vit.targets.classifiers import two_classes
 
 with extra("quantus"):
     from quantus.helpers.enums import ScoreDirection
@@ -115,6 +117,50 @@ def logits(
     """The scores in what a model returns; half precision is widened to float32."""
     scores = scores_of(output)
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def of_classes(model: nn.Module) -> nn.Module:
+    """The model; a classifier whose head has one logit, as one of two classes."""
+    return TwoClasses(model) if n_outputs(model) == 1 and probability_of(model) is not None else model
+
+
+def n_classes_of(model: nn.Module) -> int | None:
+    """How many classes a model scores, where that can be told without running it."""
+    return 2 if isinstance(model, TwoClasses) else n_outputs(model)
+
+
+def class_scores(
+    outputs: Tensor,  # shape: (n, n_classes), or (n, 1) or (n,) of one logit
+    made_by: str | None,  # see `captum_vit.models.output.probability_of`
+) -> Tensor:  # shape: (n, n_classes)
+    """The scores of classes; where the model has one logit, those of the two classes that it stands for."""
+    if made_by is None:
+        refuse_single(outputs)
+    return two_classes(outputs) if _single(outputs) else outputs
+
+
+def class_probabilities(
+    outputs: Tensor,  # shape: (n, n_classes), or (n, 1) or (n,) of one logit
+    made_by: str | None,
+) -> Tensor:  # shape: (n, n_classes)
+    """The probabilities of classes, as the model means them; a softmax of raw scores, where one is asked for."""
+    kind = "sigmoid" if _single(outputs) else made_by or "softmax"
+    return probabilities(class_scores(outputs, made_by), kind)
+
+
+def refuse_single(outputs: Tensor) -> None:
+    """One output is no class, unless the model is a classifier and this its logit."""
+    if _single(outputs):
+        raise InputError(
+            "Outputs of classes, or one logit of a model that is known to be a classifier.",
+            f"outputs of shape {tuple(outputs.shape)}",
+            "captum_vit.TwoClasses(model) for the logit of a classifier, with classes 0 and 1; for any other score a "
+            "metric that reads scores, such as Fidelity.",
+        )
+
+
+def _single(outputs: Tensor) -> bool:
+    return outputs.dim() == 1 or outputs.shape[-1] == 1
 
 
 def placement(model: nn.Module) -> tuple[torch.device, torch.dtype | None]:

@@ -14,7 +14,9 @@ from torch import Generator, nn
 from captum_vit.attr import RandomAttribution
 from captum_vit.errors import InputError
 from captum_vit.options import real, shown
-from quantus_metrics.explain import ExplainFunc, check_explains, explain_func, sign_of, wrap
+from captum_vit.targets import TwoClasses
+from quantus_metrics.explain import ExplainFunc, check_explains, explain_func, of_classes, sign_of, wrap
+from quantus_metrics.perturb.order import at_size
 from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 
@@ -118,13 +120,23 @@ def self_test(
     if np.ndim(x_batch) == 0 or len(x_batch) < 2:
         raise InputError("At least two samples, for an interval.", shown(x_batch), "some dozens.")
     random, other = explain_func(RandomAttribution), randomised(model, torch.Generator().manual_seed(seed))
+    sizes: list[tuple[int, ...]] = []  # of the method's maps, which its rivals share
+
+    def method(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
+        found = np.asarray(explain(model=model, inputs=inputs, targets=targets, **options))
+        sizes.append(found.shape[1:])
+        return found
+
+    def blind(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
+        return _of_size(random(model, inputs, targets), sizes[0])
 
     def noisy(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
-        found = explain(model=model, inputs=inputs, targets=targets, **options)
-        return _standardised(found) + noise * _standardised(random(model, inputs, targets))
+        found = method(model, inputs, targets, **options)
+        return _standardised(found) + noise * _standardised(blind(model, inputs, targets))
 
     def of_other(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
-        return explain(model=other, inputs=inputs, targets=targets, **options)
+        same = of_classes(other) if isinstance(model, TwoClasses) else other
+        return explain(model=same, inputs=inputs, targets=targets, **options)
 
     def scores(maps: ExplainFunc, options: dict[str, Any] | None) -> np.ndarray:  # shape: (n,)
         torch.manual_seed(seed)
@@ -135,11 +147,11 @@ def self_test(
         return np.asarray(found, dtype=float)
 
     with torch.random.fork_rng():
-        own = scores(explain, explain_func_kwargs)
+        own = scores(method, explain_func_kwargs)
         worse = {
             f"with noise ({noise:g})": scores(noisy, explain_func_kwargs),
             "of a randomised model": scores(of_other, explain_func_kwargs),
-            "RandomAttribution": scores(random, None),
+            "RandomAttribution": scores(blind, None),
         }
 
     def told(rows: np.ndarray) -> Summary:
@@ -163,6 +175,17 @@ def randomised(model: nn.Module, generator: Generator | None = None) -> nn.Modul
             order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
             weights.copy_(weights.flatten()[order].view_as(weights))
     return found
+
+
+def _of_size(
+    maps: np.ndarray,  # shape: (n, 1, H, W), or (n, T)
+    size: tuple[int, ...],  # (h, w) or (C, h, w) of the method's maps; (T,)
+) -> np.ndarray:  # shape: (n, *size) with one channel
+    """Maps of the size at which the method's are ranked."""
+    if maps.ndim != 4:
+        return maps
+    found = at_size(torch.from_numpy(maps), (size[-2], size[-1])).numpy()
+    return found if len(size) == 3 else found[:, 0]
 
 
 def _standardised(

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError, PaddingWarning
+from captum_vit.models.output import probability_of
 from captum_vit.models.padding import text_config
 from captum_vit.models.texts import arguments_with_types, second_text, tells_texts_apart
 from captum_vit.options import whole, whole_or_none
 from captum_vit.targets import TargetModule
-from quantus_metrics.explain import logits
+from quantus_metrics.explain import class_probabilities, logits
 from quantus_metrics.perturb import FRACTIONS, Curve, Remover, curves, removable_words, target_score
 
 _FRAME = ("pad_token_id", "cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id")
@@ -196,7 +197,7 @@ def text_curves(
         token_type_ids: which text of a pair each token belongs to, for models that tell them apart.
         special_ids: tokens that stay.
         remover: how a word goes away: `DropTokens` by default, `MaskKeys`, or ``ReplaceTokens(mask_token_id)``.
-        softmax: read the probability of the target; its score otherwise.
+        softmax: read the probability of the target (of a multi-label model a sigmoid); its score otherwise.
 
     The other arguments, the cost and the errors are those of `curves`.
 
@@ -213,8 +214,10 @@ def text_curves(
         hint = 'token_type_ids=tokenizer(texts, others, return_tensors="pt")["token_type_ids"].'
         _refuse_pairs(input_ids, real.bool(), special_ids, hint)
 
+    made_by = probability_of(model) if isinstance(model, nn.Module) else "softmax"
+
     def read(outputs: Tensor, classes: Tensor) -> Tensor:
-        return target_score(outputs.softmax(-1) if softmax else outputs, classes)
+        return target_score(class_probabilities(outputs, made_by) if softmax else outputs, classes)
 
     return curves(
         model,

@@ -53,12 +53,35 @@ def _only_one(output: Sequence[Any]) -> Tensor:
     )
 
 
-def gives_raw_scores(model: nn.Module) -> bool:
-    """True where a softmax over the outputs would mean nothing: target modules and regression heads."""
-    return any(
-        _ordinary(module, "raw_scores") or getattr(_ordinary(module, "config"), "problem_type", None) == "regression"
-        for module in modules_of(model)
-    )
+PROBABILITIES = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid", "regression": None}
+"""What makes probabilities of scores, by the ``problem_type`` of Hugging Face's configurations."""
+
+
+def probability_of(model: nn.Module) -> str | None:
+    """What makes probabilities of a model's scores, along the last dimension.
+
+    ``"softmax"`` where one class is right; ``"sigmoid"`` where every output is a logit of its own (several labels);
+    None where scores are no logits: target modules and regression. Target modules and Hugging Face's configurations
+    say so by their ``problem_type``; of several, one inside the other, the outer one counts. Others have a softmax.
+    """
+    for module in modules_of(model):  # a module comes before those inside it
+        raw = _ordinary(module, "raw_scores")
+        declared = module if raw is not None else _ordinary(module, "config")
+        problem = getattr(declared, "problem_type", None)
+        if problem in PROBABILITIES:
+            return PROBABILITIES[problem]
+        if raw:
+            return None
+    return "softmax"
+
+
+def probabilities(
+    scores: Tensor,  # shape: (..., K)
+    kind: str,
+) -> Tensor:  # same shape; in half precision float32, where a sure class still has a slope
+    """Scores through a ``"softmax"`` over the last dimension, or each through a ``"sigmoid"``."""
+    wide = scores.float() if scores.element_size() < 4 else scores
+    return wide.sigmoid() if kind == "sigmoid" else wide.softmax(-1)
 
 
 def _ordinary(module: nn.Module, name: str) -> Any:

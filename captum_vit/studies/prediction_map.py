@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.attr.prediction_map import PredictionMap
 from captum_vit.errors import InputError, TargetError, UnsupportedModelError
-from captum_vit.models.output import gives_raw_scores
+from captum_vit.models.output import probability_of
 from captum_vit.models.registry import spec_of
 from captum_vit.studies.batches import Batch, Batches, batches_of
 from captum_vit.trace.record import Record, Want, record
@@ -129,9 +129,9 @@ def _patches(found: Record, reads_cls: bool) -> Tensor:  # shape: (B, N), 1 at p
 
 def _labels(targets: Any, output: Tensor, model: nn.Module) -> Tensor:  # shape: (B,)
     """One class for each sample, checked."""
-    if output.dim() != 2 or output.shape[1] < 2 or gives_raw_scores(model):
+    if output.dim() != 2 or output.shape[1] < 2 or probability_of(model) != "softmax":
         raise UnsupportedModelError(
-            "Logits of two or more classes for each sample.",
+            "Logits of two or more classes for each sample, of which one is right.",
             f"{type(model).__name__}, whose outputs of shape {tuple(output.shape)} are not",
             "a classifier; captum_vit.PredictionMap reads any output, token by token.",
         )

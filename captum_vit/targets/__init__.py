@@ -4,6 +4,7 @@ Each is a small module that returns (batch, n_targets), so every method explains
 Captum's own included; and each holds the model, so the transformer inside is found.
 """
 
+from captum_vit.targets.classifiers import MultiLabel, TwoClasses
 from captum_vit.targets.concepts import ConceptSimilarity
 from captum_vit.targets.image_text import ImageSimilarity, TextSimilarity
 from captum_vit.targets.scores import (
@@ -26,9 +27,11 @@ __all__ = [
     "ImageSimilarity",
     "Logits",
     "Margin",
+    "MultiLabel",
     "Scalar",
     "TargetModule",
     "TextSimilarity",
+    "TwoClasses",
     "from_layer",
     "logits_of",
 ]

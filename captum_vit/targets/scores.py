@@ -23,11 +23,13 @@ from captum_vit.trace.watch import own_refusals
 class TargetModule(nn.Module):
     """A forward function around a model. It shares the model and leaves its mode alone.
 
-    ``raw_scores`` says that outputs are not class logits, so no softmax is taken of them; ``tower`` names
-    the part to explain where the model holds several transformers.
+    ``raw_scores`` says that outputs are not class logits, so no probability is made of them; ``problem_type`` says
+    what they are where that is not the model's own business, in the words of Hugging Face's configurations; ``tower``
+    names the part to explain where the model holds several transformers.
     """
 
     raw_scores = True
+    problem_type: str | None = None
 
     def __init__(self, model: nn.Module, tower: nn.Module | None = None) -> None:
         super().__init__()

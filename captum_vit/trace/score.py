@@ -11,7 +11,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import OptionError, TargetError
-from captum_vit.models.output import gives_raw_scores
+from captum_vit.models.output import probabilities, probability_of
 from captum_vit.options import one_of, shown
 from captum_vit.trace.state import ordinary
 
@@ -25,21 +25,24 @@ def transform(
 ) -> Tensor:
     """Outputs as probabilities (``"prob"``) or as they are (``"logit"``).
 
-    ``"auto"`` means probabilities for the logits of a classifier, and the raw value for target modules,
-    single outputs and regression heads, where a softmax would be constant or meaningless.
+    ``"auto"`` means probabilities for the logits of a classifier: through a softmax, or each through a sigmoid where
+    the model is multi-label (see `probability_of`). It means the raw value for target modules, single outputs and
+    regression heads.
     """
     one_of("score", kind, SCORES)
-    raw = output.dim() < 2 or output.shape[-1] == 1 or gives_raw_scores(model)
-    if kind == "prob" and raw:
+    if kind == "logit":
+        return output
+    single, made_by = output.dim() < 2 or output.shape[-1] == 1, probability_of(model)
+    if made_by is not None and not single:
+        return probabilities(output, made_by)
+    if kind == "prob":
+        two = ", or captum_vit.TwoClasses(model) for the logit of a classifier" if single and made_by else ""
         raise OptionError(
             'Class logits, for score="prob".',
             f"{type(model).__name__}, whose outputs of shape {tuple(output.shape)} are not logits of classes",
-            'score="auto" or score="logit".',
+            f'score="auto" or score="logit"{two}.',
         )
-    if raw or kind == "logit":
-        return output
-    wide = torch.float32 if output.element_size() < 4 else None  # in half precision a sure class has no slope left
-    return output.softmax(-1, dtype=wide)
+    return output
 
 
 def select(

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.models.naming import n_outputs
-from captum_vit.models.output import gives_raw_scores
+from captum_vit.models.output import probability_of
 from captum_vit.options import shown, truth, whole
-from quantus_metrics.explain import check_explains, wrap
+from quantus_metrics.explain import check_explains, n_classes_of, of_classes, wrap
 from quantus_metrics.statistics import Summary, summarise
 
 from .batch import (
     Answers,
     Batch,
     Explainer,
+    Reading,
     Samples,
     channels_first,
     check_classes,
@@ -71,7 +71,10 @@ class TokenMetric(Metric):
 
     softmax: bool = False
     """Whether the metric reads probabilities where the caller does not say; never of raw scores, such as
-    similarities, which a softmax would make meaningless."""
+    similarities, of which a softmax would be meaningless. Those of a multi-label model are sigmoids."""
+
+    answers: bool = False
+    """Whether the metric reads with which classes the model answers."""
 
     scores: list[float]
     """One per sample, of the last call."""
@@ -151,7 +154,8 @@ class TokenMetric(Metric):
             model: in evaluation mode; a Hugging Face model too, wrapped or not.
             x_batch: (N, C, H, W), or (N, H, W, C) if `channel_first` is False (None: seen from the shape). Or token
                 ids (N, T) for metrics of curves, with a model of `wrap_text`.
-            y_batch: (N,) the classes that the maps explain.
+            y_batch: (N,) the classes that the maps explain. A classifier with one logit has the classes 0 and 1 for
+                metrics that read probabilities or answers; see `captum_vit.TwoClasses`.
             a_batch: (N, 1, h, w) or (N, h, w), of pixels or patches; (N, C, H, W) is summed over channels.
                 (N, T) for texts.
                 None asks `explain_func`, batch by batch.
@@ -159,7 +163,8 @@ class TokenMetric(Metric):
             explain_func: as `quantus_metrics.explain_func` makes it.
             explain_func_kwargs: its further keywords.
             model_predict_kwargs: further keywords of the model's forward.
-            softmax: read probabilities, or the scores as they are; None is the metric's own choice.
+            softmax: read probabilities (of a multi-label model each a sigmoid), or the scores as they are; None is
+                the metric's own choice.
             device: handed to `explain_func`. The metric works where the model is.
             batch_size: samples at a time.
             custom_batch: anything with one entry per sample.
@@ -180,9 +185,10 @@ class TokenMetric(Metric):
         x_batch = channels_first(checked_batch(x_batch), channel_first)
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
         self._check_kind(samples)
-        softmax = self.softmax and not gives_raw_scores(model) if softmax is None else softmax
-        answer = Answers(model, softmax, model_predict_kwargs)
-        check_classes(y_batch, n_outputs(model))
+        reading = self._reading(model, softmax)
+        model = model if reading == "scores" else of_classes(model)
+        answer = Answers(model, reading, model_predict_kwargs)
+        check_classes(y_batch, n_classes_of(model))
         if samples.a_batch is None:
             check_explains(explain_func)
         self._check(samples, model, explain_func)
@@ -219,9 +225,11 @@ class TokenMetric(Metric):
         model = model if isinstance(model, nn.Module) else model.get_model()
         samples = Samples(x_batch, y_batch, a_batch, s_batch, custom_batch)
         self._check_kind(samples)
-        check_classes(y_batch, n_outputs(model))
+        reading = self._reading(model)
+        model = model if reading == "scores" else of_classes(model)
+        check_classes(y_batch, n_classes_of(model))
         self._check(samples, model, None)
-        answer = Answers(model, self.softmax and not gives_raw_scores(model))
+        answer = Answers(model, reading)
         return self._measure(self._batch(samples, answer, explainer(None, model, {})))["score"].tolist()
 
     def plot(
@@ -245,6 +253,12 @@ class TokenMetric(Metric):
         meaning = (inspect.getdoc(type(self)) or self.name).split("\n\n")[0]
         print(f"{self.name}: {meaning} {self.score_direction.value.capitalize()} is better.")
 
+    def _reading(self, model: nn.Module, softmax: bool | None = None) -> Reading:
+        """What is wanted of the model's outputs."""
+        if self.softmax and probability_of(model) is not None if softmax is None else softmax:
+            return "probabilities"
+        return "answers" if self.answers else "scores"
+
     def _check_kind(self, samples: Samples) -> None:
         if samples.texts and DataType.TEXT not in self.data_applicability:
             wanted = f"Images (N, C, H, W): {self.name} reads no texts."
@@ -260,6 +274,7 @@ class TokenMetric(Metric):
         """These samples as tensors, explained if they are not yet."""
 
         def maps_of(classes: np.ndarray) -> np.ndarray:
+            answer.explained = True
             return self._maps(replace(samples, a_batch=explain(samples.x_batch, classes)))
 
         classes = self._classes(samples, answer)

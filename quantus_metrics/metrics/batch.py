@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, ModelStateError, TargetError
+from captum_vit.models.output import probability_of
 from captum_vit.targets import TargetModule
-from quantus_metrics.explain import check_explains, numbers, placement, to_tensor, wrap
+from quantus_metrics.explain import (
+    check_explains,
+    class_probabilities,
+    class_scores,
+    n_classes_of,
+    numbers,
+    placement,
+    refuse_single,
+    to_tensor,
+    wrap,
+)
+
+Reading = Literal["scores", "probabilities", "answers"]
+"""What a metric wants of the outputs: as they are; as probabilities; or to see which classes the model answers with."""
 
 Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From images (n, C, H, W) and classes (n,) to maps (n, 1, h, w) or (n, h, w)."""
@@ -21,22 +35,38 @@ Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Answers(TargetModule):
     """The model as a function of images (n, C, H, W) alone, to float scores (n, n_classes).
 
+    Probabilities are those of `captum_vit.models.output.probability_of`. Where they or answers are wanted of a
+    classifier with one logit it has two classes, as `captum_vit.TwoClasses` says.
+
     Args:
         model: in evaluation mode, for only then is it one.
-        softmax: make probabilities of the scores.
+        reading: what is wanted of the outputs.
         predict_kwargs: further keywords of the model's forward.
+
+    Raises:
+        InputError: in the forward, classes wanted of a single output that is no logit of a classifier.
     """
 
-    def __init__(self, model: nn.Module, softmax: bool = False, predict_kwargs: dict[str, Any] | None = None) -> None:
+    explained: bool = False
+    """Whether maps were made of the outputs before their number was seen."""
+
+    def __init__(
+        self, model: nn.Module, reading: Reading = "scores", predict_kwargs: dict[str, Any] | None = None
+    ) -> None:
         wrapped = wrap(model)
         if model.training:
             raise ModelStateError("A model in evaluation mode.", "one in training mode", "model.eval().")
         super().__init__(wrapped, getattr(wrapped, "tower", None))
-        self.softmax, self.predict_kwargs = softmax, predict_kwargs or {}
+        self.reading, self.predict_kwargs = reading, predict_kwargs or {}
+        self.made_by, self.known = probability_of(wrapped), n_classes_of(model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs = self.model(inputs, **self.predict_kwargs)
-        return outputs.softmax(-1) if self.softmax else outputs
+        if self.reading == "scores":
+            return outputs
+        if self.explained and self.known is None:
+            refuse_single(outputs)  # its maps are of the output, not of a class
+        return (class_scores if self.reading == "answers" else class_probabilities)(outputs, self.made_by)
 
 
 @dataclass(frozen=True)
@@ -45,7 +75,7 @@ class Batch:
 
     Args:
         model: answers images (n, C, H, W) with float scores (n, n_classes): logits, or probabilities if the
-            caller asked for a softmax. The transformer is inside.
+            metric or the caller asked for them. The transformer is inside.
         inputs: (B, C, H, W); or token ids (B, T), for metrics that take texts.
         target: (B,).
         relevance: (B, 1, h, w), channels summed; pixels, or patches. (B, T) of words.
@@ -159,9 +189,12 @@ def checked_batch(
 ) -> np.ndarray:
     """The inputs as an array of finite numbers with the samples first."""
     found = numbers(x_batch.detach().cpu() if isinstance(x_batch, Tensor) else x_batch)
-    if found.ndim not in (2, 4) or not np.isfinite(found).all():
-        got = f"shape {found.shape} of {found.dtype}" + (", some NaN or infinite" if found.dtype.kind == "f" else "")
-        raise InputError("Finite images (N, C, H, W), or token ids (N, T).", got, "preprocessed images in one array.")
+    if found.ndim not in (2, 4):
+        hint = "x_batch[None] for one sample without its batch dimension." if found.ndim in (1, 3) else "one array."
+        raise InputError("Images (N, C, H, W), or token ids (N, T).", f"an array of shape {found.shape}", hint)
+    if not (good := np.isfinite(found).all(tuple(range(1, found.ndim)))).all():
+        got = f"NaN or infinite ones in sample(s) {np.flatnonzero(~good)[:10].tolist()} of {len(found)}"
+        raise InputError("Finite values in x_batch.", got, "leaving these samples out, or looking at what made them.")
     return found
 
 
@@ -181,7 +214,9 @@ def check_classes(
     name: str = "y_batch",
 ) -> None:
     """Whole numbers from 0, one per sample, and below the number of classes where that is known."""
-    found = np.asarray(classes)
+    found, hint = np.asarray(classes), "classes numbered from 0, as the model's head numbers them."
+    if n_classes == 1:
+        hint = "captum_vit.TwoClasses(model), whose classes are 0 and 1, for the one logit of a classifier."
     last = "..." if n_classes is None else str(n_classes - 1)
     if found.ndim != 1 or found.dtype.kind not in "iuf":
         got = f"shape {found.shape} of {found.dtype}"
@@ -193,7 +228,7 @@ def check_classes(
         raise TargetError(
             f"Classes from 0 to {last} in {name}.",
             f"{found[wrong][:10].tolist()} for sample(s) {np.flatnonzero(wrong)[:10].tolist()}",
-            "classes numbered from 0, as the model's head numbers them.",
+            hint,
         )
 
 

@@ -14,9 +14,9 @@ from quantus.helpers.enums import EvaluationCategory
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.models.naming import n_outputs
 from captum_vit.options import shown, whole
-from quantus_metrics.explain import check_explains, to_tensor
+from quantus_metrics.explain import check_explains, n_classes_of, to_tensor
+from quantus_metrics.perturb.order import at_size, check_sizes
 from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric
@@ -32,7 +32,8 @@ def runner_up(
 ) -> Tensor:  # shape: (B,)
     """The class that the model prefers among all but the target."""
     if outputs.dim() != 2 or outputs.shape[1] < 2:
-        raise InputError("At least two classes.", f"outputs of shape {tuple(outputs.shape)}", "a classifier.")
+        hint = "captum_vit.TwoClasses(model) for the one logit of a classifier; an array of classes in custom_batch."
+        raise InputError("At least two classes.", f"outputs of shape {tuple(outputs.shape)}", hint)
     return outputs.scatter(1, target.unsqueeze(1), -torch.inf).argmax(1)
 
 
@@ -48,7 +49,9 @@ class ClassDiscrimination(TokenMetric):
     show two objects; or maps of that class, (N, 1, h, w) or (N, h, w), made before. Without one it is what `wrong`
     says. Use `wrong` in ``quantus.evaluate``: its ``call_kwargs`` go to every metric, and Quantus's own take no
     ``custom_batch``. Where no maps of the wrong class are given, ``explain_func`` makes them; ``evaluate`` hands it
-    on, but another one for methods that are given to it as arrays: there this metric would mix two methods.
+    on, but another one for methods that are given to it as arrays: there this metric would mix two methods. Maps of
+    pixels and maps of patches are compared at the size of the right class's: pixels are averaged over each patch, or
+    patches repeated.
 
     Costs twice the other metric's passes for `Fidelity`, once for `BoxSensitivity`, whose passes serve both maps;
     one more for "runner_up"; and the explanations.
@@ -90,7 +93,8 @@ class ClassDiscrimination(TokenMetric):
         kwargs.setdefault("aggregate_func", self.metric.aggregate_func)
         super().__init__(**kwargs)
         self.wrong = wrong
-        self.score_direction, self.softmax = self.metric.score_direction, self.metric.softmax
+        self.score_direction = self.metric.score_direction
+        self.softmax, self.answers = self.metric.softmax, self.metric.answers
         self.score_range = tuple(np.subtract(self.metric.score_range, self.metric.score_range[::-1]).tolist())
 
     def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
@@ -99,9 +103,13 @@ class ClassDiscrimination(TokenMetric):
         if custom is None:
             return check_explains(explain_func)
         if custom.ndim != 1:
-            return self.metric._check(replace(samples, a_batch=custom), model, explain_func)
+            wrong = replace(samples, a_batch=custom)
+            self.metric._check(wrong, model, explain_func)
+            if samples.a_batch is not None and not samples.texts:
+                check_sizes(wrong.maps().shape[-2:], samples.maps().shape[-2:])
+            return None
         check_explains(explain_func)
-        check_classes(custom, n_outputs(model), "custom_batch, or `wrong`")
+        check_classes(custom, n_classes_of(model), "custom_batch, or `wrong`")
         same = custom == np.asarray(samples.y_batch)
         if same.any():
             raise InputError(
@@ -129,6 +137,8 @@ class ClassDiscrimination(TokenMetric):
             wrong = batch.explain(torch.from_numpy(custom))
         else:
             wrong = to_tensor(self._maps(replace(samples, a_batch=custom)), batch.inputs.device)
+        if batch.relevance.dim() == 4:  # parts leave as the map of the right class has them
+            wrong = at_size(wrong, (batch.relevance.shape[-2], batch.relevance.shape[-1]))
         return replace(batch, custom=wrong)
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:

@@ -26,13 +26,13 @@ from quantus_metrics.perturb import (
     ranking_words,
     target_score,
 )
-from quantus_metrics.perturb.curve import check_fractions
+from quantus_metrics.perturb.curve import Readout, check_fractions
 from quantus_metrics.perturb.order import patch_of
 from quantus_metrics.perturb.remove import check_remover
 from quantus_metrics.texts import text_model
 
 from .base import TokenMetric
-from .batch import Batch, Samples
+from .batch import Answers, Batch, Samples
 
 
 class CurveMetric(TokenMetric):
@@ -90,6 +90,10 @@ class CurveMetric(TokenMetric):
 
     _wants_intact: bool = False
 
+    def _reader(self, answer: Answers) -> Readout:
+        """What makes one number of each sample's outputs."""
+        return self._readout
+
     def _readout(
         self,
         outputs: Tensor,  # shape: (n, n_classes)
@@ -129,7 +133,7 @@ class CurveMetric(TokenMetric):
             fractions=(0.0, *self.fractions) if extra else self.fractions,
             patch_size=self.patch_size,
             internal_batch_size=self.internal_batch_size,
-            readout=self._readout,
+            readout=self._reader(batch.model),
             among=text_model(batch.model).removable(batch.inputs) if texts else None,
         )
         intact = next(iter(found.values())).scores[:, 0]

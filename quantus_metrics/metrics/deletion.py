@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError
 from captum_vit.options import one_of
 from quantus_metrics.perturb import Curve, DropTokens, MaskKeys, target_score
+from quantus_metrics.perturb.curve import Readout
 
-from .batch import Batch, Samples
+from .batch import Answers, Batch, Samples
 from .curves import CurveMetric
-from .perturbation_accuracy import TENTHS, hits
+from .perturbation_accuracy import TENTHS, hits_of
 
 Average = Literal["mean", "trapezoid"]
 
@@ -102,12 +103,13 @@ class _TrueMasking(CurveMetric):
         super().__init__(fractions=fractions, **kwargs)
         self.score, self.average = score, average
         self.softmax = self._wants_intact = score == "aopc"
+        self.answers = score == "accuracy"
         self.reading = "accuracy" if score == "accuracy" else "probability of the target"
         width = 1.0 if average == "mean" else self.fractions[-1] - self.fractions[0]
         self.score_range = (width * self._least[score], width * self._most[score])
 
-    def _readout(self, outputs: Tensor, target: Tensor) -> Tensor:
-        return (hits if self.score == "accuracy" else target_score)(outputs, target)
+    def _reader(self, answer: Answers) -> Readout:
+        return hits_of(answer) if self.score == "accuracy" else target_score
 
     def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
         super()._check(samples, model, explain_func)

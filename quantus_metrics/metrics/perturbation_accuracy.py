@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from captum_vit.errors import OptionError
 from captum_vit.options import one_of, truth
 from quantus_metrics.explain import check_explains
 from quantus_metrics.perturb import Curve, target_score
-from quantus_metrics.perturb.curve import check_fractions
+from quantus_metrics.perturb.curve import Readout, check_fractions
 
 from .batch import Answers, Samples, whole_images
 from .curves import CurveMetric
@@ -26,10 +27,17 @@ TENTHS = tuple(k / 10 for k in range(1, 10))
 def hits(
     outputs: Tensor,  # shape: (n, n_classes)
     target: Tensor,  # shape: (n,)
+    threshold: float | None = None,
 ) -> Tensor:  # shape: (n,), 1 where the model answers with the target, else 0
-    """Top-1 accuracy, one image at a time."""
-    target_score(outputs, target)  # refuses targets that the model does not have
-    return (outputs.argmax(1) == target).to(outputs.dtype)
+    """Top-1 accuracy, one image at a time; given a threshold, whether the target's own output is above it."""
+    own = target_score(outputs, target)  # refuses targets that the model does not have
+    return (outputs.argmax(1) == target if threshold is None else own > threshold).to(outputs.dtype)
+
+
+def hits_of(answer: Answers) -> Readout:
+    """`hits`; where every output has a probability of its own, the model answers with those above a half."""
+    half = 0.5 if answer.reading == "probabilities" else 0.0
+    return partial(hits, threshold=half if answer.made_by == "sigmoid" else None)
 
 
 def accuracy_area(
@@ -50,7 +58,8 @@ def accuracy_area(
 class PerturbationAccuracy(CurveMetric):
     """The area under the model's accuracy while parts turn black, important ones last or first.
 
-    See `accuracy_area` for the formula. Accuracy is always that of the ground truth, ``y_batch``. Costs 10 image
+    See `accuracy_area` for the formula. Accuracy is always that of the ground truth, ``y_batch``; a model of several
+    labels answers with each whose logit is above 0, and one of a single logit with class 1 there. Costs 10 image
     passes per sample, 9 without the zero point; twice as many less one for the difference, and one more where the
     predicted class is asked for.
 
@@ -82,6 +91,7 @@ class PerturbationAccuracy(CurveMetric):
 
     name = "Perturbation Accuracy"
     reading = "accuracy"
+    answers = True
 
     def __init__(
         self,
@@ -117,8 +127,8 @@ class PerturbationAccuracy(CurveMetric):
             return None
         return whole_images(answer, samples.inputs(answer), self.internal_batch_size).argmax(1).cpu().numpy()
 
-    def _readout(self, outputs: Tensor, target: Tensor) -> Tensor:
-        return hits(outputs, target)
+    def _reader(self, answer: Answers) -> Readout:
+        return hits_of(answer)
 
     def _score(self, found: Mapping[str, Curve], intact: Tensor) -> Tensor:
         first, *second = (accuracy_area(found[order]) for order in self.orders)

@@ -75,6 +75,38 @@ def ranking_map(
     return maps
 
 
+def at_size(
+    relevance: Tensor,  # shape: (B, 1, h, w)
+    size: Size,
+) -> Tensor:  # shape: (B, 1, *size)
+    """The map at the size of another one, so that both say the same of the same parts.
+
+    From pixels to patches it is the mean over each patch, exact where the patch is constant; from patches to pixels
+    each patch is repeated.
+
+    Raises:
+        InputError: sizes of which neither divides the other.
+    """
+    own = (relevance.shape[-2], relevance.shape[-1])
+    if own == size:
+        return relevance
+    check_sizes(own, size)
+    if own < size:
+        return relevance.repeat_interleave(size[0] // own[0], -2).repeat_interleave(size[1] // own[1], -1)
+    return _means(relevance.squeeze(1), (own[0] // size[0], own[1] // size[1])).unsqueeze(1)
+
+
+def check_sizes(one: Size, other: Size) -> None:
+    """Maps that can be brought to one size: one is the grid of patches of the other."""
+    small, large = sorted((one, other))
+    if large[0] % small[0] or large[1] % small[1]:
+        raise InputError(
+            "Maps of one size, or of pixels and of their patches, to be compared.",
+            f"maps of {_times(one)} and of {_times(other)}",
+            "both with the same `output`, or both from explain_func.",
+        )
+
+
 def patch_of(patch_size: int | Size | None) -> Size | None:
     """Height and width of a patch."""
     hint = "patch_size=16, the model's own, or None for maps of patches."

@@ -119,3 +119,19 @@ def test_errors(known):
     with pytest.raises(InputError, match="factory"):
         instance = qm.explain_func(cv.LayerCDAM(known["model"]))
         qm.self_test(qm.Fidelity(patch_size=8, fractions=(0, 1)), **{**known, "explain": instance})
+
+
+def test_rivals_are_as_large_as_the_maps_of_the_method(known):
+    """Maps of patches lose whole patches; so must those that they are compared with."""
+    sizes = []
+
+    class Watched(qm.Compactness):
+        def _measure(self, batch):
+            sizes.append(tuple(batch.relevance.shape[-2:]))
+            return super()._measure(batch)
+
+    def patches(model, inputs, targets, **_):
+        return cv.LayerCDAM(model).attribute(torch.tensor(inputs), torch.tensor(targets)).numpy()[:, 0]
+
+    qm.self_test(Watched(), patches, known["model"], known["x_batch"][:4], known["y_batch"][:4], verbose=False)
+    assert len(set(sizes)) == 1 and len(sizes) == 4

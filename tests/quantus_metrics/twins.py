@@ -36,6 +36,19 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.array([one / sum(powers) for one in powers])
 
 
+def sigmoids(logits: np.ndarray) -> np.ndarray:
+    """Of several labels, each by itself; of one logit those of its two classes."""
+    if len(logits) == 1:
+        logits = np.array([-logits[0], logits[0]])
+    return np.array([1 / (1 + math.exp(-one)) for one in logits])
+
+
+def read_along(model: Model, image, relevance, steps: Sequence[float], colour: float, read, least_first=False):
+    """What `read` makes of the scores of the whole image, and of it at each step."""
+    gone = (blackened(image, relevance, n_parts(k, relevance), colour, least_first) for k in steps)
+    return read(model(image)), [read(model(each)) for each in gone]
+
+
 def aopc(model: Model, image, target, relevance, steps: Sequence[float], colour: float) -> float:
     total = 0.0
     for k in steps:

@@ -179,6 +179,27 @@ def test_bad_input_is_refused_before_any_pass(timm_vit, data, inner, wrong, chan
     assert passes == []
 
 
+@pytest.mark.parametrize("inner", INNER, ids=lambda inner: inner.name)
+@pytest.mark.parametrize("size", [4, 32], ids=["patches", "pixels"])
+def test_maps_of_both_classes_are_compared_at_one_size(timm_vit, data, inner, size):
+    """Whatever the two sizes are, parts leave as the right class's map has them."""
+    metric, draw = qm.ClassDiscrimination(inner), np.random.default_rng(2)
+    right, wrong = draw.standard_normal((2, 6, 1, 4, 4), dtype=np.float32)
+    large = {4: lambda maps: maps, 32: lambda maps: maps.repeat(8, 2).repeat(8, 3)}
+    other = {4: 32, 32: 4}[size]
+    call = (timm_vit, data["x_batch"], data["y_batch"], large[size](right))
+    alike = metric(*call, custom_batch=large[size](wrong))
+    assert metric(*call, custom_batch=large[other](wrong)) == pytest.approx(alike, abs=1e-6)
+    made = metric(*call, custom_batch=WRONG, explain_func=lambda **_: large[other](wrong))
+    assert made == pytest.approx(alike, abs=1e-6)
+
+
+def test_maps_of_sizes_that_do_not_fit_are_refused(timm_vit, data):
+    call = (timm_vit, data["x_batch"], data["y_batch"], np.random.rand(6, 4, 4))
+    with pytest.raises(InputError, match="6 x 6 and of 4 x 4"):
+        qm.ClassDiscrimination(qm.Compactness())(*call, custom_batch=np.random.rand(6, 6, 6))
+
+
 def test_bad_options():
     with pytest.raises(OptionError, match="custom_batch"):
         qm.ClassDiscrimination(wrong=[1, 2, 3])
