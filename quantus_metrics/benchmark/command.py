@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,15 @@ from captum_vit.models.loading import device_named
 from captum_vit.viz.files import write_whole
 from quantus_metrics.benchmark.estimate import estimate
 from quantus_metrics.benchmark.forms import FORMS, markdown
+from quantus_metrics.benchmark.origin import check_one_origin
 from quantus_metrics.benchmark.report import report
 from quantus_metrics.benchmark.rows import read_rows
-from quantus_metrics.benchmark.runner import bench_of, run
+from quantus_metrics.benchmark.runner import Bench, bench_of, run
 from quantus_metrics.benchmark.spec import read_spec
 from quantus_metrics.benchmark.table import table_of
+
+PATIENCE = timedelta(days=365)
+"""How long processes wait for each other's share of the work."""
 
 
 def benchmark(commands: Any) -> None:
@@ -47,28 +53,40 @@ def main(args: argparse.Namespace) -> int:
     _refuse_foreign(folder)
     device = None if args.device is None else device_named(args.device)
     bench = bench_of(spec, args.limit)
-    state = PartialState(cpu=args.device == "cpu")
+    state = PartialState(cpu=args.device == "cpu", timeout=PATIENCE)
     if device is not None:
         state.device = device
     if args.dry_run:
         if state.is_main_process:
-            print(estimate(bench, state))
+            _show(estimate(bench, state))
         return 0
     run(bench, folder, state, args.retry)
-    if state.is_main_process:
-        rows = read_rows(folder, spec.hash)
-        table = table_of(bench, rows)
-        for suffix, form in FORMS.items():
-            write_whole(folder / f"table{suffix}", partial(_write, form(table)))
-        write_whole(folder / "report.html", partial(_write, report(bench, table, rows, state.device)))
-        print(markdown(table))
-        print(f"Results, table and report: {folder}")
-    state.wait_for_everyone()
+    if state.is_main_process:  # the others are done: nobody waits for the report
+        _conclude(bench, folder, state)
     return 0
 
 
+def _conclude(bench: Bench, folder: Path, state: PartialState) -> None:
+    """Write the table in all its forms, and the report."""
+    rows = read_rows(folder, bench.spec.hash)
+    check_one_origin(rows.values())
+    table = table_of(bench, rows)
+    texts = {f"table{suffix}": form(table) for suffix, form in FORMS.items()}
+    for name, text in (texts | {"report.html": report(bench, table, rows, state.device)}).items():
+        write_whole(folder / name, partial(_write, text))
+    _show(markdown(table))
+    _show(f"Results, table and report: {folder}")
+
+
 def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
+    """As UTF-8; a file name that is none is written with its bytes as escapes."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _show(text: str) -> None:
+    """Print, whatever signs the terminal knows."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -42,7 +42,7 @@ def latex(table: Table) -> str:
             shown = [_tex(_text(table.cells[model, name, method], "{}")) for name in table.metrics]
             lines.append(" & ".join([_tex(method), *shown, *_costs(table, model, method)]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        blocks.append(f"% {table.title}: {model}\n" + "\n".join(lines))
+        blocks.append(f"% {_tex(table.title)}: {_tex(model)}\n" + "\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -57,7 +57,8 @@ def comma_separated(table: Table) -> str:
         found: list[Any] = [None, None, None, 0, 0] if s is None else [s.mean, s.low, s.high, s.n, s.skipped]
         found += [cell.errors, cell.rank, cell.p, cell.published, cell.difference]
         found += [table.cost[model, method].figures.get(name) for name in COSTS]
-        writer.writerow([model, metric, method, *("" if value is None else value for value in found)])
+        names = map(_inert, (model, metric, method))
+        writer.writerow([*names, *("" if value is None else value for value in found)])
     return out.getvalue()
 
 
@@ -92,8 +93,19 @@ def _line(cells: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """No markup: Markdown would hand HTML on to the page."""
-    return escape(text, quote=False)
+    """One line without markup: Markdown would hand HTML on to the page."""
+    return escape(_line_of(text), quote=False)
+
+
+def _line_of(text: str) -> str:
+    """A name as one line, whatever breaks and control signs are in it."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def _inert(text: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    line = _line_of(text)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")) else line
 
 
 def _arrow(higher: bool | None, tex: bool = False) -> str:
@@ -102,7 +114,10 @@ def _arrow(higher: bool | None, tex: bool = False) -> str:
     return (r"$\uparrow$" if tex else "↑") if higher else (r"$\downarrow$" if tex else "↓")
 
 
+TEX = {sign: "\\" + sign for sign in "&%$#_{}"}
+TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
 def _tex(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, "\\" + sign)
-    return text
+    """Text that TeX sets as it stands: no command, no comment, no end of the line."""
+    return _line_of(text).translate(str.maketrans(TEX))

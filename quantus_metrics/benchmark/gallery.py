@@ -17,6 +17,7 @@ from captum_vit.models.reading import class_names, display_image
 from captum_vit.viz.blending import large
 from quantus_metrics.benchmark.group import read_group
 from quantus_metrics.benchmark.measure import Maps
+from quantus_metrics.benchmark.origin import check_weights, weights_digest
 from quantus_metrics.benchmark.parts import computing, make_model
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import Bench
@@ -64,7 +65,9 @@ def gallery(bench: Bench, rows: Mapping[Key, Row], device: torch.device) -> list
                 if (row := rows.get((part.name, method, metric, bench.data.name(index)))) and row.score is not None
             ]
             order = [index for _, index in sorted(scored, reverse=True)]
-            model = model or make_model(part, device, bench.spec.precision)
+            if model is None:
+                model = make_model(part, device, bench.spec.precision)
+                check_weights(rows.values(), part.name, weights_digest(model))
             wanted = [order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]]
             failed = {sample for (*at, _, sample), row in rows.items() if row.error and at == [part.name, method]}
             drawn = _drawn(bench, model, method, {index for some in wanted for index in some}, failed)

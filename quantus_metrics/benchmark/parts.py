@@ -23,11 +23,17 @@ from captum_vit.models.loading import load_model
 from quantus_metrics import perturb
 from quantus_metrics.benchmark.data import READERS, Samples
 from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, ModelSpec
+from quantus_metrics.explain import of_classes
 from quantus_metrics.metrics import METRICS
 
 DEMOS: dict[str, Callable[[], nn.Module]] = {
     "digits": demo.demo_vit,
     "label": partial(demo.demo_vit, objective="label"),
+}
+HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "auto": lambda model: model,
+    "labels": cv.MultiLabel,
+    "logit": cv.TwoClasses,
 }
 SUMS = {"PLUS": cv.PLUS, "SkipPLUS": cv.SkipPLUS}
 
@@ -35,7 +41,7 @@ SUMS = {"PLUS": cv.PLUS, "SkipPLUS": cv.SkipPLUS}
 def make_data(spec: DataSpec) -> Samples:
     """The data set, opened."""
     reader = _named("data.use", spec.use, READERS)
-    return reader(**_accepted("data.options", spec.options, _arguments(reader)))
+    return _made("data.options", reader, _accepted("data.options", spec.options, _arguments(reader)))
 
 
 def make_model(spec: ModelSpec, device: torch.device, precision: str) -> nn.Module:
@@ -45,6 +51,7 @@ def make_model(spec: ModelSpec, device: torch.device, precision: str) -> nn.Modu
         model = _named(f"model {spec.name!r}, load", name, DEMOS)()
     else:
         model = load_model(spec.load, pretrained=spec.pretrained, checkpoint=spec.checkpoint)
+    model = of_classes(HEADS[spec.head](model))
     return model.to(device, torch.float32 if precision.endswith("-mixed") else getattr(torch, precision)).eval()
 
 
@@ -111,7 +118,19 @@ def _part(metric: str, option: str, value: Any) -> Any:
     known = {name: kind for name, kind in known.items() if issubclass(kind, perturb.Remover)}
     kind = _named(f"metric {metric!r}, remover", value["use"], known)
     rest = {name: option for name, option in value.items() if name != "use"}
-    return kind(**_accepted(f"metric {metric!r}, remover", rest, _arguments(kind)))
+    where = f"metric {metric!r}, remover"
+    return _made(where, kind, _accepted(where, rest, _arguments(kind)))
+
+
+def _made(key: str, kind: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """The thing, if no option is missing without which it cannot be."""
+    parameters = inspect.signature(kind).parameters.values()
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    if missing := [name for name in needed if name not in options]:
+        raise OptionError(f"{key}: {', '.join(needed)}.", f"no {missing[0]!r}", f'{missing[0]} = "..." in the spec.')
+    return kind(**options)
 
 
 def _named(key: str, name: str, known: dict[str, Any]) -> Any:

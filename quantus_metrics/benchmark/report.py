@@ -90,7 +90,7 @@ def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str
         for number, (method, curves) in enumerate(lines.items()):
             if number < BEST:
                 low, high = band(curves)
-                axes.plot(x, curves.mean(0), color=f"C{number}", label=method, linewidth=1.5, zorder=3)
+                axes.plot(x, curves.mean(0), color=f"C{number}", label=_literal(method), linewidth=1.5, zorder=3)
                 axes.fill_between(x, low, high, color=f"C{number}", alpha=0.15, linewidth=0, zorder=2)
             else:
                 rest = f"{len(lines) - BEST} others" if number == BEST else None
@@ -101,6 +101,11 @@ def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str
         file = io.BytesIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _literal(name: str) -> str:
+    """A name that matplotlib neither sets as a formula nor leaves out of the legend."""
+    return "\u200b" * name.startswith("_") + name.replace("$", r"\$")
 
 
 def band(

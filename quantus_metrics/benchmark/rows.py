@@ -35,6 +35,8 @@ class Row:
     score: float | None = None
     kept: dict[str, float | list[float]] = field(default_factory=dict)
     error: str | None = None
+    data: str = ""  # the digest of what was explained
+    weights: str = ""  # the digest of the model that was explained
 
     @property
     def key(self) -> Key:
@@ -66,7 +68,10 @@ def read_rows(folder: Path, spec: str) -> dict[Key, Row]:
         InputError: results of another spec, or a file that is damaged elsewhere than at its end.
     """
     found: dict[Key, Row] = {}
-    for path in sorted((folder / FOLDER).glob("*.jsonl")):
+    place = folder / FOLDER
+    if place.exists() and not place.is_dir():
+        raise InputError("A folder of results.", f"{str(place)!r}, which is a file", "another --out folder.")
+    for path in sorted(place.glob("*.jsonl")):
         for row in _rows_of(path):
             if row.spec != spec:
                 raise InputError(
@@ -80,12 +85,33 @@ def read_rows(folder: Path, spec: str) -> dict[Key, Row]:
 
 
 def _rows_of(path: Path) -> Iterator[Row]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, 1):
-        if number == len(lines):  # after the last line break: empty, or cut short by a kill
-            return
+    for number, line in enumerate(_lines(path), 1):
         try:
-            yield Row(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as error:
-            where = f"line {number} of {str(path)!r} ({error})"
-            raise InputError("A file of results.", where, "removing that file.") from error
+            row = Row(**json.loads(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _damaged(f"line {number} of {str(path)!r} ({error})") from error
+        if not _sound(row):
+            raise _damaged(f"line {number} of {str(path)!r}, with values of other kinds")
+        yield row
+
+
+def _lines(path: Path) -> list[str]:
+    """Those that were written to their end: what follows the last line break is empty, or cut short by a kill."""
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(f"{str(path)!r} ({error})") from error
+
+
+def _sound(row: Row) -> bool:
+    names = (row.spec, row.versions, *row.key, row.data, row.weights)
+    return (
+        all(isinstance(name, str) for name in names)
+        and (row.score is None or isinstance(row.score, int | float))
+        and isinstance(row.error, str | None)
+        and isinstance(row.kept, dict)
+    )
+
+
+def _damaged(where: str) -> InputError:
+    return InputError("Files of results, as a run wrote them.", where, "removing that one; its results are made again.")

@@ -17,10 +17,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError
-from quantus_metrics.benchmark.data import Samples
+from quantus_metrics.benchmark.data import Samples, data_digest
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.memory import peak_bytes
+from quantus_metrics.benchmark.origin import check_data, check_weights, weights_digest
 from quantus_metrics.benchmark.parts import Method, computing, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
@@ -80,28 +81,31 @@ def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) ->
     twice. A sample that fails gets a row with its error; `retry` tries such samples again.
 
     Raises:
-        InputError: the folder holds results of another spec.
+        InputError: the folder holds results of another spec, of other weights or of other data.
     """
     remember(bench.spec, folder, state)
-    done = {key for key, row in read_rows(folder, bench.spec.hash).items() if not (retry and row.error)}
+    rows, data = read_rows(folder, bench.spec.hash), data_digest(bench.data)
+    check_data(rows.values(), data)
+    done = {key for key, row in rows.items() if not (retry and row.error)}
     state.wait_for_everyone()  # nobody writes before everybody has read
     writer = RowWriter(folder, state.process_index)
     mine = bench.groups[state.process_index :: state.num_processes]
-    facts = Row(bench.spec.hash, bench.spec.seed, versions(), "", "", "", "")
+    facts = Row(bench.spec.hash, bench.spec.seed, versions(), "", "", "", "", data=data)
     with tqdm(
         total=len(mine) * len(bench.spec.model) * len(bench.methods), unit="group", disable=not state.is_main_process
     ) as bar:
         for model_spec in bench.spec.model:
-            at_model = replace(facts, model=model_spec.name)
             bar.set_description(model_spec.name)
             left = [group for group in mine if _left(bench, model_spec, group, done)]
             bar.update((len(mine) - len(left)) * len(bench.methods))
             if left:
                 model = make_model(model_spec, state.device, bench.spec.precision)
+                at_model = replace(facts, model=model_spec.name, weights=weights_digest(model))
+                check_weights(rows.values(), at_model.model, at_model.weights)
                 with computing(bench.spec.precision, state.device):
                     for group in left:
-                        for rows in _work(bench, model, at_model, group, done):
-                            writer.write(rows)
+                        for found in _work(bench, model, at_model, group, done):
+                            writer.write(found)
                             bar.update()
     state.wait_for_everyone()
 

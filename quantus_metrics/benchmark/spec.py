@@ -10,9 +10,9 @@ import json
 import sys
 from dataclasses import asdict, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from captum_vit.errors import InputError, OptionError
@@ -30,17 +30,22 @@ class DataSpec:
     """Which samples: a reader of `quantus_metrics.benchmark.data` by name, and its options."""
 
     use: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSpec:
-    """A model: ``timm:NAME``, ``hf:PATH`` or ``demo:digits``; ``name`` is what tables call it."""
+    """A model: ``timm:NAME``, ``hf:PATH`` or ``demo:digits``; ``name`` is what tables call it.
+
+    ``head`` says what its outputs are where its configuration does not: ``"labels"``, each with a probability of its
+    own (`captum_vit.MultiLabel`), or ``"logit"``, one for two classes (`captum_vit.TwoClasses`).
+    """
 
     name: str
     load: str
     checkpoint: str | None = None
-    pretrained: bool = True
+    pretrained: StrictBool = True
+    head: Literal["auto", "labels", "logit"] = "auto"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -49,7 +54,7 @@ class MethodSpec:
 
     name: str
     use: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, JsonValue] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -63,7 +68,7 @@ class MetricSpec:
 
     name: str
     use: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, JsonValue] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -82,7 +87,7 @@ class Published:
     model: str
     method: str
     metric: str
-    value: float
+    value: StrictFloat
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -101,8 +106,8 @@ class Spec:
     metric: list[MetricSpec]
     source: str = ""
     note: str = ""
-    seed: int = 0
-    batch_size: PositiveInt = 16
+    seed: StrictInt = 0
+    batch_size: Annotated[StrictInt, Field(gt=0)] = 16
     precision: Literal["float32", "float64", "bfloat16", "float16", "bfloat16-mixed", "float16-mixed"] = "float32"
     published: list[Published] = field(default_factory=list)
 
@@ -143,7 +148,7 @@ def read_spec(path: str | Path) -> Spec:
         raise InputError("A TOML file with a benchmark.", got, "one of those in examples/tables.")
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = "a file like those in examples/tables."
         raise InputError("A TOML file with a benchmark.", f"{str(path)!r} ({error})", hint) from error
     return spec_of(tables, str(path))
@@ -159,7 +164,7 @@ def spec_of(tables: dict[str, Any], where: str = "spec") -> Spec:
         return SPEC.validate_python(tables)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
+        key = ".".join(map(str, first["loc"][:8])) or "the file"
         wanted = first["msg"].removeprefix("Value error, ")
         raise OptionError(f"{where}, key {key!r}: {wanted}.", _shown(first["input"]), _known(first)) from error
 
@@ -179,7 +184,10 @@ def _without_none(table: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "tables in tables, too many"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -188,6 +196,8 @@ _PARTS = {"data": DataSpec, "model": ModelSpec, "method": MethodSpec, "metric": 
 
 def _known(error: Any) -> str:
     """For a key that is not known or missing: those that are allowed."""
+    if error["type"] == "invalid-json-value":
+        return "a text, a number, true or false, or a list or table of these; a date as a text."
     if error["type"] not in ("unexpected_keyword_argument", "missing"):
         return "a value of that kind; examples/tables holds specs that run."
     part: Any = _PARTS.get(str(error["loc"][0]), Spec) if len(error["loc"]) > 1 else Spec

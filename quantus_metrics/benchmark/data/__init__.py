@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantus_metrics.benchmark.data.digests import Digested, data_digest, digest_of
 from quantus_metrics.benchmark.data.digits import DigitScenes
 from quantus_metrics.benchmark.data.folders import ImageFolder
 from quantus_metrics.benchmark.data.readers import Cifar, Hub
@@ -22,6 +23,7 @@ __all__ = [
     "READERS",
     "Cifar",
     "DigitScenes",
+    "Digested",
     "Hub",
     "ImageFolder",
     "ImageNetS",
@@ -29,4 +31,6 @@ __all__ = [
     "Reader",
     "Sample",
     "Samples",
+    "data_digest",
+    "digest_of",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 from captum_vit.demo import digit_scenes
 from captum_vit.errors import OptionError
 from captum_vit.options import whole
+from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 
 
@@ -27,6 +28,7 @@ class DigitScenes:
         whole("scenes", scenes, hint="scenes = 100")
         if whole("n_digits", n_digits, hint="n_digits = 2") > 4:
             raise OptionError("`n_digits` from 1 to 4.", repr(n_digits), "n_digits = 2")
+        whole("seed", seed, least=0, hint="seed = 0")
         self.n_digits = n_digits
         self.scenes = digit_scenes(scenes, n_digits, "test", seed)
 
@@ -37,6 +39,11 @@ class DigitScenes:
         """The scene and the place of its digit, counted from 0."""
         scene, place = divmod(index, self.n_digits)
         return f"scene-{scene:05d}/digit-{place}"
+
+    def digest(self) -> str:
+        """Of the scenes and their digits."""
+        scenes = (self.scenes.pixels, self.scenes.masks, self.scenes.digits)
+        return digest_of(x.contiguous().numpy().tobytes() for x in scenes)
 
     def __getitem__(self, index: int) -> Sample:
         scene, place = divmod(index, self.n_digits)

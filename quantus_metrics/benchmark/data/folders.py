@@ -11,6 +11,8 @@ import numpy as np
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.pictures import open_picture
+from captum_vit.options import truth, whole, whole_or_none
+from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 
 
@@ -47,6 +49,9 @@ class ImageFolder:
     def __init__(
         self, root: str, n: int | None = None, seed: int = 0, real: str | None = None, multi: bool = False
     ) -> None:
+        whole_or_none("n", n, hint="n = 200, or no n for all.")
+        whole("seed", seed, least=0, hint="seed = 0")
+        truth("multi", multi)
         if multi and real is None:
             raise OptionError("`real`, a file of ReaL labels, for `multi`.", "none", "multi = false")
         files = _files(Path(root), self.suffixes)
@@ -74,6 +79,11 @@ class ImageFolder:
     def name(self, index: int) -> str:
         """The path below the root; with the class, where a picture is explained for several."""
         return self.entries[index].name
+
+    def digest(self) -> str:
+        """Of names, classes and the pictures' files."""
+        facts = (f"{entry.name} {entry.label} {entry.wrong}" for entry in self.entries)
+        return digest_of(facts, (entry.path for entry in self.entries))
 
     def __getitem__(self, index: int) -> Sample:
         entry = self.entries[index]
@@ -109,13 +119,17 @@ def _number(path: Path, n: int) -> int:
     return int(digits) - 1
 
 
+def _are_classes(labels: object) -> bool:
+    return isinstance(labels, list) and all(type(label) is int for label in labels)
+
+
 def _real(path: Path) -> list[list[int]]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = "real.json, as the authors of ReaL publish it."
         raise InputError("A JSON file of ReaL labels.", f"{str(path)!r} ({error})", hint) from error
-    if not isinstance(found, list) or not all(isinstance(labels, list) for labels in found):
+    if not isinstance(found, list) or not all(map(_are_classes, found)):
         wanted = "ReaL labels: a list with the classes of each picture."
         raise InputError(wanted, f"{str(path)!r}", "real.json, as the authors of ReaL publish it.")
     return found

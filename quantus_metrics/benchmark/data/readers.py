@@ -12,6 +12,8 @@ from PIL import Image
 
 from captum_vit.errors import InputError
 from captum_vit.models.pictures import rgb
+from captum_vit.options import whole, whole_or_none
+from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 
 
@@ -46,6 +48,10 @@ class Cifar:
     def name(self, index: int) -> str:
         """The place among the test pictures."""
         return f"test-{self.places[index]:05d}"
+
+    def digest(self) -> str:
+        """Of the places and the files."""
+        return digest_of([self.places, self.turns], sorted((Path(self.data.root) / self.data.base_folder).iterdir()))
 
     def __getitem__(self, index: int) -> Sample:
         picture, label = self.data[self.places[index]]
@@ -95,6 +101,11 @@ class Hub:
         """The place in the split."""
         return f"row-{self.places[index]:06d}"
 
+    def digest(self) -> str:
+        """Of the places, the columns and the files of the split."""
+        facts = [self.places, self.turns, self.image, self.label, self.mask, len(self.data)]
+        return digest_of(facts, [Path(file["filename"]) for file in self.data.cache_files])
+
     def __getitem__(self, index: int) -> Sample:
         row = self.data[self.places[index]]
         label = int(row[self.label])
@@ -116,7 +127,8 @@ def _loaded(path: str, name: str | None, split: str) -> Any:
 
 def _drawn(total: int, n: int | None, classes: int, seed: int) -> tuple[list[int], list[int]]:
     """Which samples, and by how much the wrong class of each differs from the right one."""
-    draw = np.random.default_rng(seed)
+    whole_or_none("n", n, hint="n = 200, or no n for all.")
+    draw = np.random.default_rng(whole("seed", seed, least=0, hint="seed = 0"))
     few = n is not None and n < total
     places = sorted(draw.choice(total, n, replace=False).tolist()) if few else list(range(total))
     return places, draw.integers(1, max(classes, 2), len(places)).tolist()

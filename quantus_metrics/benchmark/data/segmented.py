@@ -12,6 +12,7 @@ from timm.data import ImageNetInfo
 
 from captum_vit.errors import InputError
 from captum_vit.models.pictures import open_picture
+from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 
 IGNORED = 1000  # what ImageNet-S calls a pixel that belongs to nothing in particular
@@ -50,6 +51,10 @@ class ImageNetSegmentation:
     def name(self, index: int) -> str:
         """The name in the file, and its place, since that is unique."""
         return f"{index:05d}-{self.ids[index]}"
+
+    def digest(self) -> str:
+        """Of the file and its classes."""
+        return digest_of([self.labels], [Path(self.path)])
 
     def __getitem__(self, index: int) -> Sample:
         file = self._opened()
@@ -99,6 +104,14 @@ class ImageNetS:
         path = self.masks[index]
         return f"{path.parent.name}/{path.stem}"
 
+    def digest(self) -> str:
+        """Of names and classes, and of the files of masks and pictures."""
+        facts = [*map(self.name, range(len(self))), self.class_of]
+        return digest_of(facts, [*self.masks, *map(self._picture, self.masks)])
+
+    def _picture(self, mask: Path) -> Path:
+        return self.images / mask.parent.name / f"{mask.stem}.JPEG"
+
     def __getitem__(self, index: int) -> Sample:
         path = self.masks[index]
         with Image.open(path) as image:
@@ -110,7 +123,7 @@ class ImageNetS:
         if not areas[largest] or largest > len(self.class_of):
             got = f"{str(path)!r}, largest class {largest}"
             raise InputError("A mask with one of the classes.", got, "masks of one and the same ImageNet-S.")
-        picture = open_picture(self.images / path.parent.name / f"{path.stem}.JPEG")
+        picture = open_picture(self._picture(path))
         return Sample(self.name(index), picture, self.class_of[largest - 1], mask=_mask(classes == largest))
 
 
