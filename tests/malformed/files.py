@@ -37,9 +37,9 @@ VALUES: dict[str, list[Any]] = {
     ],
     "method": [None, [], "GenAtt", [{}], [{"name": 3}], SPEC["method"] * 2],
     "metric": [None, [], "Fidelity", [{}], [{"name": "Fidelity", "options": 3}], SPEC["metric"] * 2],
-    "batch_size": [0, -1, 1.5, "many", None],
+    "batch_size": [0, -1, 1.5, "many", None, True, "16"],
     "precision": ["float8", None, 32],
-    "seed": ["a", 0.5, None],
+    "seed": ["a", 0.5, None, True],
     "published": [{"model": "digits"}, [{"model": "other", "method": "GenAtt", "metric": "Compactness", "value": 1.0}]],
     "metrics": [[]],
 }
@@ -55,7 +55,7 @@ def specs() -> Iterator[Bad]:
         yield Bad(f"spec({tables!r})", lambda t=tables: spec_of(t))
     for limit in (0, -1):
         yield Bad(f"bench_of(limit={limit})", lambda n=limit: bench_of(spec_of(SPEC), n))
-    for path in ("no-such.toml", ".", "", "notes.txt", "bytes.toml"):
+    for path in ("no-such.toml", ".", "", "notes.txt", "bytes.toml", "deep.toml", "date.toml"):
         yield Bad(f"read_spec({path!r})", lambda p=path: read_spec(p))
 
 
@@ -70,7 +70,9 @@ def parts() -> Iterator[Bad]:
         yield Bad(f"metric {name} {given}", lambda n=name, g=given: make_metric(MetricSpec(n, options=g)))
     for name, given in (
         ("digit", {}), ("digits", {"n": 3}), ("digits", {"scenes": 0}), ("digits", {"scenes": "a"}),
-        ("digits", {"n_digits": 9}), ("folder", {"root": "no-such-folder"}),
+        ("digits", {"n_digits": 9}), ("folder", {"root": "no-such-folder"}), ("folder", {}), ("digits", {"seed": -1}),
+        ("folder", {"root": ".", "n": 0}), ("folder", {"root": ".", "seed": -1}), ("folder", {"root": ".", "multi": 1}),
+        ("cifar", {"root": ".", "seed": "a"}), ("imagenet-s", {}),
     ):  # fmt: skip
         yield Bad(f"data {name} {given}", lambda n=name, g=given: make_data(DataSpec(n, g)))
 
@@ -83,6 +85,7 @@ def data() -> Iterator[Bad]:
         "no labels for multi": lambda: ImageFolder(".", multi=True),
         "no file of ReaL labels": lambda: ImageFolder(".", real="no-such.json"),
         "no JSON": lambda: ImageFolder(".", real="notes.txt"),
+        "JSON that is too deep": lambda: ImageFolder(".", real="deep.json"),
         "no masks": lambda: ImageNetS(".", "."),
         "no file of masks": lambda: ImageNetSegmentation("no-such.mat"),
         "no HDF5": lambda: ImageNetSegmentation("notes.txt"),

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import captum_vit as cv
 from captum_vit.errors import InputError
+from captum_vit.models.output import probability_of
 from quantus_metrics.benchmark import command
 from quantus_metrics.benchmark.data import DigitScenes, ImageFolder, data_digest
 from quantus_metrics.benchmark.origin import check_one_origin, weights_digest
+from quantus_metrics.benchmark.parts import make_model
 from quantus_metrics.benchmark.rows import FOLDER, Row, read_rows
 from quantus_metrics.benchmark.runner import bench_of, run
-from quantus_metrics.benchmark.spec import Spec, spec_of, write_spec
+from quantus_metrics.benchmark.spec import MethodSpec, MetricSpec, Spec, spec_of, write_spec
 
 Tables = dict[str, Any]
 
@@ -63,16 +67,25 @@ def one_pixel(folder: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-CHANGES = {
-    "weights": (other_weights, "weights of 'small'"),
-    "a pixel": (one_pixel, "The data"),
-    "a new picture": (lambda folder: picture(folder / "pictures" / "cat" / "d.png", 9), "The data"),
-    "a new class, so that numbers move": (lambda folder: picture(folder / "pictures" / "ant" / "a.png", 9), "The data"),
-    "a picture less": (lambda folder: (folder / "pictures" / "cat" / "a.png").unlink(), "The data"),
-    "a class of another name": (lambda f: (f / "pictures" / "cat").rename(f / "pictures" / "eel"), "The data"),
-    "pictures that have changed places": (
-        lambda f: shutil.move(f / "pictures" / "cat" / "a.png", f / "pictures" / "dog" / "a.png"), "The data"),
-}  # fmt: skip
+DATA = {
+    "a pixel": one_pixel,
+    "a new picture": lambda folder: picture(folder / "pictures" / "cat" / "d.png", 9),
+    "a new class, so that numbers move": lambda folder: picture(folder / "pictures" / "ant" / "a.png", 9),
+    "a picture less": lambda folder: (folder / "pictures" / "cat" / "a.png").unlink(),
+    "a class of another name": lambda folder: (folder / "pictures" / "cat").rename(folder / "pictures" / "eel"),
+    "a picture in another class": lambda folder: shutil.move(
+        folder / "pictures" / "cat" / "a.png", folder / "pictures" / "dog" / "a.png"
+    ),
+}
+CHANGES = {"weights": (other_weights, "weights of 'small'"), "pictures": (one_pixel, "The data")}
+
+
+@pytest.mark.parametrize("change", DATA.values(), ids=DATA)
+def test_every_change_of_the_data_shows(spec: Spec, tmp_path: Path, change: Any) -> None:
+    before = data_digest(bench_of(spec).data)
+    assert data_digest(bench_of(spec).data) == before
+    change(tmp_path)
+    assert data_digest(bench_of(spec).data) != before
 
 
 @pytest.mark.parametrize(("change", "what"), CHANGES.values(), ids=CHANGES)
@@ -96,6 +109,19 @@ def arguments(spec: Path, out: Path, *more: str) -> Any:
     parser = command.argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser.parse_args([str(spec), "--out", str(out), "--device", "cpu", *more])
+
+
+def test_one_logit_has_the_classes_of_two_folders(spec: Spec, tmp_path: Path, state: PartialState) -> None:
+    """And a head can be said to be of another kind than the model tells."""
+    save_file(timm.create_model("test_vit", num_classes=1).state_dict(), tmp_path / "weights.safetensors")
+    spec = replace(spec, metric=[MetricSpec("AOPC", options={"fractions": [0.5]})], method=[MethodSpec("GradSAM")])
+    run(bench_of(spec), tmp_path / "out", state)
+    rows = [row for row in read_rows(tmp_path / "out", spec.hash).values() if row.metric == "AOPC"]
+    assert len({row.score for row in rows}) == 3 and not any(row.error for row in rows), rows
+    cpu = torch.device("cpu")
+    assert isinstance(make_model(spec.model[0], cpu, "float32"), cv.TwoClasses)
+    other = make_model(replace(spec.model[0], checkpoint=None, pretrained=False, head="labels"), cpu, "float32")
+    assert isinstance(other, cv.MultiLabel) and probability_of(other) == "sigmoid"
 
 
 def test_results_of_unknown_origin_are_refused(spec: Spec, tmp_path: Path, state: PartialState) -> None:

@@ -176,6 +176,25 @@ def test_a_line_cut_short_is_passed_over_and_a_torn_file_refused(tmp_path: Path)
         read_rows(tmp_path, "hash")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\n", b"[" * 100_000 + b"\n", b"[1]\n", b'{"spec": 3}\n', b"3\n", None,
+     b'{"spec":"hash","seed":0,"versions":"","model":"m","method":"a","metric":"f","sample":"s","score":"high"}\n',
+     b'{"spec":"hash","seed":0,"versions":"","model":["m"],"method":"a","metric":"f","sample":"s"}\n'],
+)  # fmt: skip
+def test_files_that_are_no_results_are_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / FOLDER / "1.jsonl"
+    path.parent.mkdir()
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=r"1\.jsonl") as error:
+        read_rows(tmp_path, "hash")
+    assert "removing that one" in error.value.hint
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / FOLDER).touch()
+    with pytest.raises(InputError, match="which is a file"):
+        read_rows(tmp_path / "other", "hash")
+
+
 def launched(spec: Path, out: Path, processes: int = 1) -> list[str]:
     command = ["-m", "quantus_metrics.benchmark", str(spec), "--out", str(out), "--device", "cpu"]
     if processes == 1:

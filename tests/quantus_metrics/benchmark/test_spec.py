@@ -1,6 +1,7 @@
 """A spec is read as it was written, and refused with the key, the value and what is allowed."""
 
 import sys
+from datetime import date
 from typing import Any
 
 import pytest
@@ -10,11 +11,19 @@ from captum_vit.demo import demo_vit
 from captum_vit.errors import InputError, OptionError
 from quantus_metrics.benchmark.parts import make_data, make_method, make_metric
 from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, Spec, read_spec, spec_of, write_spec
+from tests.quantus_metrics.benchmark.conftest import TABLES
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+def nested(depth: int) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for _ in range(depth):
+        table = {"a": table}
+    return table
 
 
 def test_toml_and_dataclasses_say_the_same(tables: dict[str, Any]) -> None:
@@ -39,6 +48,13 @@ def test_the_hash_knows_what_numbers_depend_on(tables: dict[str, Any]) -> None:
         ({"sed": 1}, ["'sed'", "seed"]),
         ({"batch_size": 0}, ["'batch_size'", "greater than 0", "Got: 0"]),
         ({"batch_size": "many"}, ["'batch_size'", "'many'"]),
+        ({"batch_size": True}, ["'batch_size'", "Got: True"]),
+        ({"batch_size": "16"}, ["'batch_size'", "Got: '16'"]),
+        ({"seed": True}, ["'seed'", "Got: True"]),
+        ({"model": [{"name": "a", "load": "b", "pretrained": "no"}]}, ["'model.0.pretrained'", "Got: 'no'"]),
+        ({"model": [{"name": "a", "load": "b", "head": "many"}]}, ["'model.0.head'", "'labels'"]),
+        ({"data": {"use": "digits", "options": {"on": date(2026, 1, 1)}}}, ["'data.options.on'", "a date as a text"]),
+        ({"data": {"use": "digits", "options": nested(5000)}}, ["'data.options.a", "too many"]),
         ({"precision": "float8"}, ["'precision'", "bfloat16", "'float8'"]),
         ({"model": [{"load": "demo:digits"}]}, ["'model.0.name'", "required", "checkpoint"]),
         ({"method": []}, ["[[method]]"]),
@@ -59,6 +75,12 @@ def test_files_that_are_no_specs(tmp_path: Any) -> None:
     (tmp_path / "broken.toml").write_text("title = ")
     with pytest.raises(InputError, match=r"TOML"):
         read_spec(tmp_path / "broken.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(InputError, match=r"deep\.toml"):
+        read_spec(tmp_path / "deep.toml")
+    (tmp_path / "date.toml").write_text(write_spec(spec_of(TABLES)).replace("scenes = 5", "scenes = 2026-01-01"))
+    with pytest.raises(OptionError, match=r"'data\.options\.scenes'"):
+        read_spec(tmp_path / "date.toml")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +88,8 @@ def test_files_that_are_no_specs(tmp_path: Any) -> None:
     [
         (make_data, DataSpec("digit"), ["'digit'", "digits"]),
         (make_data, DataSpec("digits", {"scene": 3}), ["'scene'", "scenes"]),
+        (make_data, DataSpec("folder"), ["'root'"]),
+        (make_metric, MetricSpec("x", "Deletion", {"remover": {"use": "ReplaceTokens"}}), ["'token_id'"]),
         (make_method, MethodSpec("GenAt"), ["'GenAt'", "GenAtt"]),
         (make_method, MethodSpec("x", "PLUS(Nothing)"), ["'Nothing'"]),
         (make_method, MethodSpec("LayerSmoothCDAM", options={"sigma": 1}), ["'sigma'", "stdev"]),

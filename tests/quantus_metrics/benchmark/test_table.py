@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,3 +97,53 @@ def test_forms(table: Table) -> None:
     assert lines[3]["mean"] == "" and lines[3]["errors"] == "40"
     assert "\\begin{tabular}" in latex(table) and set(FORMS) == {".md", ".tex", ".csv"}
     assert "as\\_good &" in latex(table)
+
+
+NASTY = [
+    "\\input{/etc/passwd}",
+    "a\n\\input{b}",
+    "a\r\\input{b}",
+    "a\u2028\\input{b}",
+    "x^2~$y$ % & # _ {}",
+    '=HYPERLINK("http://a.b")',
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\uff1d1",
+]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_stay_text(tables: dict[str, Any], name: str) -> None:
+    """In TeX no command but those that set a sign, in CSV no formula, and each table keeps its lines."""
+    tables |= {
+        "title": name,
+        "model": [{"name": name, "load": "demo:digits"}],
+        "method": [{"name": name, "use": "GenAtt"}, {"name": "plain", "use": "GenAtt"}],
+        "metric": [{"name": name, "use": "Fidelity"}],
+    }
+    bench = bench_of(spec_of(tables))
+    rows = {
+        row.key: replace(row, model=name, metric=name)
+        for row in rows_of(bench.spec, bench, {name: -1.0, "plain": 1.0}).values()
+        if row.metric != RESOURCES
+    }
+    table = table_of(bench, {row.key: row for row in rows.values()})
+    tex, plain = latex(table), table_of(bench_of(spec_of(tables | PLAIN)), {})
+    assert len(tex.splitlines()) == len(latex(plain).splitlines())
+    ours = r"\\(begin|end|toprule|midrule|bottomrule|textbackslash|textasciitilde|textasciicircum|uparrow|downarrow)\b"
+    assert not re.search(r"\\[a-zA-Z]", re.sub(ours, "", tex))
+    lines = list(csv.reader(io.StringIO(comma_separated(table))))
+    assert len(lines) == 3 and not any(cell[:1] in "=+-@\t\r\uff1d" for line in lines for cell in line[:3] if cell)
+    assert float(lines[1][3]) < 0, "a figure below zero stays a number"
+    assert len(markdown(table).splitlines()) == len(markdown(plain).splitlines())
+
+
+PLAIN = {
+    "title": "a",
+    "model": [{"name": "a", "load": "demo:digits"}],
+    "method": [{"name": "a", "use": "GenAtt"}, {"name": "plain", "use": "GenAtt"}],
+    "metric": [{"name": "a", "use": "Fidelity"}],
+}
