@@ -36,8 +36,8 @@ class TokenAblation(TokenAttribution):
 
     Args:
         forward_func: the model, or a target module around it.
-        score: ``"prob"``, ``"logit"``, or ``"auto"``: probabilities for a classifier, raw values for target
-            modules, single outputs and regression.
+        score: ``"prob"``, ``"logit"``, or ``"auto"``: probabilities for a classifier (of a multi-label one a
+            sigmoid each), raw values for target modules, single outputs and regression.
         output: see :class:`TokenAttribution`.
 
     Raises:

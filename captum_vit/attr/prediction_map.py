@@ -32,7 +32,8 @@ class PredictionMap(TokenAttribution):
 
     ``nu`` is everything the model does after its blocks (final norm, pooling, head), run on a sequence
     that consists of the token x_i alone. At the last layer the CLS row of a CLS-pooled model is the
-    model's own prediction. Probabilities by default, from 0 to 1: each token's reading sums to 1 over classes.
+    model's own prediction. Probabilities by default, from 0 to 1: each token's reading sums to 1 over classes,
+    unless the model is multi-label.
     Logits and raw values are signed.
 
     Costs one forward pass without a graph; the head on every token is about one per cent more, for one
@@ -44,8 +45,8 @@ class PredictionMap(TokenAttribution):
     Args:
         forward_func: the model, or a target module around it.
         layer: an int for the tokens that leave that block, a Module or dotted name for its output.
-        score: ``"prob"``, ``"logit"``, or ``"auto"``: probabilities for a classifier, raw values for target
-            modules, single outputs and regression.
+        score: ``"prob"``, ``"logit"``, or ``"auto"``: probabilities for a classifier (of a multi-label one a
+            sigmoid each), raw values for target modules, single outputs and regression.
         output: see :class:`TokenAttribution`.
 
     Source: Prediction Maps, equation 2.

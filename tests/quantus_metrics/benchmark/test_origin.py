@@ -172,6 +172,19 @@ def test_a_name_that_is_not_utf_8_survives(spec: Spec, tmp_path: Path, state: Pa
     assert command.main(arguments(path, out)) == 0 and len(ImageFolder(str(root))) == 5
 
 
+def test_the_report_is_written_after_the_last_wait(
+    spec: Spec, tmp_path: Path, state: PartialState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for other processes has a limit in time, and a report may take longer."""
+    done: list[str] = []
+    whole = command.report
+    monkeypatch.setattr(PartialState, "wait_for_everyone", lambda self: done.append("wait"))
+    monkeypatch.setattr(command, "report", lambda *args: [done.append("report"), whole(*args)][1])
+    (tmp_path / "spec.toml").write_text(write_spec(spec))
+    command.main(arguments(tmp_path / "spec.toml", tmp_path / "out"))
+    assert "wait" in done and done[-1] == "report"
+
+
 SLOW_REPORT = """
 import sys, time
 from datetime import timedelta
@@ -189,7 +202,7 @@ sys.exit(command.main(parser.parse_args()))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nobody_waits_for_the_report(spec: Spec, tmp_path: Path) -> None:
     (tmp_path / "spec.toml").write_text(write_spec(spec))
     (tmp_path / "slow.py").write_text(SLOW_REPORT)
