@@ -135,4 +135,7 @@ def _drawn(total: int, n: int | None, classes: int, seed: int) -> tuple[list[int
 
 
 def _mask(mask: Image.Image) -> Image.Image:
-    return Image.fromarray(255 * (np.asarray(mask.convert("L")) > 0).astype(np.uint8))
+    """What is not 0 in any channel but alpha: numbers of classes or of a palette, in any depth, or colours."""
+    values = np.asarray(mask)
+    inside = values if values.ndim == 2 else values[..., : 3 if values.shape[-1] > 2 else 1].any(-1)
+    return Image.fromarray(255 * (inside != 0).astype(np.uint8))

@@ -8,6 +8,8 @@ import torchvision
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
+from torchvision import transforms as T
+from torchvision.transforms import v2
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -17,6 +19,8 @@ from transformers import (
     DeiTForImageClassification,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -165,6 +169,69 @@ def test_a_given_processor_is_used_for_any_model():
     inputs = image_tensor(nn.Linear(1, 1), photo(), processor)
     assert inputs.shape == (1, 3, 16, 16)
     assert torch.allclose(display_image(nn.Linear(1, 1), inputs, processor), inputs)
+
+
+STEPS = [T.Resize(32), T.CenterCrop(32)]
+HALVES = {
+    "numbers": T.Compose([*STEPS, T.ToTensor(), T.Normalize(0.5, 0.5)]),
+    "tensors": T.Compose([*STEPS, T.ToTensor(), T.Normalize(torch.full((3,), 0.5), torch.tensor(0.5))]),
+    "v2": v2.Compose(
+        [v2.Resize(32), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, True), v2.Normalize([0.5], [0.5])]
+    ),
+    "nested": T.Compose([*STEPS, T.Compose([T.ToTensor(), T.Normalize(HALF, HALF)])]),
+    "modules": nn.Sequential(*STEPS, v2.ToImage(), v2.ToDtype(torch.float32, True), T.Normalize(HALF, HALF)),
+    "Hugging Face's": ViTImageProcessor(size={"height": 32, "width": 32}),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_processors_in_many_forms(name: str):
+    square, model = photo(60, 60), hf_vit()
+    inputs = image_tensor(model, square, HALVES[name])
+    assert inputs.shape == (1, 3, 32, 32) and inputs.min() < -0.9
+    assert all(set(values) == {0.5} for values in mean_std(model, HALVES[name]))
+    assert torch.allclose(display_image(model, inputs, HALVES[name]), inputs / 2 + 0.5, atol=1e-6)
+    assert cv.explain(model, square, 0, processor=HALVES[name]).map.shape == (4, 4)
+
+
+def test_the_image_side_of_a_processor_of_both():
+    class Both:
+        image_processor = HALVES["Hugging Face's"]
+
+        def __call__(self, **inputs):
+            raise NotImplementedError
+
+    wanted = image_tensor(hf_vit(), photo(), Both.image_processor)
+    assert torch.equal(image_tensor(hf_vit(), photo(), Both()), wanted)
+
+
+@pytest.mark.parametrize("processor", [
+    T.Resize(32), T.Compose([*STEPS, T.PILToTensor()]), lambda picture: torch.rand(2, 3, 32, 32),
+    lambda picture: {"pixel_values": torch.rand(3, 32, 32)},
+], ids=["a picture", "bytes", "several", "a dictionary"])  # fmt: skip
+def test_a_processor_that_gives_no_tensor_of_floats_is_refused(processor):
+    with pytest.raises(cv.OptionError, match="ToTensor"):
+        image_tensor(hf_vit(), photo(), processor)
+
+
+def test_a_model_of_grey_pictures():
+    grey = T.Compose([T.Grayscale(), *STEPS, T.ToTensor(), T.Normalize(0.5, 0.5)])
+    found = cv.explain(timm_vit(img_size=32, in_chans=1), photo(), 0, processor=grey)
+    assert found.image.shape == (1, 32, 32)
+    found.show()
+
+
+def test_of_four_channels_three_are_shown():
+    model = timm_vit(img_size=32, in_chans=4)
+    found = cv.explain(model, torch.randn(4, 32, 32), 0)
+    assert found.image.shape == (3, 32, 32)
+    found.show()
+
+
+def test_timm_inside_hugging_face_is_read_as_timm():
+    config = TimmWrapperConfig(architecture="test_vit", num_labels=3)
+    model = TimmWrapperForImageClassification(config).eval()
+    assert torch.equal(image_tensor(model, photo()), image_tensor(model.timm_model, photo()))
 
 
 def test_a_model_that_says_nothing_is_refused():
