@@ -126,14 +126,43 @@ def test_pictures_are_saved_and_shown(vit: nn.Module, photo: Path, tmp_path: Pat
     assert "dog" in repr(found)
 
 
-def test_an_existing_file_stays_unless_asked(vit: nn.Module, photo: Path, tmp_path: Path):
+def test_a_file_is_replaced_unless_that_is_refused(vit: nn.Module, photo: Path, tmp_path: Path):
     found, path = explain(vit, photo, 0), tmp_path / "map.npy"
     path.write_text("mine")
     with pytest.raises(cv.InputError, match="exists"):
-        found.save(path)
+        found.save(path, overwrite=False)
     assert path.read_text() == "mine"
-    found.save(path, overwrite=True)
+    found.save(path)
+    found.save(path)
     assert np.load(path).shape == (4, 4)
+
+
+def test_size_and_resolution_are_options(vit: nn.Module, photo: Path, tmp_path: Path):
+    found, path = explain(vit, photo, 0), tmp_path / "map.png"
+    width = lambda **style: Image.open(found.save(path, **style)).size[0]  # noqa: E731
+    assert width(dpi=320) == pytest.approx(2 * width(), abs=4)
+    assert width(width=8, dpi=100) == pytest.approx(800, rel=0.05)
+    assert found.show(width=8).get_figwidth() == pytest.approx(8)
+    assert found.show(dpi=300).dpi == 300 and found.show(rows=["mine"])
+    for kind in (".pdf", ".svg"):
+        found.save(tmp_path / f"map{kind}", dpi=300, width=4)
+
+
+@pytest.mark.parametrize(("suffix", "style"), [
+    (".png", {"dpi": 0}), (".png", {"dpi": 1e6}), (".png", {"dpi": "high"}), (".png", {"width": -1}),
+    (".png", {"width": 1e4}), (".png", {"wide": 3}), (".npy", {"dpi": 300}), (".npy", {"colour_bar": True}),
+    (".png", {"words": True}), (".png", {"overwrite": "yes"}),
+])  # fmt: skip
+def test_options_of_a_file_are_checked(vit: nn.Module, photo: Path, tmp_path: Path, suffix: str, style: dict):
+    with pytest.raises(cv.OptionError):
+        explain(vit, photo, 0).save(tmp_path / f"map{suffix}", **style)
+    assert not list(tmp_path.glob("map*"))
+
+
+def test_a_list_of_one_picture_is_that_picture(vit: nn.Module, photo: Path):
+    assert torch.equal(explain(vit, [photo], 0).map, explain(vit, photo, 0).map)
+    with pytest.raises(cv.InputError, match="batch of 2"):
+        explain(vit, [photo, photo], 0)
 
 
 def test_a_page_of_a_picture_is_refused(vit: nn.Module, photo: Path, tmp_path: Path):

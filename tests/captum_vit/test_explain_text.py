@@ -1,16 +1,21 @@
 """`explain` on texts: words, pairs, single tokens, and how they are shown."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     BertConfig,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertTokenizerFast,
+    PreTrainedTokenizerFast,
 )
 
 import captum_vit as cv
@@ -100,3 +105,50 @@ def test_numbers_and_pages_are_saved(bert, tokenizer, tmp_path: Path):
     assert torch.equal(torch.from_numpy(np.load(found.save(tmp_path / "map.npy"))), found.map)
     assert "<title>map</title>" in found.save(tmp_path / "map.html").read_text(encoding="utf-8")
     found.save(tmp_path / "map.png")
+
+
+def test_a_list_of_texts_is_no_pair(bert, tokenizer):
+    """A list is a batch, as everywhere in Hugging Face; here of one."""
+    single = explain(bert, "a film", 1, tokenizer=tokenizer)
+    assert torch.equal(explain(bert, ["a film"], 1, tokenizer=tokenizer).map, single.map)
+    with pytest.raises(cv.InputError, match="tuple"):
+        explain(bert, ["a film", "good"], 1, tokenizer=tokenizer)
+
+
+def test_arguments_that_are_handed_in_reach_the_scores_too(bert, tokenizer):
+    encoded = tokenizer("a film", "good", return_tensors="pt")
+    args = (encoded["attention_mask"], encoded["token_type_ids"])
+    found = explain(bert, encoded["input_ids"], 1, additional_forward_args=args)
+    pair = explain(bert, ("a film", "good"), 1, tokenizer=tokenizer)
+    assert torch.equal(found.map, pair.map) and found.scores == pair.scores
+
+
+def test_ids_with_padding_and_no_mask_warn(bert, tokenizer):
+    ids = tokenizer("a film", padding="max_length", max_length=8, return_tensors="pt")["input_ids"]
+    with pytest.warns(cv.PaddingWarning, match="Rows 0"):
+        explain(bert, ids, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(bert, ids, 1, additional_forward_args=((ids != 0).long(),))
+        explain(bert, ids[:, :4], 1)
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level, without merges: a token for each byte; words as GPT-2 cuts them."""
+    letters = sorted(ByteLevel.alphabet())
+    made = Tokenizer(BPE({letter: i for i, letter in enumerate(["[PAD]", *letters])}, []))
+    made.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]")
+
+
+def test_bytes_are_shown_as_words(bert):
+    model, tokenizer = BertForSequenceClassification(BertConfig(**SMALL, vocab_size=257)).eval(), bytes_tokenizer()
+    found = explain(model, "Я love 😀, café", 1, tokenizer=tokenizer, words=True)
+    assert found.text().words == ("Я", "love", "😀,", "café")
+    assert found.text().scores.sum().item() == pytest.approx(found.map.sum().item(), abs=1e-5)
+    assert "😀" in found.text(words=False).words and found.word_ids[:2] == [0, 0]
+
+
+def test_a_place_is_named_as_it_reads():
+    model = BertForTokenClassification(BertConfig(**SMALL, vocab_size=257, id2label={0: "O", 1: "PER"})).eval()
+    assert explain(model, "é", (1, "PER"), tokenizer=bytes_tokenizer()).labels == ["PER at 1, é"]

@@ -1,5 +1,7 @@
 """Images against texts and texts against images: templates, contrast, tokenizing, and what is refused."""
 
+from functools import partial
+
 import open_clip
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.models.image_text import embed_images, embed_texts
+from captum_vit.models.image_text import embed_images, embed_texts, text_tower
+from captum_vit.models.positions import most_tokens
 from tests.captum_vit.models.families import _siglip
 from tests.models import captions, clip_model, image, open_clip_model
 
@@ -169,3 +172,21 @@ def test_open_clips_two_towers_are_not_guessed_at():
     )  # fmt: skip
     with pytest.raises(cv.UnsupportedModelError, match="CoCa"):
         cv.spec_of(cv.ImageSimilarity(model.eval(), torch.randn(1, 16)))
+
+
+def test_a_caption_longer_than_the_positions_is_refused_by_name():
+    """CLIP's own error is of Python; SigLIP's tokenizer would cut it without a word."""
+    for model in (clip_model(), _siglip()):
+        most = most_tokens(text_tower(model))
+        captions = ["dog", "dog " * (most - 1)]
+        with pytest.raises(cv.InputError, match=f"at most {most} tokens") as refusal:
+            cv.TextSimilarity.from_texts(model, Tokenizer(), captions)
+        assert "functools.partial(tokenizer, truncation=True" in refusal.value.hint
+
+    class Cuts(Tokenizer):
+        def __call__(self, text, return_tensors, truncation=False, max_length=None, **asked):
+            ids = super().__call__(text, return_tensors, **asked)["input_ids"]
+            return {"input_ids": ids[:, :max_length] if truncation else ids}
+
+    cut = partial(Cuts(), truncation=True, max_length=most_tokens(text_tower(clip_model())))
+    assert cv.TextSimilarity.from_texts(clip_model(), cut, captions).text_embeddings.shape[0] == 2

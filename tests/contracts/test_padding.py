@@ -1,13 +1,16 @@
 """Padding gets exactly zero, and changes nothing: seen in double precision, where rounding hides nothing."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import BertConfig, BertForSequenceClassification
 
 import captum_vit as cv
+from captum_vit.models.padding import padding_of
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import IN_FULL_PRECISION, Pair, draws, explain
 from tests.models import CASES, TEXTS
@@ -71,3 +74,44 @@ def test_all_classes_are_silent_under_the_mask_too(text):
     found = cv.PredictionMap(case.forward_func).all_classes(case.inputs, mask)
     assert found.shape == (*mask.shape, 5)
     assert not found[mask == 0].any()
+
+
+@pytest.mark.parametrize("name", cv.METHODS)
+def test_padding_without_a_mask_warns(name: str):
+    """Where a row ends or begins in the model's padding token and no mask hides it; never where one does."""
+    model, ids, mask = bert(), torch.tensor([[2, 5, 6, 3, 0, 0], [2, 5, 6, 7, 8, 3]]), torch.ones(2, 6)
+    attribute = cv.METHODS[name](model).attribute
+    with pytest.warns(cv.PaddingWarning, match="Rows 0 ") as found:
+        attribute(ids, target=1)
+    assert [str(one.filename) for one in found if one.category is cv.PaddingWarning] == [__file__]
+    with pytest.warns(cv.PaddingWarning, match="Rows 0, 1 "):
+        attribute(torch.cat([ids.new_zeros(2, 1), ids], 1), target=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", cv.PaddingWarning)
+        attribute(ids, target=1, additional_forward_args=mask)
+        attribute(ids[1:], target=1)
+
+
+def bert() -> BertForSequenceClassification:
+    sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**sizes, vocab_size=9, max_position_embeddings=8)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def test_all_classes_warn_of_padding_too():
+    ids = torch.tensor([[2, 5, 6, 3, 0, 0]])
+    for method in (cv.PredictionMap, cv.LayerCDAM):
+        with pytest.warns(cv.PaddingWarning):
+            method(bert()).all_classes(ids)
+
+
+def test_a_padding_token_that_also_ends_texts():
+    """One of it is an end."""
+    model = bert()
+    model.config.pad_token_id = model.config.eos_token_id = 3
+    ids = torch.tensor([[2, 5, 6, 7, 3], [2, 5, 6, 3, 3], [2, 3, 3, 6, 7]])
+    assert padding_of(model, ids).int().tolist() == [[0] * 5, [0, 0, 0, 1, 1], [0] * 5]
+    assert padding_of(model, ids[::2]) is None and padding_of(torch.nn.Linear(2, 2), ids) is None

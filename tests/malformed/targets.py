@@ -110,7 +110,7 @@ PICTURE = Image.fromarray(np.zeros((40, 40, 3), np.uint8))
 
 def explanations() -> Iterator[Bad]:
     given = [
-        None, 3, "no-such.jpg", "", ".", b"bytes", {"image": 1}, [PICTURE], IMAGES, IMAGES[:0], IMAGES[0, 0],
+        None, 3, "no-such.jpg", "", ".", b"bytes", {"image": 1}, [PICTURE, PICTURE], IMAGES, IMAGES[:0], IMAGES[0, 0],
         IMAGES[:1].double() / 0, torch.zeros(2, 9, dtype=torch.long), np.zeros((4, 4, 3)),
     ]  # fmt: skip
     for picture in given:

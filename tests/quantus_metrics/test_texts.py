@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
+from transformers import BertTokenizerFast
 
 import captum_vit as cv
 import quantus_metrics as qm
@@ -183,3 +184,70 @@ def test_the_padding_must_be_known_and_its_own():
             qm.wrap_text(reference_bert(), **given)
     assert qm.wrap_text(reference_bert(), EndIsPadding(), pad_id=0).special_ids == (7,)
     assert qm.wrap_text(reference_bert(), EndIsPadding(), pad_id=0, special_ids=()).special_ids == ()
+
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(37))]
+
+
+@pytest.fixture
+def pairs():
+    """The reference BERT, its tokenizer, and two pairs of texts, the second shorter."""
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate([*WORDS, "[UNK]", "[MASK]"])})
+    encoded = tokenizer(["w1 w2 w3", "w4"], ["w5 w6", "w7 w8"], padding=True, return_tensors="pt")
+    return reference_bert(), tokenizer, encoded
+
+
+def test_pairs_keep_their_token_types(pairs):
+    bert, tokenizer, encoded = pairs
+    for model in (qm.wrap_text(bert, tokenizer), qm.wrap_text(bert, pad_id=0, special_ids=(1, 2), sep_id=2)):
+        with torch.no_grad():
+            wanted = bert(**encoded).logits
+            assert torch.equal(model(encoded["input_ids"]), wanted)
+            assert not torch.allclose(bert(encoded["input_ids"], encoded["attention_mask"]).logits, wanted, atol=1e-3)
+        single = tokenizer(["w1 w2"], return_tensors="pt")
+        assert torch.equal(model(single["input_ids"]), bert(**single).logits)
+
+
+@pytest.mark.parametrize("remover", REMOVERS, ids=repr)
+def test_curves_of_pairs_are_those_of_the_model_with_its_token_types(pairs, remover):
+    bert, tokenizer, encoded = pairs
+    ids, mask, types = encoded["input_ids"], encoded["attention_mask"], encoded["token_type_ids"]
+    relevance, y = torch.rand(ids.shape), torch.tensor([0, 1])
+    options = {"special_ids": (1, 2), "remover": remover, "softmax": True}
+    typed = qm.text_curves(bert, ids, mask, y, relevance, ("mif",), token_type_ids=types, **options)["mif"]
+    with torch.no_grad():
+        whole = bert(**encoded).logits.softmax(-1)[[0, 1], [0, 1]]
+    assert torch.allclose(typed.scores[:, 0], whole.to(typed.scores))
+    found = qm.AOPC(remover=remover)(qm.wrap_text(bert, tokenizer), ids.numpy(), y.numpy(), relevance.numpy())
+    assert found == pytest.approx(aopc(typed.scores[:, 0], typed).tolist(), abs=1e-6)
+
+
+def test_pairs_whose_token_types_are_not_known_are_refused(pairs):
+    bert, tokenizer, encoded = pairs
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    call = (bert, ids, mask, 0, torch.rand(ids.shape))
+    for refused, advice in (
+        (lambda: qm.wrap_text(bert, pad_id=0, special_ids=(1, 2))(ids), "sep_id=tokenizer.sep_token_id"),
+        (lambda: qm.wrap_text(bert, tokenizer, special_ids=())(ids), "special_ids"),
+        (lambda: qm.text_curves(*call, special_ids=(1, 2)), "token_type_ids=tokenizer"),
+        (lambda: qm.text_curves(*call, token_type_ids=ids[:, 1:]), "tokenizer"),
+    ):
+        with pytest.raises(InputError) as refusal:
+            refused()
+        assert advice in refusal.value.hint
+
+    class Reversed(BertTokenizerFast):
+        """As XLNet numbers: the other way round."""
+
+        def __call__(self, *texts, **options):
+            found = super().__call__(*texts, **options)
+            found["token_type_ids"] = 1 - found["token_type_ids"]
+            return found
+
+    with pytest.raises(InputError, match="two in rows 0, 1"):
+        qm.wrap_text(bert, Reversed(vocab=tokenizer.get_vocab()))(ids)
+
+
+def test_another_padding_than_the_models_own_warns():
+    with pytest.warns(cv.PaddingWarning, match="is 0, not 7"):
+        qm.wrap_text(reference_bert(), pad_id=7)

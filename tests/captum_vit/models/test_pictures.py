@@ -110,7 +110,7 @@ def test_a_colour_that_a_file_declares_transparent_is_white(tmp_path: Path, mode
     values = {"P": GREY, "L": GREY, "RGB": COLOUR, "I;16": GREY.astype(np.uint16) * 257}[mode]
     image, key = Image.fromarray(values), GREY[0, 0]
     image = image.convert("P") if mode == "P" else image
-    hidden = (COLOUR == COLOUR[0, 0]).all(-1) if mode == "RGB" else key == GREY
+    hidden = (COLOUR[0, 0] == COLOUR).all(-1) if mode == "RGB" else key == GREY
     keys = {"RGB": tuple(map(int, COLOUR[0, 0])), "I;16": int(key) * 257}
     image.save(tmp_path / "keyed.png", transparency=keys.get(mode, int(key)))
     wanted = (COLOUR if mode == "RGB" else np.repeat(GREY[..., None], 3, 2)).copy()

@@ -126,3 +126,14 @@ def test_a_wrong_path_is_named():
     cv.register_spec(Mine, spec=cv.Spec(mid="ln_2", family="mine"))
     with pytest.raises(cv.UnsupportedModelError, match="'ln_2', as the spec of mine"):
         cv.VTranM(redrawn(Mine(**TIMM))).attribute(image(), target=0)
+
+
+def test_the_refusal_is_short_and_helps_first():
+    class VisionTransfomer(nn.Module):
+        """A near miss."""
+
+    error = registry._none(nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 1)) for _ in range(3)]))
+    assert "register_spec" in error.wanted and error.hint.startswith("captum_vit.register_spec")
+    assert "no module is named after attention" in error.got and len(str(error)) < 600
+    near = registry._none(VisionTransfomer()).hint
+    assert "VisionTransformer" in near and near.count(",") < 8

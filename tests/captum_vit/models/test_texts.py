@@ -7,6 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 import captum_vit as cv
 from captum_vit.errors import InputError, UnsupportedModelError
+from captum_vit.models.positions import most_tokens
 from captum_vit.models.reading import is_text_model, read_text
 from tests.captum_vit.models.families import _siglip
 from tests.models import SIZES, VOCABULARY, clip_model, open_clip_model
@@ -113,3 +114,54 @@ def test_texts_that_cannot_be_read_are_refused(tokenizer, text):
 def test_a_model_without_a_tokenizer_is_refused():
     with pytest.raises(UnsupportedModelError, match="tokenizer"):
         read_text(bert(), "good")
+
+
+def test_a_list_is_a_batch_and_a_tuple_is_a_pair(tokenizer):
+    one, pair = read_text(bert(), ["a film"], tokenizer), read_text(bert(), ("a film", "good"), tokenizer)
+    assert one.segments is None and one.tokens == read_text(bert(), "a film", tokenizer).tokens
+    assert pair.segments == [0, 0, 0, 0, 1, 1]
+    for several in (["a film", "good"], ["a"] * 3, []):
+        with pytest.raises(InputError, match="as a tuple for a pair"):
+            read_text(bert(), several, tokenizer)
+
+
+def test_words_are_told_by_the_tokenizer(tokenizer):
+    assert read_text(bert(), "a goodness film", tokenizer).word_ids == [None, 0, 1, 1, 2, None]
+    assert read_text(bert(), ("a", "good"), tokenizer).word_ids == [None, 0, None, 0, None]
+
+
+SHORT = {"max_position_embeddings": 8, "vocab_size": len(WORDS)}
+
+
+@pytest.mark.parametrize(("family", "most", "changes"), [
+    ("Bert", 8, {}), ("Roberta", 8 - 1 - 1, {"pad_token_id": 1}), ("Electra", 8, {}),
+    ("DistilBert", 8, {"dim": 24, "n_heads": 3, "n_layers": 1, "hidden_dim": 8}),
+])  # fmt: skip
+def test_a_text_longer_than_the_positions_is_refused_by_name(tokenizer, family: str, most: int, changes: dict):
+    config = getattr(transformers, f"{family}Config")(**SIZES | SHORT | changes)
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+    tokenizer.model_max_length = 10**30
+    assert most_tokens(model) == most
+    text, wanted = "a " * (most - 1), f"at most {most} tokens"
+    long = tokenizer(text, return_tensors="pt")["input_ids"]
+    cv.explain(model, "a " * (most - 2), 0, tokenizer=tokenizer)
+    for refused in (
+        lambda: cv.explain(model, text, 0, tokenizer=tokenizer),
+        lambda: cv.explain(model, long, 0),
+        lambda: cv.GenAtt(model).attribute(long, 0),
+        lambda: cv.RawAttention(cv.logits_of(model)).attribute(long, 0),
+    ):
+        with pytest.raises(InputError, match=wanted) as refusal:
+            refused()
+        call = f'tokenizer(text, truncation=True, max_length={most}, return_tensors="pt")["input_ids"]'
+        assert call in refusal.value.hint and f"{most + 1} tokens" in refusal.value.got
+    begun = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")["input_ids"]
+    assert cv.explain(model, begun, 0).map.shape == (most,)
+
+
+def test_positions_that_limit_nothing():
+    assert most_tokens(torch.nn.Linear(2, 2)) is None
+    assert most_tokens(transformers.BartModel(transformers.BartConfig(
+        d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1, decoder_attention_heads=1,
+        encoder_ffn_dim=8, decoder_ffn_dim=8, vocab_size=9, max_position_embeddings=8,
+    ))) == 8  # fmt: skip

@@ -132,11 +132,59 @@ MERGED = [
 ]  # fmt: skip
 
 
+def byte_level(word: str) -> str:
+    """A word as GPT-2's vocabulary writes its bytes; written out, not by the function that is tested."""
+    others = {byte: 256 + place for place, byte in enumerate([*range(33), *range(127, 161), 173])}
+    return "".join(chr(others.get(byte, byte)) for byte in word.encode())
+
+
+LAUGH = byte_level("😀")
+MERGED += [
+    (["I", "Ġlove", f"Ġ{LAUGH[:3]}", LAUGH[3:]], "I love 😀"),
+    (["caf", "Ã©"], "café"),
+    ([byte_level("При"), byte_level("вет"), byte_level(" мир")], "Привет мир"),
+    ([byte_level("日本")[:4], byte_level("日本")[4:], byte_level("語")], "日本語"),
+    (["<|startoftext|>", "caf", "Ã©</w>", "dog</w>", "<|endoftext|>"], "<|startoftext|> café dog <|endoftext|>"),
+    (["▁Hello", "▁", "世界", "▁", "(", "a"], "Hello 世界 ( a"),
+    (["Hello", "Ġ", "世界", "Ġyou"], "Hello 世界 you"),
+    (["▁Hi", "▁", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "▁you"], "Hi 😀 you"),
+    (["क", "##ि", "##ताब"], "किताब"),
+    (["[CLS]", "était", "ma", "##ł", "##y", "ł", "Ã", "[SEP]"], "[CLS] était mały ł Ã [SEP]"),
+]
+
+
 @pytest.mark.parametrize(("tokens", "words"), MERGED)
 def test_pieces_are_merged_into_words(tokens: list[str], words: str):
     found = merged(pieces(tokens))
     assert [piece.text for piece in found] == words.split()
     assert [i for piece in found for i in piece.tokens] == list(range(len(tokens)))
+    scores = torch.rand(2, len(tokens), dtype=torch.float64)
+    shown = text(tokens, scores, words=True)
+    assert torch.allclose(shown.scores.sum(1), scores.sum(1).float(), atol=1e-6)
+    assert torch.allclose(text(tokens, scores).scores.sum(1), scores.sum(1).float(), atol=1e-6)
+
+
+IDS = [
+    (["un", "believ", "able"], [0, 0, 0], ["unbelievable"]),
+    (["▁Hello", ",", "▁", "世", "界", "</s>"], [0, 0, 1, 1, 1, None], ["Hello,", "世界", "</s>"]),
+    (["[CLS]", "a", ".", "[SEP]", "b", "##c"], [None, 0, 1, None, 0, 0], ["[CLS]", "a", ".", "[SEP]", "bc"]),
+    (["▁all", "▁one", "▁word", "s"], [0, 0, 0, 0], ["all", "one", "words"]),
+    (["a", "</s>", "</s>", "b"], [0, None, None, 0], ["a", "</s>", "</s>", "b"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokens", "word_ids", "words"), IDS)
+def test_words_are_those_of_the_tokenizer_where_it_tells_them(tokens: list, word_ids: list, words: list):
+    shown = text(tokens, torch.ones(len(tokens)), words=True, word_ids=word_ids)
+    assert list(shown.words) == words and shown.scores.sum() == len(tokens)
+    with pytest.raises(InputError, match="word id"):
+        text(tokens, torch.ones(len(tokens)), word_ids=word_ids[1:])
+
+
+def test_a_character_is_shown_whole():
+    shown = text(["I", f"Ġ{LAUGH[:3]}", LAUGH[3:], "Ġ"], torch.tensor([1.0, 2, 3, 4]))
+    assert shown.words == ("I", "😀", "␣") and shown.scores.tolist() == [[1, 5, 4]]
+    assert "�" not in shown.html and "😀" in shown.html
 
 
 def test_a_word_has_the_sum_of_its_pieces():

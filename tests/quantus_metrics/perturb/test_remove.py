@@ -1,3 +1,5 @@
+import ast
+
 import pytest
 import torch
 
@@ -123,3 +125,18 @@ def test_errors():
         Black().bind(lambda x: x, torch.randn(1, 3, 8, 8))
     with pytest.raises(OptionError, match="does not tell"):
         Black().bind(torch.nn.Identity(), torch.randn(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("remover", [
+    Fill((0.1, 0.2, 0.3)), Fill(0.0, mean=(0.1, 0.2, 0.3)), Fill(0.0, std=(0.1, 0.2, 0.3)),
+    Black(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5)),
+], ids=repr)  # fmt: skip
+def test_the_option_that_has_numbers_for_other_channels_is_named(remover):
+    """Of images with four channels; and the advice works."""
+    images = torch.rand(2, 4, 8, 8)
+    with pytest.raises(InputError, match="each of 4 channels") as refusal:
+        remover.bind(lambda x: x.mean((2, 3)), images)
+    name, value = refusal.value.hint.rstrip(".").split("=")
+    assert f"`{name}`" in refusal.value.wanted and len(getattr(remover, name)) == 3
+    four = {name: ast.literal_eval(value)}
+    Fill(**four).bind(lambda x: x.mean((2, 3)), images)
