@@ -55,6 +55,7 @@ def reader_of(model: nn.Module, processor: Any = None) -> Reader:
     if processor is not None:
         function("processor", processor, hint="AutoImageProcessor.from_pretrained(...), or timm's transform.")
         processor = getattr(processor, "image_processor", processor)  # of a processor of pictures and texts
+        processor = getattr(processor, "val_transforms", processor)  # timm's, inside Hugging Face's
         return _processor(processor) if hasattr(processor, "image_mean") else _transform(processor)
     host = host_of(model)
     if host is None or is_text_model(model):
@@ -76,11 +77,11 @@ def is_text_model(model: nn.Module) -> bool:
     return getattr(host[1], "main_input_name", "") == "input_ids" and not hasattr(config, "vision_config")
 
 
-def _timm(model: Any) -> Reader:
+def _timm(model: Any, pretrained_cfg: dict[str, Any] | None = None) -> Reader:
     from timm.data import create_transform, resolve_model_data_config
 
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)  # what it was built for, if it says
-    config = resolve_model_data_config(model, args={"input_size": (3, *size)} if size else None)
+    config = resolve_model_data_config(model, {"input_size": (3, *size)} if size else None, pretrained_cfg)
     return _transform(create_transform(**config, is_training=False))
 
 
@@ -101,11 +102,10 @@ def _open_clip(model: Any) -> Reader:
 
 
 def _hugging_face(model: Any) -> Reader:
-    """The processor stored beside the model, or else what its family takes by default."""
-    found = stored("AutoImageProcessor", model)
-    if found is None and model.config.model_type == "timm_wrapper":
-        return _timm(model.timm_model)
-    return reader_of(model, found or _family_processor(model))
+    """The processor stored beside the model, or else what its family takes; for a timm model inside, timm's."""
+    if model.config.model_type == "timm_wrapper":
+        return _timm(model.timm_model, getattr(model.config, "pretrained_cfg", None))
+    return reader_of(model, stored("AutoImageProcessor", model) or _family_processor(model))
 
 
 def stored(auto: str, model: nn.Module) -> Any:
@@ -135,7 +135,7 @@ def _family_processor(model: Any) -> Any:
     config = model.config
     vision = getattr(config, "vision_config", config)
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type) or {"torchvision": "BitImageProcessor"}
-    kind = getattr(transformers, names["torchvision"])
+    kind = getattr(transformers, names.get("torchvision") or names["pil"])
     height, width = _pair(getattr(vision, "image_size", 224))
     size: dict[str, Any] = {"size": {"height": height, "width": width}}
     if getattr(kind, "do_center_crop", False):

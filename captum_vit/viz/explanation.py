@@ -78,7 +78,8 @@ class Explanation:
             OptionError: an unknown keyword, a width or dpi that is no positive number, or too many pixels.
         """
         if self.image is None:
-            figure = self.text(**style).figure(**({} if width is None else {"width": width}))
+            written = self.text(**style)
+            figure = written.figure() if width is None else written.figure(width)
         else:
             known("show", style, PANELS)
             rows = [_caption(label, score) for label, score in zip(self.labels, self._said(), strict=True)]
