@@ -91,8 +91,10 @@ def explain(
     _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)
     args = forward_args(options.get("additional_forward_args")) or given.args
+    watch = Watch(model, spec_of(model))
     with undisturbed(model):
-        output = Watch(model, spec_of(model)).run(checked_inputs(given.inputs, model), args).detach()
+        output = watch.run(checked_inputs(given.inputs, model), args).detach()
+        image = None if given.image is None else watch.under_grid(given.image)
     targets = _targets(model, target, output)
     scores = transform(output, "auto", model)
     values = [select(scores, one).item() for one in targets]  # refuses what is out of range before the work
@@ -107,7 +109,7 @@ def explain(
         labels=[_label(model, one, output, given.tokens) for one in targets],
         scores=values,
         method=name,
-        image=given.image,
+        image=image,
         tokens=given.tokens,
         segments=given.segments,
         word_ids=given.word_ids,

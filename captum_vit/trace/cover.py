@@ -52,7 +52,7 @@ def followed(box: Box, image: Tensor, convolution: nn.Conv2d, run: Run) -> Box:
         raise InputError(
             "An image whose way to the patches can be followed with a gradient.",
             "an embedding that detaches it",
-            'output="grid".',
+            'output="grid", or a picture of the size that the patches are cut from.',
         )
     other = _given(convolution, lambda: run(image + torch.linspace(0.5, 1, image.numel()).to(image).view_as(image)))
     edges = []

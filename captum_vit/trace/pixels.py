@@ -13,7 +13,7 @@ from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
 from captum_vit.trace.gradient import gradient_of
 from captum_vit.trace.redistribution import Added, Passed, Redistributed
-from captum_vit.trace.relevance import ADDED, Relevance, is_stream, refuse_half_precision, wide
+from captum_vit.trace.relevance import ADDED, Relevance, carried, is_stream, refuse_half_precision, wide
 from captum_vit.trace.score import select
 from captum_vit.trace.site import Site
 from captum_vit.trace.state import dtype_of
@@ -50,7 +50,7 @@ def relevance_of_pixels(
     mode, watch = FromPixels(len(inputs[0])), Watch(model, transformer)
     watch.at(Site(transformer.entrance(0), "input"), lambda x: setattr(mode, "embedding", False))
     pixels = inputs[0].double().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), carried(model):
         score = select(watch.run((pixels, *inputs[1:]), args, mode), target)
         score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
     return gradient_of(score, pixels).to(dtype_of(model))

@@ -16,7 +16,7 @@ from captum_vit.trace.attention import Attention
 from captum_vit.trace.rules import checked_rule
 from captum_vit.trace.score import SCORES
 from captum_vit.trace.site import Site, Visit
-from captum_vit.trace.watch import Watch, refuse_other_length
+from captum_vit.trace.watch import Watch
 
 KINDS = ("tokens", "attn_in", "probs", "values", "context", "before_mid", "mid", "before_norm", "out")
 ATTENTION = {"probs", "values", "context"}
@@ -79,7 +79,7 @@ class Probe:
         self.pool_attention: list[Attention] = []
         self.last_rows: Tensor | None = None
         self.at_site: Tensor | None = None
-        self.n_tokens = 0
+        self.batch = self.n_tokens = 0
         self.place = 0  # the last block that was entered; after the blocks their number
         self.done = False  # all blocks are behind
         self._block: int | None = None
@@ -103,12 +103,17 @@ class Probe:
         self.at_site = x
 
     def _keep(self, kind: str, layer: int) -> Visit:
-        return lambda x: self.seen[kind].__setitem__(layer, x)
+        """Of a block that lays all samples end to end, sample by sample."""
+
+        def visit(x: Tensor) -> None:
+            end_to_end = x.dim() == 2 and len(x) == self.batch * self.n_tokens and kind not in self.want.grads
+            self.seen[kind][layer] = x.unflatten(0, (self.batch, self.n_tokens)) if end_to_end else x
+
+        return visit
 
     def _enter(self, layer: int) -> Visit:
         def visit(x: Tensor) -> Tensor | None:
-            refuse_other_length(x.shape[1], self.n_tokens)
-            self._block, self.place, self.n_tokens = layer, layer, x.shape[1]
+            self._block, self.place, self.batch, self.n_tokens = layer, layer, *x.shape[:2]
             leaf = None
             if layer == self.start and self.want.grads:
                 torch.set_grad_enabled(True)

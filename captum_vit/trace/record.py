@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from captum_vit.trace.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.pooling import pooling_weights
 from captum_vit.trace.probe import ATTENTION, Probe, Want
-from captum_vit.trace.relevance import Relevance, refuse_half_precision
+from captum_vit.trace.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.rules import rule_modes
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
@@ -110,7 +111,8 @@ def record(
         modes.append(AttentionTap(probe.see_attention, want.first_row))
     elif want.pool:
         modes.append(AttentionTap(probe.see_attention, when=lambda: probe.done))
-    output = watch.run(inputs, args, *modes)
+    with carried(model) if want.relevance else nullcontext():
+        output = watch.run(inputs, args, *modes)
     probe.refuse_silence()
     refuse_not_finite(output.detach(), "output", infinite=False)
 

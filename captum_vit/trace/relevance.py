@@ -23,13 +23,14 @@ the pass is computed in float64, whatever the model's precision.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import ModelStateError
+from captum_vit.errors import CaptumVitError, ModelStateError, UnsupportedModelError
 from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit, unpacked_multi_head
 from captum_vit.trace.entrywise import common_origin, copied, mark, operands, written_over
 from captum_vit.trace.found import Mode
@@ -160,6 +161,21 @@ class Relevance(Mode):
         if kwargs or func not in ADDED | SUBTRACTED:
             return _undefined(func, args, kwargs)
         return Added.apply(a, b if func in ADDED else Passed.apply(b, lambda: -b), self.batch)
+
+
+@contextmanager
+def carried(model: nn.Module) -> Iterator[None]:
+    """Around a pass that relevance is carried through, in float64: kernels that cannot take part are refused."""
+    try:
+        yield
+    except (CaptumVitError, torch.OutOfMemoryError):
+        raise
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            "Layers that run in float64, in which relevance is carried through them.",
+            f"{type(model).__name__}, refused with: {error}",
+            "a method that follows gradients, such as LayerCDAM or DecompX.",
+        ) from error
 
 
 def refuse_half_precision(model: nn.Module) -> None:

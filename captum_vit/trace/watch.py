@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from captum_vit.errors import CaptumVitError, InputError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
@@ -44,7 +45,7 @@ class Watch:
         self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self._visits: list[tuple[Site, Visit]] = []
-        self._returned: Any = None  # what the first block returned beside its tokens
+        self._returned: Any = None  # what a block returned, where that is more than its tokens
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
         self._cut: tuple[nn.Conv2d, tuple[int, int]] | None = None  # the last convolution, and what it was given
@@ -102,6 +103,17 @@ class Watch:
         check_grid(n_tokens, self._grid, self._image_size)
         return TokenLayout(n_tokens, self._grid, self._image_size, measured=self._measured())
 
+    def under_grid(
+        self,
+        picture: Tensor,  # shape: (..., H, W)
+    ) -> Tensor:
+        """The part of a picture that the grid of patches covers, with zeros where the model pads it."""
+        measured = self._measured()
+        if measured is None or picture.shape[-2:] != self._image_size:
+            return picture
+        (top, left, bottom, right), (height, width) = measured(), picture.shape[-2:]
+        return F.pad(picture, (-left, right - width, -top, bottom - height))
+
     def _measured(self) -> Callable[[], Box] | None:
         """What finds the pixels under the grid; None where they are the image."""
         if self._cut is None or self._grid is None:
@@ -127,8 +139,8 @@ class Watch:
         hook = transformer.tower.register_forward_pre_hook(mine(self._see_arguments), with_kwargs=True)
         stack.callback(hook.remove)
         stack.callback(blocks[0].register_forward_pre_hook(mine(self._see_blocks)).remove)
-        stack.callback(blocks[0].register_forward_hook(mine(self._see_returned)).remove)
-        stack.callback(blocks[-1].register_forward_hook(mine(self._see_left)).remove)
+        for block in () if self.thinned else blocks:
+            stack.callback(block.register_forward_hook(mine(self._see_left)).remove)
 
     def _refuse_prompts(self, n_tokens: int) -> None:
         """Learned tokens among the words, or learned keys beside them, belong to no word."""
@@ -170,14 +182,17 @@ class Watch:
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()
 
-    def _see_returned(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _see_left(self, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             self._returned = output
-
-    def _see_left(self, module: nn.Module, args: Any, output: Any) -> None:
         tokens = first_tensor(output)
-        if not self.thinned and tokens is not None and tokens.dim() == 3:
-            refuse_other_length(tokens.shape[1], self._n_entered)
+        if tokens is None or tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
+            return
+        raise UnsupportedModelError(
+            "Blocks that keep one token for each place from the first to the last.",
+            f"{self._n_entered} tokens that enter the first block, and {tokens.shape[1]} further on",
+            "the model without merging or dropping, or before queries join its tokens.",
+        )
 
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
@@ -190,16 +205,6 @@ class Watch:
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
-
-
-def refuse_other_length(n_tokens: int, n_entered: int) -> None:
-    """Tokens that are merged, dropped or added on the way stand for no place, or for several."""
-    if n_entered and n_tokens != n_entered:
-        raise UnsupportedModelError(
-            "Blocks that keep one token for each place from the first to the last.",
-            f"{n_entered} tokens that enter the first block, and {n_tokens} further on",
-            "the model without merging or dropping, or before queries join its tokens.",
-        )
 
 
 @contextmanager
