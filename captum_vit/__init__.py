@@ -57,6 +57,7 @@ from captum_vit.errors import (
     PaddingWarning,
     TargetError,
     TraceError,
+    UnrepeatableWarning,
     UnsupportedModelError,
     ZeroMapWarning,
 )
@@ -154,5 +155,6 @@ __all__ = [
     "TargetError",
     "TraceError",
     "UnsupportedModelError",
+    "UnrepeatableWarning",
     "ZeroMapWarning",
 ]

@@ -89,7 +89,7 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_doctor(commands: Any) -> None:
-    about = "tell what was found in a model and which methods work on it"
+    about = "tell what was found in a model, which identities hold on it, and which methods work"
     command = commands.add_parser("doctor", help=about, description=about)
     _add_model(command)
     command.set_defaults(run=_doctor)

@@ -61,3 +61,7 @@ class PaddingWarning(UserWarning):
 
 class ZeroMapWarning(UserWarning):
     """Every relevance of some samples is exactly zero; the message names them, and the reasons that there may be."""
+
+
+class UnrepeatableWarning(UserWarning):
+    """A second pass over the same input gives other scores: the model is random."""

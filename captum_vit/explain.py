@@ -27,6 +27,7 @@ from captum_vit.models.reading import (
 )
 from captum_vit.models.registry import spec_of
 from captum_vit.options import known, shown
+from captum_vit.trace.repeated import same_again
 from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import Watch
@@ -81,6 +82,9 @@ def explain(
         OptionError: an unknown method, or an instance for another model.
         TargetError: a class that the model does not have.
 
+    Warns:
+        UnrepeatableWarning: the model gives other scores for the same input in the pass that is explained.
+
     Example:
         >>> explain(model, "cat.jpg", target=["tabby", "dog"]).save("cat.png")  # doctest: +SKIP
         >>> explain(bert, "a good film", "positive", words=True).save("film.html")  # doctest: +SKIP
@@ -100,9 +104,9 @@ def explain(
     values = [select(scores, one).item() for one in targets]  # refuses what is out of range before the work
     if args:
         options["additional_forward_args"] = args
-    maps = [
-        _plain(attribution.attribute(given.inputs, target=one, **options), text=given.image is None) for one in targets
-    ]
+    text = given.image is None
+    with same_again(model, given.inputs, output):
+        maps = [_plain(attribution.attribute(given.inputs, target=one, **options), text) for one in targets]
     return Explanation(
         maps=torch.stack(maps),
         targets=targets,

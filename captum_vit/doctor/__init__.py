@@ -1,6 +1,6 @@
 """What was found in a model, and which methods work on it."""
 
 from captum_vit.doctor.examination import doctor
-from captum_vit.doctor.report import DEFECT, Report
+from captum_vit.doctor.report import DEFECT, Identity, Report
 
-__all__ = ["DEFECT", "Report", "doctor"]
+__all__ = ["DEFECT", "Identity", "Report", "doctor"]

@@ -6,13 +6,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import captum_vit as cv
 from captum_vit import METHODS
 from captum_vit.doctor import DEFECT
-from captum_vit.models import registry
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, READ_HEADS, TIMM, redrawn, timm_vit
 
@@ -42,6 +40,7 @@ def test_every_family_without_inputs(name: str):
     refused = {method for method, reason in report.methods.items() if reason is not None}
     assert refused == (READ_HEADS if name in NO_HEAD_VECTORS else set())
     assert report.methods.keys() == METHODS.keys() and not report.problems
+    assert report.identities and not [one for one in report.identities if one.holds is False]
     assert max(map(len, str(report).splitlines())) < 120
 
 
@@ -57,8 +56,26 @@ def test_the_table_reads_well():
         "  weights  float32 on cpu",
         "",
     ]
-    assert lines[8] == f"{len(METHODS)} of {len(METHODS)} methods work"
-    assert lines[9].split() == ["LayerCDAM", "works"]
+    assert lines[8] == "7 of 7 identities hold              residual  bound    verdict   rests on it"
+    assert lines[9].startswith("  two passes agree") and lines[9].endswith("holds     all methods")
+    assert lines[12].endswith("  DecompX, PLUS(DecompX), SkipPLUS(DecompX),") and lines[13].startswith(
+        " " * 65 + "FullGrad"
+    )
+    start = lines.index(f"{len(METHODS)} of {len(METHODS)} methods work")
+    assert lines[start + 1].split() == ["LayerCDAM", "works"] and lines[start - 1] == ""
+
+
+def test_what_rests_on_a_failed_identity_is_marked():
+    model = redrawn(timm_vit(**TIMM))
+    model.blocks[1].attn.register_forward_hook(lambda module, args, output: 2 * output)
+    report = cv.doctor(model)
+    (failed,) = (one for one in report.identities if one.holds is False)
+    lines = {line.split()[0]: line for line in str(report).splitlines() if line.strip()}
+    for name in METHODS:
+        resting = report.methods[name] is None and name in failed.methods
+        assert (f"works, but rests on {failed.name!r}, which does not hold here" in lines[name]) == resting
+    assert "works, but" in lines["VTranM"] and "FAILS" in str(report) and "in block 1" in str(report)
+    assert max(map(len, str(report).splitlines())) < 120
 
 
 def test_inputs_and_further_arguments_are_used():
@@ -92,21 +109,6 @@ def test_nan_weights_are_named():
         "NaN or infinite weights in blocks.1.mlp.fc1.weight.",
         "The model's own output is NaN or infinite.",
     ]
-
-
-@pytest.mark.parametrize("wrong", [{}, {"out_proj": "mlp.fc2", "attn_scale": "ls1.gamma"}, {"mid": "mlp"}])
-def test_a_wrong_description_shows(wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch):
-    class Mine(VisionTransformer):
-        pass
-
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    model = redrawn(Mine(**TIMM, init_values=0.1, mlp_ratio=1))
-    right = cv.Spec(attn_scale="ls1.gamma")
-    cv.register_spec(Mine, spec=right)
-    assert not cv.doctor(model).problems
-    cv.register_spec(Mine, spec=cv.Spec(**wrong))
-    (problem,) = cv.doctor(model).problems
-    assert "block 0" in problem and "is wrong" in problem
 
 
 def test_inputs_that_the_model_refuses():

@@ -1,0 +1,75 @@
+"""What the identities are tried on: a model, one sample, its scores, and how much rounding alone changes those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from captum_vit.doctor import rounding
+from captum_vit.models.spec import Transformer
+from captum_vit.trace.record import Record
+from captum_vit.trace.state import undisturbed
+from captum_vit.trace.tail import is_of_each_sample
+from captum_vit.trace.watch import Watch
+
+
+class Residual(NamedTuple):
+    """How far two ways to the same thing are apart."""
+
+    off: float
+    rounding: float  # what rounding alone does, one standard deviation, in the same unit
+    size: float  # of the thing itself
+    where: str = ""  # the place of the largest difference, for people
+
+
+@dataclass
+class Subject:
+    """A model and one sample of its inputs.
+
+    Args:
+        scores: (K,) or (..., K), of the plain pass, finite.
+        target: the largest of them, as Captum takes it.
+        attended: a record of tokens, probabilities, values and streams, if there is one.
+    """
+
+    model: nn.Module
+    transformer: Transformer
+    sample: tuple[Tensor, ...]
+    args: tuple[Any, ...]
+    scores: Tensor
+    target: Any = None
+    attended: Record | None = None
+
+    @cached_property
+    def eps(self) -> float:
+        """Distance from 1 to the next number, in the coarsest precision in which tokens are computed."""
+        with undisturbed(self.model):
+            return rounding.precision(self.model, self.transformer, self.sample, self.args)
+
+    @cached_property
+    def noise(self) -> float:
+        """How far rounding moves the scores, all together, by trying."""
+        with undisturbed(self.model):
+            return rounding.noise(self.model, self.transformer, self.sample, self.args, self.eps)
+
+    def copies(self, n: int) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+        """The sample n times, with its arguments."""
+
+        def repeated(given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(x.repeat_interleave(n, 0) if is_of_each_sample(x, 1) else x for x in given)
+
+        return repeated(self.sample), repeated(self.args)
+
+    def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Tensor:  # shape: (B, K)
+        """A plain pass."""
+        with undisturbed(self.model):
+            return Watch(self.model, self.transformer).run(inputs, args).detach()
+
+    def against_scores(self, found: Tensor, wanted: Tensor | None = None) -> Residual:
+        """Other scores of the sample, against those of the plain pass or others."""
+        wanted = self.scores if wanted is None else wanted
+        found, wanted = found.double().flatten(), wanted.double().flatten()
+        return Residual(float((found - wanted).norm()), self.noise, float(wanted.norm()))

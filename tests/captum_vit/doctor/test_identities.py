@@ -1,0 +1,260 @@
+"""Identities hold on healthy models in every precision, and the right one fails on a broken model."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+import captum_vit as cv
+from captum_vit.doctor import DEFECT, Identity
+from captum_vit.doctor.identities import CHECKS
+from captum_vit.models import registry
+from tests.models import CASES, TIMM, redrawn, timm_vit
+
+TWICE, ROW, ORDER, FROZEN, LIBRA, HEADS, DROPPED, PADDING = CHECKS
+PRECISIONS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+Examine = Callable[..., dict[str, Identity]]
+
+
+# -- healthy models ----------------------------------------------------------------------------------------------
+
+
+def assert_healthy(found: dict[str, Identity], *without: str) -> None:
+    assert {name for name, one in found.items() if one.holds} == set(CHECKS) - set(without), found
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("name", ["timm ViT", "timm EVA-02", "HF BERT", "HF Electra"])
+def test_all_hold_in_every_precision(name: str, dtype: torch.dtype, examined: Examine):
+    model, inputs, args, _ = CASES[name]()
+    given = inputs.to(dtype) if inputs.is_floating_point() else inputs
+    found = examined(copy.deepcopy(model).to(dtype), given, args or None)
+    assert_healthy(found, *([PADDING] if inputs.is_floating_point() else []))
+    exact = 1e3 * torch.finfo(dtype).eps
+    assert all(one.bound <= exact and one.methods for one in found.values())
+
+
+STOCK = {
+    "DINOv2": {},
+    "DINOv2 with registers": {"reg_tokens": 4, "no_embed_class": True},
+    "DeiT-3": {"no_embed_class": True},
+}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("kind", STOCK)
+def test_tiny_layer_scales_are_no_false_alarm(kind: str, dtype: torch.dtype, examined: Examine):
+    """Weights as timm draws them: the stream gains less than it is rounded by."""
+    torch.manual_seed(0)
+    model = timm_vit(**TIMM | STOCK[kind] | {"embed_dim": 48}, init_values=1e-5).eval()
+    assert_healthy(examined(model.to(dtype)), PADDING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "deit3_small_patch16_224"]
+)
+def test_stock_models_are_no_false_alarm(name: str, examined: Examine):
+    torch.manual_seed(0)
+    model = timm.create_model(name, img_size=112, num_classes=10).eval()
+    assert_healthy(examined(model), PADDING)
+
+
+def test_weights_of_all_sizes(examined: Examine):
+    for scale in (1e-3, 30.0):
+        model = redrawn(timm_vit(**TIMM))
+        with torch.no_grad():
+            for p in model.blocks.parameters():
+                p.mul_(scale)
+        assert_healthy(examined(model), PADDING)
+
+
+class Halved(nn.Module):
+    """Half precision inside of float32 weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(x).float()
+
+
+def test_the_precision_is_that_of_the_arithmetic(examined: Examine):
+    found = examined(Halved(redrawn(timm_vit(**TIMM))).eval())
+    assert not [one for one in found.values() if one.holds is False]
+    assert found[ROW].bound > 1e-2
+
+
+def test_it_takes_about_twenty_passes(examined: Examine):
+    model, passes = redrawn(timm_vit(**TIMM)), []
+    handle = model.register_forward_hook(lambda module, args, output: passes.append(len(args[0])))
+    examined(model)
+    handle.remove()
+    to_look = 4
+    assert len(passes) - to_look < 20 and sorted(passes)[-2:] == [2, 9]
+
+
+# -- broken models: which identity fails -------------------------------------------------------------------------
+
+
+def hooked(hook: Callable[[Tensor], Tensor], path: str = "") -> nn.Module:
+    model = redrawn(timm_vit(**TIMM))
+    model.blocks[1].get_submodule(path).register_forward_hook(lambda module, args, output: hook(output))
+    return model
+
+
+class Kernel(torch.autograd.Function):
+    """An activation with a derivative of its own, which no rule can replace."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return nn.functional.gelu(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 0.5
+
+
+def with_a_kernel() -> nn.Module:
+    class Activation(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Kernel.apply(x)
+
+    model = redrawn(timm_vit(**TIMM))
+    model.blocks[1].mlp.act = Activation().eval()
+    return model
+
+
+class Rearranged(VisionTransformer):
+    """Patches in another order than that of reading; prompts behind them."""
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        x = super()._pos_embed(x)
+        if self.how == "columns":
+            return torch.cat([x[:, :1], x[:, 1:].unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2)], 1)
+        return torch.cat([x, torch.ones_like(x[:, :5])], 1)
+
+
+def rearranged(how: str) -> nn.Module:
+    model = redrawn(Rearranged(**TIMM))
+    model.how = how
+    return model
+
+
+BROKEN: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
+    "a hook that doubles a branch": (lambda: hooked(lambda y: 2 * y, "attn"), {HEADS}),
+    "an activation that no rule covers": (with_a_kernel, {FROZEN, LIBRA}),
+    "a batch that is centred": (lambda: hooked(lambda y: y - 0.5 * y.mean(0, keepdim=True)), {ROW}),
+    "column by column": (lambda: rearranged("columns"), {ORDER}),
+    "prompts behind the patches": (lambda: rearranged("prompts"), {ORDER}),
+}
+
+
+@pytest.mark.parametrize(("build", "failing"), BROKEN.values(), ids=BROKEN)
+def test_on_a_broken_model_the_right_one_fails(build: Callable[[], nn.Module], failing: set[str], examined: Examine):
+    found = examined(build())
+    assert {name for name, one in found.items() if one.holds is False} == failing
+    for name in failing:
+        assert found[name].reason and found[name].residual > 1e3 * found[name].bound
+
+
+def test_a_random_model_is_no_rounding(examined: Examine):
+    """However random it is, that does not count as what rounding may do; and nothing else is judged."""
+    found = examined(hooked(lambda y: y + 0.1 * torch.randn_like(y)))
+    assert found[TWICE].holds is False and found[TWICE].bound < 1e-4
+    assert all(one.holds is None and TWICE in one.reason for name, one in found.items() if name != TWICE)
+
+
+def test_a_permutation_at_random_shows_in_the_order_of_tokens(examined: Examine):
+    class Shuffled(VisionTransformer):
+        def _pos_embed(self, x: Tensor) -> Tensor:
+            return super()._pos_embed(x)[:, torch.randperm(16)]
+
+    found = examined(redrawn(Shuffled(**TIMM, class_token=False, global_pool="avg")))
+    assert found[TWICE].holds and found[ORDER].holds is False and "moves token" in found[ORDER].reason
+
+
+WRONG = {"out_proj": {"out_proj": "mlp.fc2"}, "mid": {"mid": "mlp"}, "attn_scale": {"attn_scale": None},
+         "norms where there are none": {"first_norm": "norm2", "last_norm": "norm2"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_description_shows(wrong: str, dtype: torch.dtype, examined: Examine, monkeypatch):
+    class Mine(VisionTransformer):
+        pass
+
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    model = redrawn(Mine(**TIMM, init_values=0.1, mlp_ratio=1)).to(dtype)
+    right = cv.Spec(attn_scale="ls1.gamma")
+    cv.register_spec(Mine, spec=right)
+    assert examined(model)[HEADS].holds
+    cv.register_spec(Mine, spec=dataclasses.replace(right, **WRONG[wrong]))
+    found = examined(model)[HEADS]
+    assert found.holds is False and "in block" in found.reason
+
+
+@pytest.mark.parametrize("norms", [{"first_norm": None, "last_norm": None}, {"first_norm": "output.LayerNorm"}])
+def test_a_post_norm_block_described_wrongly(norms: dict[str, Any], examined: Examine, monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    model, ids, args, _ = CASES["HF BERT"]()
+    right = cv.spec_of(model).spec
+    cv.register_spec(type(model.bert), spec=dataclasses.replace(right, **norms))
+    assert examined(model, ids, args)[HEADS].holds is False
+
+
+def test_a_mask_that_nobody_minds(examined: Examine):
+    class Deaf(nn.Module):
+        def __init__(self, bert: nn.Module) -> None:
+            super().__init__()
+            self.bert, self.config = bert, bert.config
+
+        def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            return self.bert(ids, torch.ones_like(ids)).logits
+
+    bert, ids, _, _ = CASES["HF BERT"]()
+    assert examined(Deaf(bert).eval(), ids)[PADDING].holds is False
+
+
+# -- what could not be tried -------------------------------------------------------------------------------------
+
+
+def test_refusals_and_surprises_are_rows(examined: Examine, monkeypatch: pytest.MonkeyPatch):
+    def surprise(subject: Any) -> None:
+        raise KeyError("surprise")
+
+    def refusal(subject: Any) -> None:
+        raise cv.TraceError("One thing.", "another", "a third.")
+
+    monkeypatch.setitem(CHECKS, ROW, CHECKS[ROW]._replace(residual=surprise))
+    monkeypatch.setitem(CHECKS, ORDER, CHECKS[ORDER]._replace(residual=refusal))
+    found = examined(redrawn(timm_vit(**TIMM)))
+    assert found[ROW].holds is None and found[ROW].reason.startswith(f"{DEFECT} KeyError")
+    assert found[ORDER].holds is None and found[ORDER].reason == "One thing. Got: another. Try: a third."
+    assert found[FROZEN].holds
+
+
+def test_where_heads_reach_the_stream_by_no_projection(examined: Examine):
+    model, inputs, _, _ = CASES["timm EVA-02 CLIP"]()
+    found = examined(model, inputs)
+    assert found[HEADS].holds is None and "in between" in found[HEADS].reason
+    assert found[FROZEN].holds
+
+
+def test_blocks_that_insist_on_a_whole_sequence(examined: Examine):
+    model, inputs, _, _ = CASES["HF DeBERTa-v2"]()
+    assert "with their keys hidden" in examined(model, inputs)[DROPPED].reason
+
+
+def test_a_picture_of_one_patch(examined: Examine):
+    found = examined(redrawn(timm_vit(**TIMM | {"img_size": 8})))
+    assert found[ORDER].holds is None and found[DROPPED].holds is None and found[FROZEN].holds
