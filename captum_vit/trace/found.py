@@ -10,7 +10,7 @@ breaks the first leaves the second.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import wraps
 from io import IOBase
 from threading import get_ident
@@ -24,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from captum_vit.trace.site import Forward, Mine, next_number
 
 P = ParamSpec("P")
+Ends = Generator[None, None, None]
+"""A generator that yields once, and tidies up when it goes on."""
 
 
 class _Uninterrupted(IOBase):
@@ -33,9 +35,9 @@ class _Uninterrupted(IOBase):
     C code that calls `close`, here that of the generator, and a generator goes on inside of its `try`.
     """
 
-    def __init__(self, generator: Iterator[None]) -> None:
+    def __init__(self, generator: Ends) -> None:
         self._generator = generator
-        vars(self)["close"] = generator.close  # type: ignore[attr-defined]
+        vars(self)["close"] = generator.close
 
     def __enter__(self) -> _Uninterrupted:
         try:
@@ -46,7 +48,7 @@ class _Uninterrupted(IOBase):
         return self
 
 
-def uninterrupted(generator: Callable[P, Iterator[None]]) -> Callable[P, _Uninterrupted]:
+def uninterrupted(generator: Callable[P, Ends]) -> Callable[P, _Uninterrupted]:
     """As `contextlib.contextmanager`; what ends the context comes as the `__context__` of a `GeneratorExit`."""
 
     @wraps(generator)
@@ -56,7 +58,7 @@ def uninterrupted(generator: Callable[P, Iterator[None]]) -> Callable[P, _Uninte
     return made
 
 
-def as_found(modules: Iterable[nn.Module]) -> _Uninterrupted:
+def as_found(modules: Sequence[nn.Module]) -> _Uninterrupted:
     """At its end nothing that this thread put into these modules is left, and its modes are those of before."""
     return Found(modules).kept()
 
@@ -72,7 +74,7 @@ class Mode(TorchFunctionMode):
 class Found:
     """The modes of this thread as they are now, and the time from which on modules hold what is to go."""
 
-    def __init__(self, modules: Iterable[nn.Module], devices: Iterable[str] = ("cpu",)) -> None:
+    def __init__(self, modules: Sequence[nn.Module], devices: Iterable[str] = ()) -> None:
         self.modules = modules
         self.thread, self.number = get_ident(), next_number()
         self.function_modes = _function_modes()
@@ -84,7 +86,7 @@ class Found:
         self.done = False
 
     @uninterrupted
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Ends:
         """At its end all is put back."""
         handled = sys.exc_info()[1]
         try:
@@ -130,20 +132,17 @@ class Found:
         for module in self.checkpointing:
             vars(module)["grad_checkpointing"] = True
         for module in self.modules:
-            self._take_out(module)
+            state = vars(module)  # a look at every module: several times as quick as by attributes
+            after = state["_forward_hooks"] or state["_forward_hooks_with_kwargs"]
+            if after or state["_forward_pre_hooks"] or state["_forward_pre_hooks_with_kwargs"] or "forward" in state:
+                self._take_out(module)
         self.done = True
 
     def _take_out(self, module: nn.Module) -> None:
-        after, before, always = module._forward_hooks, module._forward_pre_hooks, module._forward_hooks_always_called
-        after_kwargs, before_kwargs = module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs
-        if after or after_kwargs or always:
-            self._take_from(after, after_kwargs, always)
-        if before or before_kwargs:
-            self._take_from(before, before_kwargs)
-        forward = vars(module).get("forward")
-        while isinstance(forward, Forward) and self._is_late(forward):
+        self._take_from(module._forward_hooks, module._forward_hooks_with_kwargs, module._forward_hooks_always_called)
+        self._take_from(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
+        while isinstance(forward := vars(module).get("forward"), Forward) and self._is_late(forward):
             forward.remove()
-            forward = vars(module).get("forward")
 
     def _take_from(self, hooks: dict[int, Any], *notes: dict[int, bool]) -> None:
         """What torch notes about a hook goes before the hook, by which it is found."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
+from inspect import isfunction
 from threading import RLock
 from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import checkpoint
 
 from captum_vit.errors import CaptumVitError, InputError, ModelStateError, TraceError
 from captum_vit.models.modules import modules_of
-from captum_vit.trace.found import Found, errors_of, uninterrupted
+from captum_vit.trace.found import Ends, Found, errors_of, uninterrupted
 
 NO_CHECKPOINTS = "the model without gradient checkpointing, which explanations do not need."
 
@@ -24,7 +26,7 @@ _ONE_AT_A_TIME = RLock()
 
 
 @uninterrupted
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Ends:
     """Run a model for explanation: no graph until a hook asks for one, no autocast, no checkpointing.
 
     Works under ``torch.no_grad()`` and ``torch.inference_mode()``, and with compiled models, whose hooks
@@ -32,11 +34,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     exception.
     """
     modules = modules_of(model)
-    if any(module.training for module in modules):
-        _refuse_training(model)
+    refuse_training(model, modules)
+    devices = _devices(model, modules)
     handled = sys.exc_info()[1]
     with _ONE_AT_A_TIME:
-        found = Found(modules, _devices(modules))
+        found = Found(modules, devices)
         with found.kept():
             found.quieten(any(map(_compiled, modules)))
             try:
@@ -47,8 +49,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _refuse_checkpoints(error: BaseException) -> None:
-    known = isinstance(error, CaptumVitError | torch.OutOfMemoryError) or not isinstance(error, RuntimeError)
-    if not known and _from_a_checkpoint(error):
+    known = isinstance(error, CaptumVitError | torch.OutOfMemoryError)
+    if isinstance(error, RuntimeError) and not known and _from_a_checkpoint(error):
         got = "blocks that the model itself recomputes in the backward pass"
         raise TraceError("Blocks that run once.", got, NO_CHECKPOINTS) from error
 
@@ -57,26 +59,49 @@ def _from_a_checkpoint(error: BaseException) -> bool:
     return any(frame.f_code.co_filename == checkpoint.__file__ for frame, _ in walk_tb(error.__traceback__))
 
 
-def _devices(modules: list[nn.Module]) -> set[str]:
-    """Where the weights are, and where those may come to that wait elsewhere, on no device that computes."""
-    accelerator = torch.accelerator.current_accelerator()
+def _devices(model: nn.Module, modules: list[nn.Module]) -> set[str]:
+    """Where the weights are, which must be where they can be read."""
     found = {p.device.type for m in modules for p in m._parameters.values() if p is not None}
-    return (found - {"meta"}) | {"cpu"} | (set() if accelerator is None else {accelerator.type})
+    if "meta" in found:
+        name = next(name for name, p in model.named_parameters() if p.is_meta)
+        raise ModelStateError(
+            "Weights in memory.",
+            f"{type(model).__name__} with {name} on the meta device, to be loaded when it is used",
+            "accelerate.hooks.remove_hook_from_submodules(model), or the model loaded without offloading.",
+        )
+    return found
 
 
 def _compiled(module: nn.Module) -> bool:
     return getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules
 
 
-def _refuse_training(model: nn.Module) -> None:
-    """Dropout and random depth would make every map a different one."""
-    for name, module in model.named_modules():
-        if module.training:
+def refuse_training(model: nn.Module, modules: Iterable[nn.Module]) -> None:
+    """Dropout and random depth would make every map a different one.
+
+    Raises:
+        ModelStateError: a module is in training mode that may compute something else there.
+    """
+    for module in modules:
+        if module.training and _depends_on_mode(module):
+            name = next(name for name, m in model.named_modules() if m.training and _depends_on_mode(m))
             raise ModelStateError(
                 "A model in evaluation mode: in training mode dropout makes every map a different one.",
                 f"{type(model).__name__} with {name or 'itself'} in training mode",
                 "model.eval()",
             )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Any module may, but for one of torch.nn without hooks, in whose code nothing asks for the mode."""
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        return True
+    if isinstance(module, _DropoutNd) and module.p == 0:
+        return False
+    classes = type(module).__mro__[: type(module).__mro__.index(nn.Module)]
+    functions = [value for cls in classes for value in vars(cls).values() if isfunction(value)]
+    own = all(cls.__module__.startswith("torch.nn.") for cls in classes)
+    return not own or any("training" in function.__code__.co_names for function in functions)
 
 
 def refuse_opaque(model: nn.Module) -> None:
@@ -96,11 +121,10 @@ def refuse_opaque(model: nn.Module) -> None:
 
 
 def _quantised(module: nn.Module) -> bool:
-    """Whether this is a linear layer without a weight of floating-point numbers."""
-    if "in_features" not in vars(module):
+    """Whether this is a linear layer that holds no matrix of floating-point numbers."""
+    if not {"in_features", "out_features"} <= vars(module).keys():
         return False
-    weight = getattr(module, "weight", None)
-    return not (isinstance(weight, Tensor) and weight.is_floating_point())
+    return not any(p.is_floating_point() and p.dim() > 1 for p in module.parameters())
 
 
 def _hands_back(linear: Any, model: nn.Module) -> bool:
@@ -108,8 +132,17 @@ def _hands_back(linear: Any, model: nn.Module) -> bool:
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         like = next(p for p in model.parameters() if p.is_floating_point()).detach()
-        x = like.new_ones(1, int(linear.in_features)).requires_grad_()
-        y = linear.forward(x)
+        x = like.new_ones(1, 1, int(linear.in_features)).requires_grad_()
+        try:
+            y = linear.forward(x)
+        except (
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):  # no linear layer, but named like one
+            return True
         grad = torch.autograd.grad(y.sum(), x, allow_unused=True)[0] if y.requires_grad else None
     return grad is not None and bool(grad.any())
 

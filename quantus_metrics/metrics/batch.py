@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, ModelStateError, TargetError
+from captum_vit.errors import InputError, TargetError
+from captum_vit.models.modules import modules_of
 from captum_vit.models.output import probability_of
 from captum_vit.targets import TargetModule
+from captum_vit.trace.state import refuse_training
 from quantus_metrics.explain import (
     check_explains,
     class_probabilities,
@@ -54,8 +56,7 @@ class Answers(TargetModule):
         self, model: nn.Module, reading: Reading = "scores", predict_kwargs: dict[str, Any] | None = None
     ) -> None:
         wrapped = wrap(model)
-        if model.training:
-            raise ModelStateError("A model in evaluation mode.", "one in training mode", "model.eval().")
+        refuse_training(model, modules_of(model))
         super().__init__(wrapped, getattr(wrapped, "tower", None))
         self.reading, self.predict_kwargs = reading, predict_kwargs or {}
         self.made_by, self.known = probability_of(wrapped), n_classes_of(model)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import quantus_metrics as qm
 import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
+import quantus_metrics as qm
 from captum_vit.trace import state
 from tests.contracts.fingerprint import fingerprint
 from tests.models import CASES

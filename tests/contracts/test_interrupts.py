@@ -2,8 +2,6 @@
 
 import random
 
-import pytest
-
 from tests.contracts.interrupts import Watched, calls, interrupted, seconds
 
 
