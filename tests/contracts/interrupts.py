@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -44,25 +47,55 @@ def calls(model: nn.Module, x: Tensor) -> dict[str, Call]:
     }
 
 
-def interrupted(call: Call, after: float) -> tuple[bool, KeyboardInterrupt]:
-    """Whether an interrupt came before the call ended; it comes in any case."""
-    ended = []
+@contextmanager
+def after(delay: float) -> Iterator[None]:
+    """An interrupt after some seconds, as the system sends one; it comes here at the latest."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     usual = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, after)
-        call()
-        ended.append(True)
-        time.sleep(60)
-    except KeyboardInterrupt as error:
-        return not ended, error
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        yield
+        time.sleep(delay + 60)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, usual)
-    raise AssertionError("no interrupt came")
+
+
+class _Steps:
+    """Counts where Python looks for interrupts, and interrupts at one of these steps."""
+
+    def __init__(self, stop: int) -> None:
+        self.stop, self.n = stop, 0
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
+        goes_on = frame.f_code.co_flags & inspect.CO_GENERATOR  # profiled before its `try` is known again
+        if event == "c_return" or (event == "call" and not goes_on):
+            self.n += 1
+            if self.n == self.stop:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def at_event(stop: int) -> Iterator[_Steps]:
+    """An interrupt at one step of what runs inside."""
+    steps = _Steps(stop)
+    sys.setprofile(steps)
+    try:
+        yield steps
+    finally:
+        sys.setprofile(None)
+
+
+def events(call: Call) -> int:
+    """How many steps it has, once it is warm."""
+    call()
+    with at_event(-1) as steps:
+        call()
+    return steps.n
 
 
 def seconds(call: Call) -> float:
@@ -86,6 +119,19 @@ class Watched:
         assert not state._ONE_AT_A_TIME._is_owned(), "other threads would wait for ever"
         found = fingerprint(self.model, self.x, rng=False)
         return found, self.model(self.x).detach()
+
+    def check(self, name: str, interrupt: AbstractContextManager[Any], call: Call) -> bool:
+        """Whether the call was broken off; all is as before, with and without the traceback that holds its frames."""
+        ended = False
+        try:
+            with interrupt:
+                call()
+                ended = True
+        except KeyboardInterrupt as error:
+            assert not self.changed(), name
+            del error
+        assert not self.changed(), f"{name}, once the traceback is forgotten"
+        return not ended
 
     def changed(self) -> list[str]:
         """What is not as it was."""
