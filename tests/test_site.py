@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,12 +84,33 @@ def everything(thing: griffe.Object) -> Iterator[griffe.Object]:
 
 
 @pytest.mark.parametrize("package", ["captum_vit", "quantus_metrics"])
+def test_docstrings_are_read_without_a_warning(package: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Private ones too; `mkdocs build --strict` sees those on a page of the reference alone."""
+    sections = [
+        section
+        for thing in everything(griffe.load(package, search_paths=[ROOT]))
+        if thing.docstring
+        for section in thing.docstring.parse("google")
+    ]
+    assert sum(section.kind is griffe.DocstringSectionKind.parameters for section in sections) > 50
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("package", ["captum_vit", "quantus_metrics"])
 def test_docstrings_become_markdown(package: str) -> None:
     extension = griffe.load_extensions(str(ROOT / "docs" / "build" / "docstrings.py"))
     found = list(everything(griffe.load(package, search_paths=[ROOT], extensions=extension)))
     texts = {thing.path: thing.docstring.value for thing in found if thing.docstring}
     assert len(texts) > 200 and any("$$" in text for text in texts.values())
     assert not [path for path, text in texts.items() if re.search(r":\w+:`|^ *\.\. \w+::", text, re.MULTILINE)]
+
+
+def test_the_menu_names_each_page_once() -> None:
+    """A page that it leaves out is a warning of `mkdocs build --strict`."""
+    menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2].partition("\nhooks:")[0]
+    pages = re.findall(r": (\S+\.md)$", menu, re.MULTILINE)
+    assert len(pages) > 40
+    assert [page for page, times in Counter(pages).items() if times > 1] == []
 
 
 def test_links_lead_to_files() -> None:

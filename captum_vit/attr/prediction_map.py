@@ -123,9 +123,9 @@ class PredicAtt(PredictionMap):
     tokens but CLS). Not negative with probabilities.
 
     Costs one forward pass and one row of attention for each head, for one class or for all
-    (:meth:`all_classes`); no gradient, but for a backward pass through the head alone that finds the rows it
-    reads. Where those are not the CLS row alone (mean or attention pooling) it costs a second pass, with
-    attention written out.
+    (:meth:`PredictionMap.all_classes`); no gradient, but for a backward pass through the head alone that finds
+    the rows it reads. Where those are not the CLS row alone (mean or attention pooling) it costs a second pass,
+    with attention written out.
 
     The paper's Table 4 in options: its line (i), the mean of all attention maps, is
     ``attention="mean", prediction=False`` (the same for every class); (ii), the chosen attention alone,

@@ -20,7 +20,8 @@ def optimizers_of(model: nn.Module, blocks: str, lr: float, lr_rest: float, deca
     Args:
         model: what is trained.
         blocks: the name that every parameter inside a block carries.
-        lr, lr_rest: peak learning rates of Muon and of AdamW.
+        lr: peak learning rate of Muon.
+        lr_rest: peak learning rate of AdamW.
         decay: weight decay of the blocks' matrices.
     """
     matrices = [p for name, p in model.named_parameters() if blocks in name and p.ndim == 2]

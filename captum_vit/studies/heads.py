@@ -77,7 +77,10 @@ def head_agreement(
         inputs: images (B, 3, H, W) or token ids (B, T).
         target: the class, or one for each sample; None takes what the model predicts.
         additional_forward_args: further positional arguments of the model.
-        layer, score, similarity, temperature: as for :class:`captum_vit.PredicAtt`.
+        layer: as for :class:`captum_vit.PredicAtt`.
+        score: as for :class:`captum_vit.PredicAtt`.
+        similarity: as for :class:`captum_vit.PredicAtt`.
+        temperature: as for :class:`captum_vit.PredicAtt`.
 
     Returns:
         the agreement of every block and head, on the model's device; half precision becomes float32.

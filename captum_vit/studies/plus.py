@@ -67,7 +67,9 @@ def cutoffs(method: Attribution, inputs: Any, target: Any = None, additional_for
 
     Args:
         method: an instance that PLUS takes: ``DecompX(model)``, ``GenAtt(model)``, Captum's ``InputXGradient(model)``.
-        inputs, target, additional_forward_args: as for ``attribute``.
+        inputs: as for ``attribute``.
+        target: as for ``attribute``.
+        additional_forward_args: as for ``attribute``.
 
     Raises:
         OptionError: a method that has no maps for start layers.

@@ -41,7 +41,9 @@ def gallery(
         names: what the maps of a cell are for, one after the other.
         masks: R masks (H, W): True or positive where the object is; a cell of their own.
         columns: cells in a row; as many as twelve pictures fill by default.
-        percentile, signed, alpha: as for :func:`~captum_vit.viz.overlay`; each map has its own scale.
+        percentile: as for :func:`~captum_vit.viz.overlay`; each map has its own scale.
+        signed: as for :func:`~captum_vit.viz.overlay`.
+        alpha: as for :func:`~captum_vit.viz.overlay`.
 
     Raises:
         InputError: no cells, pictures of several sizes, or images, maps and masks that do not agree in number.

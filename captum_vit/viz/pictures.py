@@ -83,7 +83,9 @@ def panels(
         columns: title of each column, and its R maps, (R, h, w) or (R, 1, h, w) or a list of maps.
         rows: R labels, at the left.
         masks: R masks (H, W): True or positive where the object is; a column of their own.
-        percentile, signed, alpha: as for :func:`overlay`.
+        percentile: as for :func:`overlay`.
+        signed: as for :func:`overlay`.
+        alpha: as for :func:`overlay`.
         same_scale: one scale down each column, so that its rows can be compared; else each map has its own.
         colour_bar: whether the values stand beside each map.
         width: of the figure, in inches; by default 1.75 for each column.
