@@ -8,7 +8,13 @@ from tests.models import SLICE, TEXTS
 
 pytest.register_assert_rewrite("tests.contracts.closeness")
 
-MODELS = {"pair": tuple(ALL), "image_pair": IMAGES, "text_pair": tuple(TEXTS), "slice_pair": SLICE}
+MODELS = {
+    "pair": tuple(ALL),
+    "image_pair": IMAGES,
+    "text_pair": tuple(TEXTS),
+    "slice_pair": SLICE,
+    "hugging_face_pair": tuple(name for name in ALL if name.startswith("HF ")),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +26,6 @@ SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 # What a method refuses by name, and says so: see test_bad_input.
 REFUSED = {(method, "timm EVA-02 CLIP") for method in READ_HEADS}
 
-
-# Where the sum over channels leaves so little of its terms, by the chance of these weights, that the rounding of the
-# model's own gradients shows: the terms are compared there, at the same tolerance.
-CANCELLING = {("TokenGradCAM", "HF BERT"), ("TokenLayerCAM", "HF DistilBERT")}
-
 # Methods that divide by sums near zero refuse half precision, whose rounding they would show.
 IN_FULL_PRECISION = {"LRP", "PartialLRP", "TransAttr"}
 
@@ -47,16 +43,19 @@ class Pair(NamedTuple):
     def case(self) -> Case:
         return ALL[self.model]()
 
+    @property
+    def exact(self) -> Case:
+        """The case in double precision, for comparisons up to rounding."""
+        return in_float64(self.model)
+
+    @property
+    def rounding(self) -> str:
+        """What two maps in double precision may differ by: a line of ``closeness.TOLERANCE``."""
+        return "float64, divided by sums near zero" if self.method in IN_FULL_PRECISION else "float64"
+
     def on(self, forward_func: nn.Module | None = None) -> Attribution:
         """The method on this model, or on another in its place."""
         return cv.METHODS[self.method](self.case.forward_func if forward_func is None else forward_func)
-
-    def to_compare(self, forward_func: nn.Module | None = None) -> Attribution:
-        """The same, for comparisons up to rounding."""
-        method = self.on(forward_func)
-        if self in CANCELLING:
-            method.output = "channels"
-        return method
 
 
 def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:
@@ -89,6 +88,15 @@ def half_precision(method: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@cache
+def in_float64(model: str) -> Case:
+    """A model of the exam, its inputs and further arguments, in double precision."""
+    case = ALL[model]()
+    inputs = case.inputs.double() if case.inputs.is_floating_point() else case.inputs
+    double = copy.deepcopy(case.forward_func).double()
+    return cast(case, torch.float64)._replace(forward_func=double, inputs=inputs)
 
 
 def cast(case: Case, dtype: torch.dtype) -> Case:

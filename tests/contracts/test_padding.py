@@ -1,6 +1,5 @@
 """Padding gets exactly zero, and changes nothing: seen in double precision, where rounding hides nothing."""
 
-import copy
 import warnings
 
 import pytest
@@ -12,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import captum_vit as cv
 from captum_vit.models.padding import padding_of
 from tests.contracts.closeness import assert_close
-from tests.contracts.pairs import IN_FULL_PRECISION, Pair, draws, explain
+from tests.contracts.pairs import Pair, draws, explain
 from tests.models import CASES, TEXTS
 
 PADDING = 4
@@ -20,13 +19,8 @@ CUT_AT_ZERO = {"ALTI", "PLUS(ALTI)"}  # a token that brings a row no nearer coun
 
 
 def maps(pair: Pair, inputs: Tensor, *mask: Tensor, rows: slice = slice(None)) -> Tensor:
-    model = copy.deepcopy(pair.case.forward_func).double()
-    case = pair.case._replace(inputs=inputs, additional_forward_args=mask, target=pair.case.target[rows])
-    return explain(pair.on(model), case)
-
-
-def rounding(pair: Pair) -> str:
-    return "float64, divided by sums near zero" if pair.method in IN_FULL_PRECISION else "float64"
+    case = pair.exact._replace(inputs=inputs, additional_forward_args=mask, target=pair.case.target[rows])
+    return explain(pair.on(case.forward_func), case)
 
 
 def test_padding_gets_exactly_zero(text_pair):
@@ -48,8 +42,8 @@ def test_padding_changes_nothing(text_pair):
     for i, length in enumerate(mask.sum(1).tolist()):
         row = slice(i, i + 1)
         found = together[row, :length]
-        assert_close(found, maps(text_pair, ids[row, :length], mask[row, :length], rows=row), rounding(text_pair))
-        assert_close(found, maps(text_pair, ids[row, :length], rows=row), rounding(text_pair))
+        assert_close(found, maps(text_pair, ids[row, :length], mask[row, :length], rows=row), text_pair.rounding)
+        assert_close(found, maps(text_pair, ids[row, :length], rows=row), text_pair.rounding)
 
 
 def test_more_padding_changes_nothing(text_pair):
@@ -58,13 +52,13 @@ def test_more_padding_changes_nothing(text_pair):
     ids, (mask,) = text_pair.case.inputs, text_pair.case.additional_forward_args
     found = maps(text_pair, F.pad(ids, (0, PADDING)), F.pad(mask, (0, PADDING)))
     assert not found[:, -PADDING:].any()
-    assert_close(found[:, :-PADDING], maps(text_pair, ids, mask), rounding(text_pair))
+    assert_close(found[:, :-PADDING], maps(text_pair, ids, mask), text_pair.rounding)
 
 
 def test_ids_under_the_mask_change_nothing(text_pair):
     ids, (mask,) = text_pair.case.inputs, text_pair.case.additional_forward_args
     found = maps(text_pair, torch.where(mask.bool(), ids, 7), mask)
-    assert_close(found, maps(text_pair, ids, mask), rounding(text_pair))
+    assert_close(found, maps(text_pair, ids, mask), text_pair.rounding)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -40,12 +40,14 @@ def test_forms_of_one_target_agree(slice_pair, form):
 
 @pytest.mark.parametrize("form", [list, torch.tensor], ids=["list", "tensor"])
 def test_a_target_for_each_sample(pair, form):
-    if draws(pair.on()) or not knows_targets(pair):
+    case = pair.exact
+    method = pair.on(case.forward_func)
+    if draws(method) or not knows_targets(pair):
         return
-    together = explain(pair.to_compare(), pair.case, target=form(pair.case.target))
+    together = explain(method, case, target=form(case.target))
     for i in range(3):
-        alone = rows(pair.case, slice(i, i + 1))._replace(target=pair.case.target[i])
-        assert_close(together[i : i + 1], explain(pair.to_compare(), alone), "other batch")
+        alone = rows(case, slice(i, i + 1))._replace(target=case.target[i])
+        assert_close(together[i : i + 1], explain(method, alone), pair.rounding)
 
 
 @pytest.mark.parametrize("kind", WRONG)
