@@ -47,7 +47,7 @@ def test_quantus_evaluates(capsys: pytest.CaptureFixture) -> None:
 
 def test_two_commands_and_their_pictures() -> None:
     assert 'pip install ".[demo]" && .venv/bin/captum-vit demo\n' in README
-    assert 'pip install -e ".[dev]" && .venv/bin/python -m pytest -n 2\n' in README
+    assert 'pip install -c constraints.txt -e ".[dev]" && .venv/bin/python -m pytest -n 2\n' in README
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (Path(__file__).parents[1] / picture).is_file()
 

@@ -1,0 +1,38 @@
+"""constraints.txt pins everything that pyproject.toml asks for, within its bounds, for every Python and system."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.versions import LOCK, PROJECT, locked
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
+ASKED = [*PROJECT["dependencies"], *(each for extra in PROJECT["optional-dependencies"].values() for each in extra)]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_is_pinned_within_its_bounds(python: str, system: str) -> None:
+    environment = {
+        "python_version": python, "python_full_version": f"{python}.9", "sys_platform": system,
+        "platform_system": SYSTEMS[system], "platform_machine": "x86_64", "implementation_name": "cpython",
+    }  # fmt: skip
+    pinned = locked(environment)
+    requirements = [Requirement(each) for each in ASKED]
+    here = [each for each in requirements if each.marker is None or each.marker.evaluate(environment)]
+    named = {canonicalize_name(each.name): each.specifier for each in here if each.name != PROJECT["name"]}
+    assert len(named) >= 30
+    assert not {name: pinned.get(name) for name, bounds in named.items() if pinned.get(name, "") not in bounds}
+
+
+def test_the_lock_is_of_versions_alone() -> None:
+    """No address of a registry, no file and no option of an installer: each line is a name, a version, a marker."""
+    lines = [line for line in LOCK.splitlines() if not line.startswith("#")]
+    assert len(lines) > 150
+    assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", line)]
+    assert "://" not in LOCK
