@@ -1,9 +1,17 @@
-"""Arguments of the exam's tests: `method` is each name in METHODS, `pair` a method on a model."""
+"""Arguments of the exam's tests: `method` is each name in METHODS, `pair` a method on a model.
+
+``@pytest.mark.along("how", HOWS)`` gives a test one more argument, whose values take turns from pair to pair: every
+model meets one after the other, and so does every method. ``parametrize`` instead would ask each pair all of them, as
+``--full`` does.
+"""
+
+from typing import Any
 
 import pytest
+from captum.attr import IntegratedGradients
 
 import captum_vit as cv
-from tests.contracts.pairs import ALL, IMAGES, pairs
+from tests.contracts.pairs import ALL, IMAGES, in_turn, pairs
 from tests.models import SLICE, TEXTS
 
 pytest.register_assert_rewrite("tests.contracts.closeness")
@@ -18,9 +26,29 @@ MODELS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    full = metafunc.config.getoption("--full")
     if "method" in metafunc.fixturenames:
-        metafunc.parametrize("method", cv.METHODS)
+        parametrized(metafunc, "method", list(cv.METHODS), full)
     for argument, models in MODELS.items():
         if argument in metafunc.fixturenames:
-            full = metafunc.config.getoption("--full")
-            metafunc.parametrize(argument, pairs(metafunc.function.__name__, models, full), ids=str)
+            parametrized(metafunc, argument, pairs(metafunc.function.__name__, models, full), full)
+
+
+def parametrized(metafunc: pytest.Metafunc, argument: str, rows: list[Any], full: bool) -> None:
+    """Each row; where a marker names values that come along, each with one of them, or with all."""
+    marker = metafunc.definition.get_closest_marker("along")
+    if marker is None:
+        metafunc.parametrize(argument, rows, ids=str)
+        return
+    name, values, *ids = marker.args
+    words = dict(enumerate(ids[0] if ids else map(str, values)))
+    turns = [(row, i) for row in rows for i in words] if full else in_turn(rows, len(words))
+    met = [(row, list(values)[i]) for row, i in turns]
+    metafunc.parametrize((argument, name), met, ids=[f"{row}-{words[i]}" for row, i in turns])
+
+
+@pytest.fixture(autouse=True)
+def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integrated gradients take eight steps here, not fifty: the same code, in a sixth of the time."""
+    few = lambda model: cv.InputGradient(model, IntegratedGradients, n_steps=8)  # noqa: E731
+    monkeypatch.setitem(cv.METHODS, "IntegratedGradients", few)

@@ -71,6 +71,18 @@ def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:
     return [pair for pair in dict.fromkeys(chosen) if pair not in REFUSED]
 
 
+def in_turn(rows: list[Any], n: int) -> list[tuple[Any, int]]:
+    """Each row with one of n numbers: those of a model's pairs follow one another, and the next model begins later."""
+    begins: dict[str, int] = {}
+    turns = []
+    for place, row in enumerate(rows):
+        model = row.model if isinstance(row, Pair) else ""
+        turn = begins.setdefault(model, place % n)
+        turns.append((row, turn))
+        begins[model] = (turn + 1) % n
+    return turns
+
+
 def explain(method: Attribution, case: Case, **changes: Any) -> Any:
     """The map of a case; sampling methods start from the same random numbers."""
     torch.manual_seed(0)

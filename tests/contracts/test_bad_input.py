@@ -64,19 +64,19 @@ BATCHES = (
 PICTURES_ONLY = {"not a number", "infinite"}
 
 
-@pytest.mark.parametrize("how", BATCHES)
+@pytest.mark.along("how", BATCHES)
 def test_a_spoilt_batch(slice_pair, how):
     if slice_pair.model in TEXTS and how in PICTURES_ONLY:
         return
     refused(cv.METHODS[slice_pair.method], spoilt(slice_pair.case, how), cv.InputError, ValueError)
 
 
-@pytest.mark.parametrize("how", ["no samples", "another number of channels", "not a number"])
+@pytest.mark.along("how", ["no samples", "another number of channels", "not a number"])
 def test_a_spoilt_batch_in_every_family(image_pair, how):
     refused(cv.METHODS[image_pair.method], spoilt(image_pair.case, how), cv.InputError, AssertionError)
 
 
-@pytest.mark.parametrize("target", [99, None, [0, 1], -99], ids=str)
+@pytest.mark.along("target", [99, None, [0, 1], -99])
 def test_a_wrong_target(pair, target):
     """A method that knows no target needs none."""
     if target is None and not knows_targets(pair):
@@ -91,7 +91,7 @@ def test_training_mode(pair):
     assert "eval" in error.hint
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.along("stranger", STRANGERS)
 def test_a_model_that_is_no_plain_transformer(method, stranger):
     case = CASES["timm ViT"]()._replace(forward_func=STRANGERS[stranger]().eval(), inputs=torch.randn(1, 3, 32, 32))
     error = refused(cv.METHODS[method], case._replace(target=0), cv.UnsupportedModelError, TypeError)

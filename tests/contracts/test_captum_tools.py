@@ -22,7 +22,7 @@ def arguments(case):
     return {"target": case.target, "additional_forward_args": case.additional_forward_args or None}
 
 
-@pytest.mark.parametrize("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
+@pytest.mark.along("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
 def test_noise_tunnel_without_noise_changes_nothing(image_pair, nt_type):
     """Also with CLIP, whose bank of texts is larger than the batch; in uneven parts."""
     case = image_pair.exact
@@ -65,7 +65,7 @@ def shifted(inputs):
     return (x + signs * ramp,)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.along("batch", [1, 3])
 def test_sensitivity_max_equals_a_hand_computation(image_pair, batch):
     """Captum expands samples, targets and arguments together, and passes tuples."""
     case = rows(image_pair.exact, slice(0, batch))

@@ -39,7 +39,7 @@ def cloned(case: Case) -> Case:
     return case._replace(inputs=case.inputs.clone(), additional_forward_args=args)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.along("mode", MODES)
 def test_under_other_grad_modes(pair, mode):
     """Inputs, masks and targets made inside the mode too."""
     wanted = explain(pair.on(), pair.case)
@@ -165,7 +165,7 @@ def test_targets_made_in_inference_mode(target):
     assert cv.LayerCDAM(forward_func).attribute(CASES["timm ViT"]().inputs, target=0).any()
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.along("implementation", ["eager", "sdpa"])
 def test_hugging_face_attention_implementations(hugging_face_pair, implementation):
     """Eager and fused attention give the same map."""
     chosen: list[str] = []  # some families have one alone
@@ -229,7 +229,7 @@ def test_a_head_of_zeros_is_never_silent(pair):
     assert warned or found.any()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.along("dtype", [torch.bfloat16, torch.float16])
 def test_a_sure_model_in_half_precision(method, dtype):
     """A probability near one leaves half precision no slope; the softmax is wider than the model."""
     case = CASES["timm ViT"]()._replace(target=1)
@@ -243,7 +243,7 @@ def test_a_sure_model_in_half_precision(method, dtype):
             assert correlation(row, wanted) > BF16_CORRELATION
 
 
-@pytest.mark.parametrize("name", ["timm ViT", "timm SigLIP", "HF ViT", "HF BERT"])
+@pytest.mark.along("name", ["timm ViT", "timm SigLIP", "HF ViT", "HF BERT"])
 def test_blocks_compiled_one_by_one(method, name):
     """Regional compilation, as libraries advise it: every block in a wrapper of its own."""
     holders: list[nn.Sequential | nn.ModuleList] = []

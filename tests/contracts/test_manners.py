@@ -72,11 +72,12 @@ def test_maps_are_detached_finite_and_not_empty(pair):
     assert found.flatten(1).any(1).all(), "a sample without a map"
 
 
-@pytest.mark.parametrize(("dtype", "wanted"), [(torch.float64, torch.float64), (torch.bfloat16, torch.float32)])
-def test_precision_of_the_map(slice_pair, dtype, wanted):
+@pytest.mark.along("dtype", [torch.float64, torch.bfloat16])
+def test_precision_of_the_map(slice_pair, dtype):
     model = copy.deepcopy(slice_pair.case.forward_func).to(dtype)
     with half_precision(slice_pair.method) if dtype is torch.bfloat16 else nullcontext():
-        assert explain(slice_pair.on(model), slice_pair.case).dtype == wanted
+        found = explain(slice_pair.on(model), slice_pair.case)
+        assert found.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
 
 
 def test_shapes(pair):
@@ -120,7 +121,7 @@ def test_an_unknown_output_is_refused(method):
             cv.METHODS[method](CASES["timm ViT"]().forward_func, output="heatmap")
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+@pytest.mark.along("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ["copy", "pickle"])
 def test_copies_explain_alike(slice_pair, copied):
     """A method and its model, copied together; the copy holds a model of its own."""
     method = slice_pair.on()

@@ -31,14 +31,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("form", ONE_FOR_ALL)
+@pytest.mark.along("form", ONE_FOR_ALL)
 def test_forms_of_one_target_agree(slice_pair, form):
     wanted = explain(slice_pair.on(), slice_pair.case, target=3)
     found = explain(slice_pair.on(), slice_pair.case, target=ONE_FOR_ALL[form])
     assert_close(found, wanted, "same computation")
 
 
-@pytest.mark.parametrize("form", [list, torch.tensor], ids=["list", "tensor"])
+@pytest.mark.along("form", [list, torch.tensor], ["list", "tensor"])
 def test_a_target_for_each_sample(pair, form):
     case = pair.exact
     method = pair.on(case.forward_func)
@@ -50,7 +50,7 @@ def test_a_target_for_each_sample(pair, form):
         assert_close(together[i : i + 1], explain(method, alone), pair.rounding)
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.along("kind", WRONG)
 def test_wrong_targets_are_refused(slice_pair, kind):
     """Raised as what Captum raises there, and as our own."""
     if kind == "missing" and not knows_targets(
@@ -64,7 +64,7 @@ def test_wrong_targets_are_refused(slice_pair, kind):
     assert refused.value.got
 
 
-@pytest.mark.parametrize("target", [None, 0])
+@pytest.mark.along("target", [None, 0])
 def test_a_single_output_needs_no_target(slice_pair, target):
     margin = cv.Margin(slice_pair.case.forward_func, 1, 2)
     explain(slice_pair.on(margin), slice_pair.case, target=target)

@@ -57,7 +57,7 @@ def turns(pair: Pair, times: int) -> list[Tensor]:
     return [pair.on().attribute(case.inputs, target=case.target, additional_forward_args=args) for _ in range(times)]
 
 
-@pytest.mark.parametrize("name", SLICE)
+@pytest.mark.along("name", SLICE)
 def test_another_thread_uses_the_model_meanwhile(method: str, name: str):
     """It is served as ever, whatever hooks and forwards of ours are on: here whenever a block but the last begins."""
     pair = Pair(method, name)
