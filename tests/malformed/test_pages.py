@@ -41,9 +41,10 @@ def unsafe(source: str) -> Iterator[str]:
             yield f"line {node.lineno}: {name}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_that_is_read_is_run(path: Path):
-    assert not list(unsafe(path.read_text("utf-8")))
+def test_nothing_that_is_read_is_run():
+    found = {str(path.relative_to(ROOT)): list(unsafe(path.read_text("utf-8"))) for path in SOURCES}
+    assert len(found) > 150
+    assert not {path: calls for path, calls in found.items() if calls}
 
 
 @pytest.mark.parametrize("call", [
