@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,10 +47,23 @@ def table(bads: Iterator[Bad]) -> list[Any]:
     return [pytest.param(bad, id=bad.what) for bad in bads]
 
 
-def options(name: str, make: Callable[..., object], taken: list[str], values: dict[str, list[Any]]) -> Iterator[Bad]:
-    """A function with one bad value for one of its options, for each option and value."""
+def options(
+    name: str,
+    make: Callable[..., object],
+    taken: list[str],
+    values: dict[str, list[Any]],
+    met: Counter[str] | None = None,
+) -> Iterator[Bad]:
+    """A function with one bad value for one of its options, for each option and value.
+
+    Of an option that was met before, which one function checks for all, the next value in turn.
+    """
     for option in taken:
-        for value in values.get(option, ()):
+        bad = values.get(option, [])
+        if met is not None and bad:
+            bad = [bad[met[option] % len(bad)]] if met[option] else bad
+            met[option] += 1
+        for value in bad:
             yield Bad(f"{name}({option}={said(value)})", lambda o=option, v=value: make(**{o: v}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,8 +59,9 @@ def taken(metric: type[TokenMetric]) -> list[str]:
 
 
 def options_of_metrics() -> Iterator[Bad]:
+    met: Counter[str] = Counter()
     for metric in METRICS:
-        yield from options(metric.__name__, metric, taken(metric), VALUES)
+        yield from options(metric.__name__, metric, taken(metric), VALUES, met)
         yield Bad(f"{metric.__name__}(an unknown option)", lambda metric=metric: metric(patchsize=8))
 
 
@@ -73,11 +75,12 @@ def calls_of_metrics() -> Iterator[Bad]:
         "batch_size": [0, -1, 1.5, "64", None],
         "classes": [5],
     }  # fmt: skip
-    for metric in METRICS:
+    for place, metric in enumerate(METRICS):
         made = metric() if metric is not qm.ClassDiscrimination else qm.ClassDiscrimination(wrong=0)
         name = metric.__name__
+        some = slice(place % 3, None, 3) if place else slice(None)  # the base class reads them for all
         for argument, values in bad.items():
-            for value in values:
+            for value in values[some]:
                 call = {**good, "explain_func": EXPLAIN, argument: value}
                 yield Bad(f"{name}()(..., {argument}={said(value)})", lambda made=made, call=call: made(**call))
         for explain in (None, "LayerCDAM", 3):
