@@ -116,6 +116,7 @@ def house() -> Iterator[tuple[str, str, bool]]:
         yield ".".join(parts[:-1] if is_package else parts), path.read_text(encoding="utf-8"), is_package
 
 
+@pytest.mark.slow
 def test_the_house_stands():
     found = [offence for file in house() for offence in offences(*file)]
     assert not found, "\n".join(found)

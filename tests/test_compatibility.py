@@ -23,6 +23,7 @@ def test_the_table_is_what_was_seen() -> None:
     assert not changes, f"{HINT}\n{changes}"
 
 
+@pytest.mark.slow
 def test_a_part_of_the_table_is_what_was_seen() -> None:
     """Of every column one method on each model: the next method on the next model, until all had their turn."""
     _, told = published()

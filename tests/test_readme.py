@@ -21,6 +21,7 @@ def block(containing: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict = {}

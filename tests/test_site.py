@@ -96,6 +96,7 @@ def test_docstrings_are_read_without_a_warning(package: str, caplog: pytest.LogC
     assert not caplog.messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["captum_vit", "quantus_metrics"])
 def test_docstrings_become_markdown(package: str) -> None:
     extension = griffe.load_extensions(str(ROOT / "docs" / "build" / "docstrings.py"))

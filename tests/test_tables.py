@@ -107,6 +107,7 @@ def method_specs() -> dict[str, MethodSpec]:
     return {f"{method.method} {method.options}": method for method in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", method_specs().values(), ids=method_specs())
 def test_a_method_of_the_demo_tables_explains_a_scene(spec: MethodSpec) -> None:
     """Making one needs no model, so this tells more: that PLUS can sum it, that it has such a layer."""

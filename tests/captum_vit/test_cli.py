@@ -36,12 +36,14 @@ def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_explain_writes_a_picture(here: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["explain", "photo.png", *MODEL, "--target", "tabby", "7", "--out", "map.png"]) == 0
     assert "tabby" in capsys.readouterr().out
     assert Image.open("map.png").size[0] > 200
 
 
+@pytest.mark.slow
 def test_explain_names_its_file(here: Path):
     assert cli.main(["explain", "photo.png", *MODEL, "--method", "PLUS(DecompX)"]) == 0
     assert Path("photo-PLUS-DecompX.png").is_file()
@@ -150,6 +152,7 @@ def test_a_foreign_command_that_cannot_load_says_why(foreign: None):
         cli.main(["lost"])
 
 
+@pytest.mark.slow
 def test_help_loads_no_model_library():
     """In a process of its own: what `captum-vit --help` imports."""
     import subprocess

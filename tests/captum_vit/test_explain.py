@@ -113,6 +113,7 @@ def test_a_hugging_face_model_is_explained_as_loaded(photo: Path):
     assert explain(model, photo, "dog").map.shape == (4, 4)
 
 
+@pytest.mark.slow
 def test_pictures_are_saved_and_shown(vit: nn.Module, photo: Path, tmp_path: Path):
     found = explain(vit, photo, ["cat", "dog"])
     for suffix in (".png", ".pdf", ".svg"):

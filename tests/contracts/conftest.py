@@ -1,5 +1,7 @@
 """Arguments of the exam's tests: `method` is each name in METHODS, `pair` a method on a model.
 
+`-m "not slow"` asks four methods on four models alone.
+
 ``@pytest.mark.along("how", HOWS)`` gives a test one more argument, whose values take turns from pair to pair: every
 model meets one after the other, and so does every method. ``parametrize`` instead would ask each pair all of them, as
 ``--full`` does.
@@ -11,7 +13,7 @@ import pytest
 from captum.attr import IntegratedGradients
 
 import captum_vit as cv
-from tests.contracts.pairs import ALL, IMAGES, in_turn, pairs
+from tests.contracts.pairs import ALL, IMAGES, SLICE_METHODS, in_turn, pairs
 from tests.models import SLICE, TEXTS
 
 pytest.register_assert_rewrite("tests.contracts.closeness")
@@ -38,13 +40,19 @@ def parametrized(metafunc: pytest.Metafunc, argument: str, rows: list[Any], full
     """Each row; where a marker names values that come along, each with one of them, or with all."""
     marker = metafunc.definition.get_closest_marker("along")
     if marker is None:
-        metafunc.parametrize(argument, rows, ids=str)
+        metafunc.parametrize(argument, [pytest.param(row, id=str(row), marks=marks(row)) for row in rows])
         return
     name, values, *ids = marker.args
     words = dict(enumerate(ids[0] if ids else map(str, values)))
     turns = [(row, i) for row in rows for i in words] if full else in_turn(rows, len(words))
-    met = [(row, list(values)[i]) for row, i in turns]
-    metafunc.parametrize((argument, name), met, ids=[f"{row}-{words[i]}" for row, i in turns])
+    met = [pytest.param(row, list(values)[i], id=f"{row}-{words[i]}", marks=marks(row)) for row, i in turns]
+    metafunc.parametrize((argument, name), met)
+
+
+def marks(row: Any) -> tuple[pytest.MarkDecorator, ...]:
+    """What is not among the few methods and models of the quick loop is slow."""
+    method, model = row if isinstance(row, tuple) else (row, SLICE[0])
+    return () if method in SLICE_METHODS and model in SLICE else (pytest.mark.slow,)
 
 
 @pytest.fixture(autouse=True)

@@ -55,6 +55,7 @@ def assert_honest(model: nn.Module, case: Case, found: dict[str, Any]) -> str:
     return str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrange", SAME.values(), ids=SAME)
 def test_the_map_is_that_of_the_bare_model(arrange: Callable[[nn.Module], nn.Module]):
     case = in_float64(BARE)
@@ -64,6 +65,7 @@ def test_the_map_is_that_of_the_bare_model(arrange: Callable[[nn.Module], nn.Mod
     assert "problem" not in assert_honest(model, case, found)
 
 
+@pytest.mark.slow
 def test_distributed_data_parallel():
     """Its own passes count gradients, and would wait for them in the next step of a training."""
     case = in_float64(BARE)
@@ -79,6 +81,7 @@ def test_distributed_data_parallel():
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrange", REFUSED_OR_SAME.values(), ids=REFUSED_OR_SAME)
 def test_the_map_is_that_of_the_bare_model_or_refused(arrange: Callable[[nn.Module], nn.Module]):
     case = in_float64(BARE)
@@ -90,6 +93,7 @@ def test_the_map_is_that_of_the_bare_model_or_refused(arrange: Callable[[nn.Modu
     assert_honest(model, case, found)
 
 
+@pytest.mark.slow
 def test_autocast_of_its_own():
     """Half precision inside float32 weights: the bare model's map up to rounding, or a refusal."""
     case = CASES[BARE]()
@@ -106,6 +110,7 @@ def test_autocast_of_its_own():
 WITHOUT_GRADIENTS = {"PredictionMap", "RandomAttribution"}
 
 
+@pytest.mark.slow
 def test_linears_in_eight_bits():
     """They hand no gradient back, but the stream beside them does: a map of that would be silently wrong."""
     case = CASES[BARE]()
@@ -122,6 +127,7 @@ def test_linears_in_eight_bits():
     assert_honest(model, case, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision ViT", "open_clip"])
 def test_fast_paths_change_nothing(name: str):
     """PyTorch's own kernel for a whole attention, where no graph is needed, hides everything inside."""
@@ -140,6 +146,7 @@ BY_SUMMAND = {"LRP", "PartialLRP", "TransAttr"}
 ADAPTED = {"timm ViT": ["qkv", "proj", "fc1"], "HF ViT": ["q_proj", "v_proj", "o_proj"], "HF BERT": ["query", "dense"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTED)
 def test_an_adapted_model_is_explained_as_its_merger(name: str):
     peft = pytest.importorskip("peft")
@@ -152,6 +159,7 @@ def test_an_adapted_model_is_explained_as_its_merger(name: str):
     assert_honest(adapted, case, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig"])
 @pytest.mark.parametrize("masked", [True, False], ids=["mask", "no mask"])
 def test_learned_prompts_are_no_words(kind: str, masked: bool):
@@ -186,6 +194,7 @@ def test_a_bag_of_images_is_refused():
     assert "2 sequences for 1 samples" in assert_honest(model, bags, found)
 
 
+@pytest.mark.slow
 def test_scores_without_a_name_are_refused():
     case = in_float64(BARE)
     model = Returns(case.forward_func, lambda y: Unnamed(y, y)).eval()
@@ -227,6 +236,7 @@ def report_on_the_bare_model() -> str:
     return str(cv.doctor(CASES[BARE]().forward_func))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_the_doctor_says_the_same_in_any_mode(place: Callable[[], AbstractContextManager[Any]]):
     wanted = report_on_the_bare_model()
@@ -234,6 +244,7 @@ def test_the_doctor_says_the_same_in_any_mode(place: Callable[[], AbstractContex
         assert str(cv.doctor(CASES[BARE]().forward_func)) == wanted
 
 
+@pytest.mark.slow
 def test_the_doctor_says_the_same_in_another_thread():
     said: list[str] = []
     thread = threading.Thread(target=lambda: said.append(str(cv.doctor(CASES[BARE]().forward_func))))

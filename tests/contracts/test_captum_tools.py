@@ -65,6 +65,7 @@ def shifted(inputs):
     return (x + signs * ramp,)
 
 
+@pytest.mark.slow
 @pytest.mark.along("batch", [1, 3])
 def test_sensitivity_max_equals_a_hand_computation(image_pair, batch):
     """Captum expands samples, targets and arguments together, and passes tuples."""

@@ -132,6 +132,7 @@ def compiled():
     return of
 
 
+@pytest.mark.slow
 def test_compiled_models(slice_pair, compiled):
     """Hooks do not fire in compiled code, so it runs uncompiled meanwhile; what was compiled stays so."""
     model = changes_nothing(slice_pair, lambda _: compiled(slice_pair.model))

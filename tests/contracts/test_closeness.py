@@ -37,6 +37,7 @@ def test_an_error_of_a_millionth_is_found_in_double_precision(name: str, model: 
         assert_close(found.float(), found.float(), pair.rounding)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_thousandth_is_found_in_single_precision(method):
     pair = Pair(method, "timm ViT")
     if draws(pair.on()) or method in IN_FULL_PRECISION:

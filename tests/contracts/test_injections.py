@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -171,6 +172,7 @@ def usual(model: str) -> dict[str, Any]:
     return state(model)
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind(method: str):
     dice, share = random.Random(method), -(-INJECTIONS // len(cv.METHODS))
     models = [name for name in ALL if (method, name) not in REFUSED]

@@ -79,6 +79,7 @@ def test_after_success(pair):
     assert state(pair) == before
 
 
+@pytest.mark.slow
 def test_after_an_exception_anywhere(pair, request):
     """At every third place, in its first pass or its second; at all of them, in both, with ``--full``."""
     places = [(module, times) for module in sites(pair) for times in (1, 2)]
@@ -87,12 +88,14 @@ def test_after_an_exception_anywhere(pair, request):
     assert sum(raised) >= len(chosen) / 4
 
 
+@pytest.mark.slow
 def test_after_an_exception_on_the_way_back(pair, request):
     """At every third place; at all of them with ``--full``."""
     for module in sites(pair)[:: 1 if request.config.getoption("--full") else 3]:
         check_after_failure(pair, module, raises_in_backward)
 
 
+@pytest.mark.slow
 def test_a_loop_of_failures_and_successes_leaves_the_map_alone(slice_pair):
     wanted = explain(slice_pair.on(), slice_pair.case)
     for module in sites(slice_pair)[:4]:

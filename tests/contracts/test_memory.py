@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
 import torch
 
 import captum_vit as cv
@@ -32,6 +33,7 @@ def live() -> int:
     return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_no_tensor_outlives_a_call():
     """Not even in a cycle, which would hold a graph, and a card's memory, until the collector comes by."""
     for pair in RING:
@@ -45,6 +47,7 @@ def test_no_tensor_outlives_a_call():
     assert {name: count for name, count in left.items() if count} == {}
 
 
+@pytest.mark.slow
 def test_no_tensor_outlives_a_failure():
     """Once its traceback is gone."""
     with uncollected():
@@ -55,6 +58,7 @@ def test_no_tensor_outlives_a_failure():
         assert live() == 0
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_many_calls():
     pairs = [Pair(method, model) for method in (*SLICE_METHODS, "FullGradPlus") for model in SLICE]
 

@@ -41,6 +41,7 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
     return [found[i] for i in range(len(jobs))]
 
 
+@pytest.mark.slow
 def test_two_threads_explain_one_model(slice_pair):
     """The same method in both, turn by turn, and another method in between."""
     other = Pair("GenAtt", slice_pair.model)

@@ -23,6 +23,7 @@ METHODS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(METHODS, st.lists(st.integers(0, 6), max_size=5), st.sampled_from([torch.float32, torch.float64, torch.int64]))
 def test_images_of_any_shape(method: str, shape: list[int], dtype: torch.dtype):
@@ -33,6 +34,7 @@ def test_images_of_any_shape(method: str, shape: list[int], dtype: torch.dtype):
 INDEX = st.integers(-9, 9) | st.floats() | st.booleans() | st.text(max_size=2) | st.none()
 
 
+@pytest.mark.slow
 @QUICK
 @given(METHODS, INDEX | st.lists(INDEX, max_size=4) | st.lists(INDEX, max_size=3).map(tuple))
 def test_any_target(method: str, target: object):

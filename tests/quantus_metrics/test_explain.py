@@ -139,6 +139,7 @@ def test_a_wrapped_target_is_still_no_classifier(hf_vit, data):
     torch.testing.assert_close(*maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cv.METHODS)
 def test_each_of_our_methods_goes_through_the_door(hf_vit, data, name):
     maps = qm.explain_func(cv.METHODS[name])(qm.wrap(hf_vit), data["x_batch"], data["y_batch"], method=name)
@@ -156,6 +157,7 @@ def test_wrap_says_what_it_cannot_read():
         qm.wrap(Words())(torch.zeros(1, 3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [InputXGradient, cv.LayerCDAM])
 @pytest.mark.parametrize("which", ["timm_vit", "hf_vit"])
 def test_beside_quantus_own_metrics(request, data, which, method):

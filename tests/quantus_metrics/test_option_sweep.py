@@ -97,6 +97,7 @@ def scenes():
     return digit_scenes(6, n_digits=2, seed=11)
 
 
+@pytest.mark.slow
 def test_the_noise_of_smooth_cdam(scenes, capsys):
     """The paper's use: few samples and scenes here."""
     metric, model = qm.Fidelity(patch_size=8, fractions=(0, 0.2, 0.5, 1)), demo_vit()

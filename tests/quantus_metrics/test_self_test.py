@@ -37,17 +37,18 @@ class UpsideDown(qm.Fidelity):
         self.score_direction = ScoreDirection.LOWER
 
 
-SLOW, INNER = pytest.mark.slow, STEPS[1:-1]
+INNER, FULL = STEPS[1:-1], pytest.mark.full  # these count what the others count in other ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metric",
     [
         pytest.param(qm.Deletion(patch_size=8, score="aopc", fractions=INNER), id="deletion"),
-        pytest.param(qm.Deletion(patch_size=8, fractions=INNER), id="deletion, accuracy", marks=SLOW),
-        pytest.param(qm.Fidelity(patch_size=8, fractions=STEPS), id="fidelity", marks=SLOW),
-        pytest.param(qm.Fidelity(patch_size=8, fractions=STEPS, score="mif"), id="MIF", marks=SLOW),
-        pytest.param(qm.AOPC(patch_size=8, fractions=STEPS), id="AOPC", marks=SLOW),
+        pytest.param(qm.Deletion(patch_size=8, fractions=INNER), id="deletion, accuracy", marks=FULL),
+        pytest.param(qm.Fidelity(patch_size=8, fractions=STEPS), id="fidelity"),
+        pytest.param(qm.Fidelity(patch_size=8, fractions=STEPS, score="mif"), id="MIF", marks=FULL),
+        pytest.param(qm.AOPC(patch_size=8, fractions=STEPS), id="AOPC", marks=FULL),
     ],
 )
 def test_the_metrics_notice(metric, capsys):
@@ -71,6 +72,7 @@ def test_insertion_notices_what_knows_nothing():
     assert all(rival.noticed for rival in blind)
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_upside_down_is_found_out(known):
     found = qm.self_test(UpsideDown(patch_size=8, fractions=STEPS), **known, verbose=False)
     assert not found.passed
@@ -78,11 +80,13 @@ def test_a_metric_that_is_upside_down_is_found_out(known):
     assert "NO" in str(found)
 
 
+@pytest.mark.slow
 def test_a_method_that_is_random_itself_does_not_pass(known):
     blind = {**known, "explain": qm.explain_func(cv.RandomAttribution)}
     assert not qm.self_test(qm.Fidelity(patch_size=8, fractions=STEPS), **blind, verbose=False).passed
 
 
+@pytest.mark.slow
 def test_nothing_is_touched_and_it_can_be_repeated(known):
     model, state = known["model"], torch.get_rng_state()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -100,6 +104,7 @@ def test_a_randomised_model_keeps_its_numbers_but_not_their_places(known):
         assert not torch.equal(ours, theirs), name
 
 
+@pytest.mark.slow
 def test_texts():
     bert = demo.demo_bert(pretrained=False)
     model = qm.wrap_text(bert, demo.demo_bert_tokenizer())
@@ -108,6 +113,7 @@ def test_texts():
     assert all(np.isfinite(rival.score.mean) for rival in found.rivals)
 
 
+@pytest.mark.slow
 def test_errors(known):
     with pytest.raises(OptionError, match="noise"):
         qm.self_test(qm.Fidelity(), **known, noise=0)

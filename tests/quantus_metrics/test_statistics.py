@@ -14,6 +14,7 @@ from quantus_metrics.statistics import compare, summarise
 scores = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     found = [summarise(rng.exponential(size=50), n_resamples=500, confidence=0.9) for _ in range(300)]
@@ -49,6 +50,7 @@ def test_a_figure_of_the_whole_set_has_its_interval():
     assert [again.low, again.high] == pytest.approx([means.low, means.high], abs=0.01)
 
 
+@pytest.mark.slow
 @given(scores)
 def test_seeds_repeat_and_the_mean_lies_between(values):
     one, two = (summarise(values, n_resamples=99, seed=3) for _ in range(2))
@@ -76,6 +78,7 @@ def test_p_by_enumeration():
     assert compare(a, b, test="wilcoxon").p == pytest.approx(stats.wilcoxon(a, b).pvalue)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(-10, 10), st.floats(-10, 10)), min_size=2, max_size=12))
 def test_the_other_way_round_is_the_negative(pairs):
     a, b = np.array(pairs).T

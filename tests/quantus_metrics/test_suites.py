@@ -66,6 +66,7 @@ def flat(scores) -> list[float]:
     return [float(one) for each in scores for one in np.ravel(each)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("make", [demo_model, hugging_face_in_half_precision, clip_and_texts])
 def test_a_suite_says_what_direct_calls_say(make):

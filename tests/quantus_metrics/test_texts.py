@@ -53,6 +53,7 @@ def by_hand(model, ids, mask, target: int, relevance, fraction: float, replace: 
         return softmax(forward(model, (words, mask), hide=hide).logits)[target].item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remover", REMOVERS, ids=repr)
 def test_they_are_their_twins(texts, remover):
     model, ids, mask, relevance = texts
@@ -74,6 +75,7 @@ def test_they_are_their_twins(texts, remover):
             assert scores[b] == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("remover", REMOVERS, ids=repr)
 def test_padding_changes_nothing_and_its_relevance_neither(texts, make, remover):
@@ -105,6 +107,7 @@ def test_padding_and_special_tokens_are_never_chosen(texts, make, monkeypatch):
         assert not (gone & ((real == 0) | (words == 1) | (words == 2))).any()
 
 
+@pytest.mark.slow
 def test_the_functions_say_the_same(texts):
     model, ids, mask, relevance = texts
     y, given = np.array([3, 0]), torch.tensor(relevance)
@@ -117,6 +120,7 @@ def test_the_functions_say_the_same(texts):
         assert function(mif.scores[:, 0], mif).tolist() == pytest.approx(metric(model, ids.numpy(), y, relevance))
 
 
+@pytest.mark.slow
 def test_through_quantus_from_words_to_scores():
     """A suite with a metric of Quantus beside ours, on an untrained BERT; maps are made on the way."""
     torch.manual_seed(0)

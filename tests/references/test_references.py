@@ -151,6 +151,7 @@ def test_cdam_of_bert_is_captums_at_the_blocks_input(layer: int):
         assert_close(by_hand, expected[row].sum(-1), **DIFFERENCES)
 
 
+@pytest.mark.slow
 def test_cdam_by_entry_sums_to_cdam_by_token(vit):
     assert_close(cdam_channels(*vit, TARGET).sum(-1), cdam(*vit, TARGET), **DIFFERENCES)
 
@@ -167,6 +168,7 @@ def test_a_patch_that_cls_does_not_attend_to_scores_zero(vit):
     assert (scores != 0).sum() == len(scores) - 2
 
 
+@pytest.mark.slow
 def test_smooth_and_integrated_cdam_meet_cdam(vit):
     noise = torch.zeros(1, 17, WIDTH, dtype=torch.float64)
     assert_close(smooth_cdam(*vit, TARGET, noise), cdam(*vit, TARGET), **DIFFERENCES)
@@ -174,6 +176,7 @@ def test_smooth_and_integrated_cdam_meet_cdam(vit):
     assert_close(integrated_cdam(*vit, TARGET, n_steps=1, baseline=baseline), cdam(*vit, TARGET), **DIFFERENCES)
 
 
+@pytest.mark.slow
 def test_integrated_cdam_completes_over_all_tokens(vit):
     p = forward(*vit)
     without = run(p.net, p.blocks[-1].x, p.real, DEPTH - 1, t=torch.zeros_like(p.blocks[-1].t))
@@ -287,6 +290,7 @@ def test_half_and_half_rollout_is_gen_att_by_two_to_the_depth(case):
     assert_close(half_rollout(*case, TARGET) * 2**DEPTH, gen_att(*case, TARGET), **EXACT)
 
 
+@pytest.mark.slow
 def test_hires_cam_is_cdam_by_another_way(case):
     for layer in range(DEPTH):
         assert_close(hires_cam(*case, TARGET, layer), cdam(*case, TARGET, layer), **DIFFERENCES)
@@ -339,6 +343,7 @@ ALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twin", ALL.values(), ids=ALL)
 def test_padding_scores_zero_and_changes_nothing(twin: Callable[..., Tensor]):
     model, (input_ids, attention_mask) = reference_bert(), reference_sentences()
@@ -349,6 +354,7 @@ def test_padding_scores_zero_and_changes_nothing(twin: Callable[..., Tensor]):
     assert_close(padded[:6], alone, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twin", ALL.values(), ids=ALL)
 def test_the_model_is_left_alone(twin: Callable[..., Tensor], vit):
     model, _ = vit

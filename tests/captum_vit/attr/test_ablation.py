@@ -32,6 +32,7 @@ def batches(model: nn.Module) -> list[int]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("internal", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("name", [*IMAGES, *TEXTS])
 def test_portions_change_nothing(name: str, internal: int):
@@ -75,6 +76,7 @@ def test_one_patch_by_timms_own_patch_dropout():
     assert not found[:, :5].any(), "prefix tokens stay"
 
 
+@pytest.mark.slow
 def test_scores():
     """The probability of a classifier, the raw value of a target; they differ in what they say."""
     case = double("timm ViT")
@@ -89,6 +91,7 @@ def test_scores():
         cv.TokenAblation(model, score="odds")
 
 
+@pytest.mark.slow
 def test_probabilities_of_all_classes_sum_to_nothing():
     """What one class loses, the others gain."""
     case = double("timm SigLIP")

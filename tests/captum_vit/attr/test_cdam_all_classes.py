@@ -20,6 +20,7 @@ def one_by_one(method: cv.LayerCDAM, case, n_classes: int) -> Tensor:  # shape: 
     return torch.stack([explain(method, case._replace(target=c)) for c in range(n_classes)], -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_all_classes_are_each_class(name):
     case = double(name)
@@ -128,6 +129,7 @@ def test_both_terms_are_the_closed_form(model):
     assert found[1].abs().sum() > 0.05 * found[0].abs().sum()  # the paper's appendix keeps the values alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("layer", [None, 1])
 def test_both_terms_sum_to_cdam_on_every_model(name, layer):

@@ -27,6 +27,7 @@ def delta(name: str, n_steps: int, method: str = "riemann_right") -> Tensor:
     return found.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_delta_vanishes_with_more_steps(name):
     """At first order for the paper's rule, sooner for midpoints, at once for Gauss and Legendre if nothing bends."""
@@ -52,6 +53,7 @@ def test_the_delta_is_that_of_all_tokens(name):
     assert made.has_convergence_delta() and made.multiplies_by_inputs
 
 
+@pytest.mark.slow
 def test_equals_its_twin_from_a_baseline():
     model, images = reference_vit(), reference_images()
     black = torch.zeros_like(images[0])
@@ -96,6 +98,7 @@ def test_words_as_a_baseline():
         assert not explain(made, case, baselines=case.inputs, n_steps=2).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 @pytest.mark.parametrize("rows", [1, 5, 6, 100, None])
 def test_portions_change_nothing(name, rows):

@@ -104,6 +104,7 @@ def test_cdam_is_the_loop(name):
     close(explain(cv.LayerCDAM(case.forward_func), case, **GENERAL), silent(wanted, case))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_integrated_cdam_is_the_loop(name):
     case = double(name)
@@ -114,6 +115,7 @@ def test_integrated_cdam_is_the_loop(name):
     close(explain(method, case, n_steps=4, internal_batch_size=6, **GENERAL), silent(wanted, case))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_smooth_cdam_is_the_loop(name):
     case = double(name)

@@ -25,6 +25,7 @@ def draws(n: int, shape: tuple[int, ...], stdev: float) -> Tensor:
     return torch.stack([torch.empty(shape).double().normal_(std=stdev, generator=generator) for _ in range(n)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [-1, 1])
 def test_equals_its_twin(layer):
     model, images = reference_vit(), reference_images()
@@ -73,6 +74,7 @@ def test_a_generator_is_all_that_moves(name):
     assert not torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_more_samples_come_nearer_to_the_mean():
     case = double("timm ViT")
     method = cv.LayerSmoothCDAM(case.forward_func)

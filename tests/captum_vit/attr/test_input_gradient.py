@@ -59,6 +59,7 @@ def test_without_noise_smooth_grad_is_saliency_and_takes_its_arguments() -> None
         torch.testing.assert_close(smooth.attribute(images, target=TARGETS), plain.attribute(images, target=TARGETS))
 
 
+@pytest.mark.slow
 def test_integrated_gradients_are_complete_over_patches() -> None:
     """From zeros: the patches' scores sum to the difference of logits, as pixels do."""
     model, images = reference_vit(), reference_images()

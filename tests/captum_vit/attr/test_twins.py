@@ -237,6 +237,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
     return difference.max().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [vit_samples, bert_samples])
 @pytest.mark.parametrize("name", METHODS)
 def test_token_maps_equal_their_twins(name: str, samples: Callable) -> None:
@@ -246,6 +247,7 @@ def test_token_maps_equal_their_twins(name: str, samples: Callable) -> None:
     _compare(make, model, inputs, args, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 def test_grids_equal_their_twins(name: str) -> None:
     make, twin = GRIDS[name]

@@ -50,6 +50,7 @@ def test_wrappers_are_looked_through(wrap: Callable[[nn.Module], nn.Module], met
     assert cv.METHODS[method](wrapped).attribute(image(), target=0).any()
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_maps_of_the_model():
     model, x = redrawn(timm_vit(**TIMM)), image()
     expected = cv.GenAtt(model).attribute(x, target=2)

@@ -45,6 +45,7 @@ def built(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return (cv.AnswerSpan(model) if "answers" in name else model, *padded())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "name"), EVERY)
 def test_every_method_explains_a_token(head: str, name: str):
     """Padding gets nothing and changes nothing; a list of tuples is one target for each sample."""

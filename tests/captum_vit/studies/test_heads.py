@@ -84,6 +84,7 @@ def test_layers_are_counted_by_their_most_similar_head() -> None:
     assert torch.equal(asked.heads, best)
 
 
+@pytest.mark.slow
 def test_pictures() -> None:
     found = head_agreement(reference_vit(), reference_images())
     alone = found.plot(sample=1)

@@ -40,6 +40,7 @@ def test_every_cutoff_is_skip_plus_from_there(name: str) -> None:
     torch.testing.assert_close(sweep.maps[sweep.middle], middle, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_cutoff_equals_its_twin() -> None:
     model, images = reference_vit(), reference_images()
     sweep = cutoffs(cv.DecompX(model, output="tokens"), images, TARGETS)

@@ -42,6 +42,7 @@ def test_the_map_of_a_sum_of_outputs_is_the_sum_of_their_maps(method: str, image
     close(margin, sum(s * cv.METHODS[method](model).attribute(images, target=c) for s, c in ((1, 3), (-1, 1))))
 
 
+@pytest.mark.slow
 def test_each_of_eight_outputs_is_a_target(images: Tensor) -> None:
     """A regression model: whatever stands beside an output has no part in its map."""
     rows = torch.randn(8, WIDTH, dtype=torch.float64)
@@ -62,6 +63,7 @@ def test_no_softmax_is_taken_of_one_logit(method: str, images: Tensor) -> None:
     close(cv.METHODS[method](alone).attribute(images), cv.METHODS[method](cv.Margin(pair, 0, 1)).attribute(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", cv.METHODS)
 def test_yes_or_no(method: str, images: Tensor) -> None:
     """A binary head of one logit, as (B, 1) or as (B,), needs no target; turned round, it speaks for no."""

@@ -51,6 +51,7 @@ def some(case: Case, asked: Without) -> Tensor:  # shape: (3, P)
     return torch.zeros(shape, dtype=torch.bool).scatter(1, chosen, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_dropping_is_hiding(name: str):
     case, everyone = precise(name), torch.arange(3)

@@ -26,6 +26,7 @@ def test_a_cell_holds_the_maps_of_its_method_side_by_side():
     assert (a[:, height : width - height] == 1).all() and width > 2 * height  # white between them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", [1, 2, 5])
 def test_a_page_of_fifty_is_as_wide_as_a_screen(each: int):
     figure = gallery([GREY] * each, {str(i): torch.rand(each, 4, 4) for i in range(50)})

@@ -44,6 +44,7 @@ def test_every_attention_map_stands_in_its_own_place():
     assert rows.min() > cell and columns.min() > 2 * cell
 
 
+@pytest.mark.slow
 def test_alike_similarities_are_drawn_too():
     mosaic(similarity=torch.full((2, 3), 0.3)).canvas.draw()
     mosaic(1, 1, picture=PICTURE).canvas.draw()

@@ -49,6 +49,7 @@ def page(finished: tuple[Bench, dict[Key, Row]], tmp_path_factory: pytest.TempPa
     return path
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_and_loads_nothing(page: Path) -> None:
     html = page.read_text("utf-8")
     assert html.count("<script>") == 1 and NASTY not in html and "&lt;script&gt;" in html

@@ -40,6 +40,7 @@ def lines(folder: Path) -> int:
     return sum(path.read_text().count("\n") for path in (folder / FOLDER).glob("*.jsonl"))
 
 
+@pytest.mark.slow
 def test_it_says_what_a_direct_call_says(tables: Tables, state: PartialState, tmp_path: Path) -> None:
     spec = spec_of(tables | {"batch_size": 10})
     run(bench_of(spec), tmp_path, state)
@@ -54,6 +55,7 @@ def test_it_says_what_a_direct_call_says(tables: Tables, state: PartialState, tm
     assert len(found) == 10 * 2 * 2 and not any(error for *_, error in found.values())
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do(tables: Tables, state: PartialState, tmp_path: Path) -> None:
     spec = spec_of(tables)
     run(bench_of(spec, limit=4), tmp_path, state)
@@ -65,6 +67,7 @@ def test_a_second_run_has_nothing_to_do(tables: Tables, state: PartialState, tmp
     assert len(numbers(tmp_path, spec)) == 10 * 4
 
 
+@pytest.mark.slow
 def test_another_spec_is_refused_in_the_same_folder(tables: Tables, state: PartialState, tmp_path: Path) -> None:
     run(bench_of(spec_of(tables), limit=1), tmp_path, state)
     before = sorted(path.name for path in tmp_path.rglob("*"))
@@ -76,6 +79,7 @@ def test_another_spec_is_refused_in_the_same_folder(tables: Tables, state: Parti
         read_rows(tmp_path, spec_of(tables | {"seed": 1}).hash)
 
 
+@pytest.mark.slow
 def test_a_failed_sample_does_not_stop_the_others(
     tables: Tables, state: PartialState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +119,7 @@ def test_a_failed_sample_does_not_stop_the_others(
     assert numbers(tmp_path, spec) == found, "failures are not tried again unasked"
 
 
+@pytest.mark.slow
 def test_retry_tries_failures_again(
     tables: Tables, state: PartialState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +132,7 @@ def test_retry_tries_failures_again(
     assert not any(error for *_, error in numbers(tmp_path, spec).values())
 
 
+@pytest.mark.slow
 def test_mixed_precision_computes_in_half_with_whole_weights(
     tables: Tables, state: PartialState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +156,7 @@ def test_mixed_precision_computes_in_half_with_whole_weights(
     assert half != full
 
 
+@pytest.mark.slow
 def test_methods_that_sample_give_the_same_whatever_stands_beside_them(
     tables: Tables, state: PartialState, tmp_path: Path
 ) -> None:

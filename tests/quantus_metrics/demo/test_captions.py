@@ -14,6 +14,7 @@ def few(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(captions, "METHODS", {name: cv.METHODS[name] for name in ("RandomAttribution", "GenAtt")})
 
 
+@pytest.mark.slow
 def test_it_marks_draws_and_reads(few, tmp_path, capsys):
     marks = captions.run(tmp_path / "new.png", n=10, seed=3)
     assert [mark.method for mark in marks] == ["GenAtt", "RandomAttribution"]  # best pointing first
@@ -34,6 +35,7 @@ def test_what_exists_is_left_alone(few, tmp_path, existing):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_words_are_read_beside_scenes():
     """The caption names a digit of each scene, which has more relevance beside its own scene than beside the other."""
     ahead = []

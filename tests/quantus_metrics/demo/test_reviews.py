@@ -46,6 +46,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory):
     return run(folder / "reviews.png", n=4, seed=1), folder
 
 
+@pytest.mark.slow
 def test_every_method_is_marked(ran) -> None:
     marks, _ = ran
     assert {mark.method for mark in marks} == set(METHODS)

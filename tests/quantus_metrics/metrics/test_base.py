@@ -43,6 +43,7 @@ def test_maps_made_on_the_way_score_as_maps_made_before(timm_vit, data, metric):
     assert metric(timm_vit, **data, explain_func=explain, batch_size=4) == pytest.approx(before, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_each_of_quantus_keywords_is_taken(timm_vit, data, maps):
     metric = qm.Fidelity(
         abs=True,
@@ -132,6 +133,7 @@ def test_everything_is_left_as_found(timm_vit, data, maps, metric):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m.training for m in timm_vit.modules())
 
 
+@pytest.mark.slow
 def test_no_reference_to_the_model_is_kept(additive, metric):
     model = additive(torch.randn(1, 4, 4), patch=8)
     metric(model, model.ones(2), np.zeros(2, dtype=int), explain_func=explain)

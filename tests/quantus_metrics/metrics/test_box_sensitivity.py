@@ -26,6 +26,7 @@ def call(metric, model, maps, target=0, **kwargs):
     return metric(model, model.ones(len(maps)), np.full(len(maps), target), np.asarray(maps), **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("on_grid", "score"), [(False, "area"), (True, "area"), (False, "mean")])
 def test_a_slow_twin(timm_vit, data, on_grid, score):
     model, x = timm_vit.double(), data["x_batch"][:3].astype(np.float64)
@@ -44,6 +45,7 @@ def test_a_slow_twin(timm_vit, data, on_grid, score):
     assert scores == pytest.approx(total, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_grid", [True, False])
 @given(st.integers(0, 999))
 @settings(max_examples=20, deadline=None)
@@ -61,6 +63,7 @@ def test_what_adds_up_correlates_exactly(on_grid, seed):
     )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 999))
 @settings(max_examples=10, deadline=None)
 def test_oracle_beats_random_beats_inverted(seed):
@@ -161,6 +164,7 @@ def test_boxes_of_tokens_may_be_dropped(timm_vit, data):
     assert dropped == pytest.approx(hidden, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_every_method_meets_the_same_boxes(timm_vit, data):
     maps = np.random.default_rng(0).standard_normal((6, 4, 4))
     metric = qm.BoxSensitivity(**SMALL)

@@ -35,6 +35,7 @@ def explained(timm_vit, data):
     return timm_vit.double(), x, data["y_batch"], rng.standard_normal((6, 4, 4)), rng.standard_normal((6, 4, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", INNER, ids=lambda inner: inner.name)
 def test_a_slow_twin(explained, inner):
     model, x, y, right, wrong = explained

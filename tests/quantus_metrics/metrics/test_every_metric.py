@@ -106,6 +106,7 @@ def test_everything_is_left_as_found(timm_vit, arrays, make):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m.training for m in timm_vit.modules())
 
 
+@pytest.mark.slow
 @every_metric
 def test_no_reference_to_the_model_is_kept(additive, arrays, make):
     model = additive(torch.randn(5, 4, 4), patch=8)
@@ -135,6 +136,7 @@ def test_an_object_kept_for_many_calls_forgets_the_last(timm_vit, arrays, make):
     assert metric.all_evaluation_scores == [*first, *flipped, *first]
 
 
+@pytest.mark.slow
 def test_quantus_evaluates_them_all_beside_its_own(timm_vit, arrays):
     metrics = {kind.name: make() for kind, make in zip(METRICS, SMALL, strict=True)}
     theirs = {"Sparseness": quantus.Sparseness(disable_warnings=True)}

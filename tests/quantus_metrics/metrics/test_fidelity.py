@@ -129,6 +129,7 @@ def test_curves_are_kept_when_asked_for(additive):
         _ = qm.Fidelity().curves
 
 
+@pytest.mark.slow
 def test_plot(additive, tmp_path):
     metric = qm.Fidelity(return_curves=True, **BY_HAND)
     with pytest.raises(InputError, match="call it first"):

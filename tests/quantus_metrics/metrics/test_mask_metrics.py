@@ -73,6 +73,7 @@ def test_compactness_by_hand():
     assert compactness(edge, threshold=0.5).tolist() == [0]  # strict
 
 
+@pytest.mark.slow
 @given(maps_of_patches, st.integers(-3, 3))
 @settings(deadline=None)
 def test_compactness_knows_no_scale_and_no_size_of_patch(maps, power):
@@ -82,6 +83,7 @@ def test_compactness_knows_no_scale_and_no_size_of_patch(maps, power):
     assert ((found >= 0) & (found <= 1)).all()
 
 
+@pytest.mark.slow
 def test_segmentation_totals_are_their_twin(scene, call):
     slow = dict(zip(("pixel_accuracy", "iou"), twins.segmentation_totals(*scene), strict=True))
     for score, value in slow.items():
@@ -152,6 +154,7 @@ def test_oracle_beats_random_beats_inverted(metric, seed):
     assert worst < chance < best == 1
 
 
+@pytest.mark.slow
 @given(maps_of_patches)
 @settings(deadline=None)
 def test_only_the_order_counts_for_ap(maps):
@@ -160,6 +163,7 @@ def test_only_the_order_counts_for_ap(maps):
     assert torch.equal(average_precision(torch.tensor(maps), masks), average_precision(ranks**3 - 7, masks))
 
 
+@pytest.mark.slow
 @given(maps_of_patches, st.floats(0.01, 100))
 @settings(deadline=None)
 def test_positive_share_is_its_twin_and_knows_no_scale(maps, scale):

@@ -15,6 +15,7 @@ from captum_vit.demo.training import schedule
 from captum_vit.demo.weights import load_weights
 
 
+@pytest.mark.slow
 def test_it_is_an_ordinary_clip():
     model, texts = demo_clip(), demo_clip_tokenizer()(list(PROMPTS), return_tensors="pt", padding=True)
     assert type(model) is CLIPModel and not model.training
@@ -23,6 +24,7 @@ def test_it_is_an_ordinary_clip():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_transformers_reads_its_folder():
     model, images = AutoModel.from_pretrained(FOLDER, local_files_only=True).eval(), digit_scenes(2).images
     with torch.no_grad():
@@ -47,16 +49,19 @@ def test_explain_finds_its_readers_by_itself():
     assert words.text().words == ("an", "eight")
 
 
+@pytest.mark.slow
 def test_the_nearest_texts_of_held_out_scenes_are_true():
     found = retrieval(demo_clip(), seed=1, n=300)
     assert found.single > 0.9 and found.both > 0.75 and found.pair > 0.75
 
 
+@pytest.mark.slow
 def test_what_a_similarity_is_about():
     own, other, share, _ = effect(demo_clip(), seed=1, n=200)
     assert own > 0.3 > 3 * abs(other) and share < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["PLUS(DecompX)", "GenAtt"])
 def test_maps_point_at_the_digit_that_is_named(method):
     """Of the prompts that name one of two digits, at least eight in ten."""
@@ -69,6 +74,7 @@ def test_maps_point_at_the_digit_that_is_named(method):
     assert pointing_accuracy(maps, scenes.masks.flatten(0, 1), 4) >= 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["PLUS(DecompX)"])
 def test_words_that_name_what_is_there_and_what_is_not(method):
     """A caption that names a digit of the scene and one that is not there: the first has more relevance."""
@@ -101,6 +107,7 @@ def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path):
     weights = _train(monkeypatch, tmp_path)
     assert all(tensor.isfinite().all() for tensor in weights.values())
@@ -109,6 +116,7 @@ def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path):
         _train(monkeypatch, tmp_path)
 
 
+@pytest.mark.full  # test_model.py of the digits asks it of the same code
 def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path):
     keep = f"--checkpoint={tmp_path / 'run.safetensors'}"
     whole = _train(monkeypatch, tmp_path, keep)

@@ -47,6 +47,7 @@ def test_missing_weights_say_what_to_do(tmp_path) -> None:
         load_weights(demo_vit(pretrained=False), tmp_path / "none.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_names_held_out_digits(objective: str) -> None:
     accuracy = evaluate(demo_vit(objective=objective), seed=1, n=500)
@@ -54,6 +55,7 @@ def test_it_names_held_out_digits(objective: str) -> None:
     assert accuracy.both > 0.79
 
 
+@pytest.mark.slow
 def test_what_a_logit_is_about() -> None:
     """Of the model that names all digits, its digit; of the one trained on labels, as much the other digit."""
     own, other, share, _ = effect(demo_vit(), seed=1, n=200)
@@ -79,6 +81,7 @@ def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path) -> None:
     weights = _train(monkeypatch, tmp_path)
     assert all(tensor.isfinite().all() for tensor in weights.values())
@@ -87,6 +90,7 @@ def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path) -> None:
         _train(monkeypatch, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> None:
     keep = f"--checkpoint={tmp_path / 'run.safetensors'}"
     whole = _train(monkeypatch, tmp_path, keep)

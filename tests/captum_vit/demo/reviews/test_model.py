@@ -52,11 +52,13 @@ def test_the_weights_are_small() -> None:
     assert WEIGHTS.with_suffix(".md").exists()
 
 
+@pytest.mark.slow
 def test_it_reads_held_out_reviews(model: BertForSequenceClassification) -> None:
     accuracy = evaluate(model, seed=1, n=300)
     assert accuracy.plain > 0.97 and accuracy.negated > 0.95
 
 
+@pytest.mark.slow
 def test_what_a_logit_is_about(model: BertForSequenceClassification) -> None:
     """The rationale; of a negated opinion, the negator turns the label round."""
     found = effect(model, seed=1, n=300)
@@ -65,6 +67,7 @@ def test_what_a_logit_is_about(model: BertForSequenceClassification) -> None:
     assert found.words_rest > 8 * found.words_rationale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negated", [False, True])
 @pytest.mark.parametrize("name", sorted(FOR_SURE))
 def test_the_most_relevant_word_is_of_the_rationale(model, name: str, negated: bool) -> None:
@@ -82,6 +85,7 @@ def test_half_of_the_answer_where_there_is_no_opinion() -> None:
     assert len(list(parts(8, 0, seed=0))) == 1
 
 
+@pytest.mark.slow
 def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path) -> None:
     recipe = ["--batch=4", "--test=20", "--every=2", "--grow=1", "--steps=3"]
     monkeypatch.setattr("sys.argv", ["train", f"--out={tmp_path / 'new.safetensors'}", *recipe])

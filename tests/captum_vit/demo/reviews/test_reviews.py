@@ -70,6 +70,7 @@ def test_no_sentence_with_slots_is_in_both_splits() -> None:
     assert not train & test
 
 
+@pytest.mark.slow
 def test_no_test_sentence_is_in_training() -> None:
     assert not sentences(generated_reviews(3000)) & sentences(generated_reviews(12_000, "train"))
 
@@ -83,6 +84,7 @@ def test_negated_pairs_of_the_test_are_held_out_and_none_is_lost() -> None:
         assert len(train | test) == len(words) * len({negator for negator, _ in train | test})
 
 
+@pytest.mark.slow
 def test_every_piece_of_a_test_review_is_met_in_training_and_none_is_unknown() -> None:
     tokenizer = demo_bert_tokenizer()
     train, test = (
