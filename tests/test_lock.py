@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.versions import LOCK, PROJECT, locked
+from tests.versions import LOCK, PROJECT, ROOT, locked, lowest
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
@@ -28,6 +28,15 @@ def test_every_requirement_is_pinned_within_its_bounds(python: str, system: str)
     named = {canonicalize_name(each.name): each.specifier for each in here if each.name != PROJECT["name"]}
     assert len(named) >= 30
     assert not {name: pinned.get(name) for name, bounds in named.items() if pinned.get(name, "") not in bounds}
+
+
+def test_the_page_on_compatibility_shows_the_lock() -> None:
+    """Of Python 3.11."""
+    page = (ROOT / "docs" / "compatibility.md").read_text("utf-8")
+    told = dict(re.findall(r"^\| ([\w.-]+) \| [\d.]+ \| ([\d.]+) \|$", page, re.MULTILINE))
+    pinned = locked({"python_version": "3.11", "python_full_version": "3.11.9", "sys_platform": "linux"})
+    assert {canonicalize_name(name) for name in told} == {canonicalize_name(name) for name in lowest()}
+    assert {name: pinned.get(canonicalize_name(name), version) for name, version in told.items()} == told
 
 
 def test_the_lock_is_of_versions_alone() -> None:
