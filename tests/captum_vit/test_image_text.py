@@ -65,7 +65,7 @@ def test_templates_are_averaged_as_directions():
 
 @pytest.mark.parametrize("contrast", ["cat", ["cat"], ["cat", "the"]])
 def test_a_contrast_is_a_difference_of_two_similarities(contrast):
-    model, pixels = clip_model(), image()
+    model, pixels = clip_model().double(), image().double()
     found = cv.TextSimilarity.from_texts(model, Tokenizer(), ["dog", "a"], contrast=contrast)
     others = contrast if len(contrast) == 2 else ["cat", "cat"]
     plain = cv.TextSimilarity.from_texts(model, Tokenizer(), ["dog", "a", *others])
@@ -74,17 +74,17 @@ def test_a_contrast_is_a_difference_of_two_similarities(contrast):
         assert torch.allclose(found(pixels), said[:, :2] - said[:, 2:], atol=1e-6)
     assert found.names == [f"dog rather than {others[0]}", f"a rather than {others[1]}"]
     maps = [cv.DecompX(target).attribute(pixels, k) for target, k in ((found, 0), (plain, 0), (plain, 2))]
-    assert torch.allclose(maps[0], maps[1] - maps[2], atol=1e-5)
+    assert torch.allclose(maps[0], maps[1] - maps[2], atol=1e-12)
 
 
 def test_more_texts_than_images_under_noise():
     """Captum repeats the batch; the bank of texts stays as it is."""
-    model, pixels = clip_model(), image()
+    model, pixels = clip_model().double(), image().double()
     similarity = cv.TextSimilarity.from_texts(model, Tokenizer(), WORDS[1:])
     method = cv.LayerCDAM(similarity)
     for k in (0, 5):
         found = NoiseTunnel(method).attribute(pixels, nt_samples=4, stdevs=0.0, target=k)
-        assert torch.allclose(found, method.attribute(pixels, k), atol=1e-5)
+        assert torch.allclose(found, method.attribute(pixels, k), atol=1e-12)
 
 
 def test_siglip_reads_texts_of_the_length_it_was_trained_with():

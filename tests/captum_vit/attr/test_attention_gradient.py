@@ -11,6 +11,8 @@ import captum_vit as cv
 from captum_vit.trace.record import Want, record
 from captum_vit.trace.rows import carried_back, rolled_out
 from captum_vit.trace.state import undisturbed
+from tests.contracts.closeness import assert_close
+from tests.contracts.pairs import in_float64
 from tests.models import CASES
 from tests.references.models import DEPTH, HEADS, reference_images, reference_vit
 
@@ -86,7 +88,7 @@ def test_heads_average_to_raw_attention(model: VisionTransformer, images: Tensor
 
 def test_without_cls_it_is_the_rows_that_the_pooling_reads() -> None:
     """Mean pooling over the patches: the mean of their rows, for attention and for its gradient."""
-    case = CASES["timm ViT mean, no CLS"]()
+    case = in_float64("timm ViT mean, no CLS")
     model = case.forward_func
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"])
@@ -100,7 +102,7 @@ def test_without_cls_it_is_the_rows_that_the_pooling_reads() -> None:
     }
     for method, by_hand in wanted.items():
         found_map = method.attribute(case.inputs, target=case.target)
-        torch.testing.assert_close(found_map, by_hand, rtol=1e-4, atol=1e-7)
+        assert_close(found_map, by_hand, "float64")
 
 
 def test_absolute_gradients_bound_their_mean(model: VisionTransformer, images: Tensor) -> None:
