@@ -31,7 +31,11 @@ def undisturbed(model: nn.Module) -> Ends:
 
     Works under ``torch.no_grad()`` and ``torch.inference_mode()``, and with compiled models, whose hooks
     only fire in eager mode. A second thread waits for its turn. Everything is put back at the end, also after an
-    exception.
+    exception, or an interrupt at any moment.
+
+    Raises:
+        ModelStateError: a part of the model is in training mode and may depend on it, or has its weights elsewhere.
+        TraceError: the model recomputes its blocks in the backward pass.
     """
     modules = modules_of(model)
     refuse_training(model, modules)
