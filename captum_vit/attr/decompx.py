@@ -8,7 +8,9 @@ class DecompX(InputProducts):
 
     Every token at the input of block ``start_layer`` is followed as its own part of every later vector:
     attention probabilities, norm deviations and activation slopes are constants (zero-origin rule),
-    biases belong to nobody. The relevance of a token is its part of the logit. Signed, in logits.
+    biases belong to nobody. The relevance of a token is its part of the logit. Signed, in logits. An activation
+    is known by what it computes, as a module or written by hand; the value that one like softplus has at zero
+    is a bias.
 
     .. math:: R_j = \sum_d x_{jd}\,\partial f_c^{\mathrm{frozen}} / \partial x_{jd}
 
@@ -27,6 +29,11 @@ class DecompX(InputProducts):
         forward_func: the model, or a target module around it.
         start_layer: the block whose input tokens are explained.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+
+    Raises:
+        UnsupportedModelError: a function of PyTorch that the rule does not cover lies on the way to the output: a
+            product of two streams of which none is a gate, or a softmax at the end. The derivative of a custom
+            ``autograd.Function`` is taken as it is; only ``FullGrad(rule="frozen")`` notices where that is wrong.
 
     Source: Modarressi et al., DecompX; the vision form is that of the SkipPLUS paper.
     """

@@ -29,7 +29,8 @@ class FullGrad(TokenAttribution):
 
     Signed, in logits. Under the rules ``"frozen"`` and ``"libra"`` the map is complete: over all tokens,
     prefix included, it sums to the logit. Under the plain gradient it is not, since attention, norms and
-    activations are no piecewise linear functions.
+    activations are no piecewise linear functions. Under those two rules each call compares the sum with the logit,
+    and refuses a model in which they differ by more than rounding.
 
     Costs one forward and one backward pass; bias x gradient is summed over channels while the gradient
     passes, so no more memory is needed than for gradient x input. Which biases there are is found by watching
@@ -49,6 +50,7 @@ class FullGrad(TokenAttribution):
     Raises:
         OptionError: there is no such rule.
         TraceError: a bias is added to a tensor whose rows are not those of the batch.
+        UnsupportedModelError: the rule does not cover all that the model does, so the map would not be complete.
 
     Source: Srinivas and Fleuret, Full-Gradient Representation for Neural Network Visualization.
     """

@@ -11,7 +11,7 @@ from torch.overrides import resolve_name
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
-from captum_vit.trace.functions import PRODUCTS
+from captum_vit.trace.functions import PRODUCTS, is_in_place
 
 
 def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -126,23 +126,30 @@ class Uncovered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> NoReturn:
-        hint = 'rule="grad", or a method of the plain gradient, such as LayerCDAM.'
-        if ctx.func in SOFTMAX or ctx.func in LOGARITHMS:
-            hint = f"the scores before it: the model without its last layer. Or {hint}"
-        elif ctx.func in PRODUCTS:
-            hint = f'rule="libra", which shares a product of two streams in halves. Or {hint}'
-        raise UnsupportedModelError(
-            "Linear layers, norms, attention, and functions of single entries, which this rule covers.",
-            f"`{resolve_name(ctx.func) or ctx.func}` on the way from the tokens to the output",
-            hint,
-        )
+        raise not_covered(ctx.func)
 
 
 def uncovered(func: Any, result: Any) -> Any:
-    """Results of a function that no rule covers."""
+    """Results of a function that no rule covers; one that writes over its input is refused at once."""
     if isinstance(result, Tensor):
+        if result.requires_grad and is_in_place(func):
+            raise not_covered(func)
         return Uncovered.apply(result, func) if result.requires_grad else result
     return type(result)(uncovered(func, x) for x in result) if isinstance(result, tuple | list) else result
+
+
+def not_covered(func: Any) -> UnsupportedModelError:
+    """What a model does between the tokens and its output that no rule covers."""
+    hint = 'rule="grad", or a method of the plain gradient, such as LayerCDAM.'
+    if func in SOFTMAX or func in LOGARITHMS:
+        hint = f"the scores before it: the model without its last layer. Or {hint}"
+    elif func in PRODUCTS:
+        hint = f'rule="libra", which shares a product of two streams in halves. Or {hint}'
+    return UnsupportedModelError(
+        "Linear layers, norms, attention, and functions of single entries, which this rule covers.",
+        f"`{resolve_name(func) or func}` on the way from the tokens to the output",
+        hint,
+    )
 
 
 def frozen_layer_norm(*args: Any, **kwargs: Any) -> Tensor:

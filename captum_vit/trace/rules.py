@@ -25,8 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from captum_vit.options import one_of
+from captum_vit.trace import functions
 from captum_vit.trace.attention import MATMUL, SOFTMAX
 from captum_vit.trace.entrywise import (
     adds,
@@ -48,23 +50,6 @@ from captum_vit.trace.entrywise import (
 )
 from captum_vit.trace.found import Mode
 from captum_vit.trace.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
-from captum_vit.trace.functions import (
-    ADDED,
-    COMPARISONS,
-    CURVED,
-    DEVIATIONS,
-    IN_PLACE,
-    LINEAR,
-    MOVES,
-    NEGATED,
-    PRODUCTS,
-    QUOTIENTS,
-    REFLECTED,
-    SUMS,
-    WHERE,
-    chooses,
-    is_in_place,
-)
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -90,32 +75,32 @@ class Frozen(Mode):
             return func(*args, **kwargs)
         streams = list(operands((args, *kwargs.values())))
         if not streams:
-            return func(*args, **kwargs) if is_in_place(func) else func(*constant(args), **constant(kwargs))
+            return func(*args, **kwargs) if functions.is_in_place(func) else func(*constant(args), **constant(kwargs))
         args, kwargs = constant(args), constant(kwargs)
-        if func in IN_PLACE or kwargs.get("inplace"):
+        if func in functions.IN_PLACE or kwargs.get("inplace"):
             plain = {name: x for name, x in kwargs.items() if name != "inplace"}
-            return self._written_over(IN_PLACE.get(func, func), streams, args, plain)
+            return self._written_over(functions.IN_PLACE.get(func, func), streams, args, plain)
         return self._of(func, streams, args, kwargs)
 
     def _of(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """A call on tensors that depend on the tokens, by the kind of its function."""
-        if chooses(func, args):
+        if functions.chooses(func, args):
             return self._activated(func, streams, args, kwargs)
-        if func in MOVES:
+        if func in functions.MOVES:
             return moved(func, streams, args, kwargs)
-        if func in SUMS or func in NEGATED:
+        if func in functions.SUMS or func in functions.NEGATED:
             return summed(func, streams, args, kwargs)
-        if func in PRODUCTS:
+        if func in functions.PRODUCTS:
             return self._product(func, streams, args, kwargs)
-        if func in QUOTIENTS and not kwargs:
+        if func in functions.QUOTIENTS and not kwargs:
             return self._quotient(func, streams, args)
-        if func in CURVED or func in COMPARISONS:
+        if func in functions.CURVED or func in functions.COMPARISONS:
             return self._activated(func, streams, args, kwargs)
         if func in SOFTMAX:
             return _probabilities(func, args, kwargs)
-        if func in DEVIATIONS:
+        if func in functions.DEVIATIONS:
             return func(*args, **kwargs).detach()
-        if func in LINEAR or func in MATMUL or func in ADDED or func is torch.einsum:
+        if func in functions.LINEAR or func in MATMUL or func in functions.ADDED or func is torch.einsum:
             return self._linear(func, streams, args, kwargs)
         if func is F.batch_norm and args[1] is not None and not kwargs.get("training"):
             return func(*args, **kwargs)
@@ -123,7 +108,7 @@ class Frozen(Mode):
 
     def _linear(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """Linear in one stream; a product of two, but for the sum that some begin with."""
-        factors = [x for x in streams if x is not args[0]] if func in ADDED else streams
+        factors = [x for x in streams if x is not args[0]] if func in functions.ADDED else streams
         return func(*args, **kwargs) if len(factors) < 2 else self._of_streams(func, factors, args, kwargs)
 
     def _product(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
@@ -136,7 +121,7 @@ class Frozen(Mode):
     def _quotient(self, func: Any, streams: list[Tensor], args: Arguments) -> Any:
         """What a stream is divided by is held, unless both are functions of the same single entries."""
         if len(streams) == 1:
-            divides = func in REFLECTED or streams[0] is not args[0]
+            divides = func in functions.REFLECTED or streams[0] is not args[0]
             return self._activated(func, streams, args, {}) if divides else scaled(func, streams[0], args, {})
         if common_origin(streams) is not None:
             return self._single_product(func, streams, args)
@@ -144,7 +129,7 @@ class Frozen(Mode):
 
     def _single_product(self, func: Any, streams: list[Tensor], args: Arguments) -> Any:
         """A product or quotient of functions of the same entries: of x g(x) the slope is g(x), also at zero."""
-        a, b = args if func not in PRODUCTS or curved(args[1]) else args[::-1]
+        a, b = args if func not in functions.PRODUCTS or curved(args[1]) else args[::-1]
         if curved(a) or not curved(b) or not vanishes(entrywise(a)[1]):
             return self._activated(func, streams, args, {})
         origin = entrywise(a)[0]
@@ -154,8 +139,10 @@ class Frozen(Mode):
     def _activated(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """A function of single entries."""
         origin = common_origin(streams)
-        chosen = func in WHERE and not any(True for _ in operands(args[0] if func is torch.where else args[1]))
-        if chosen or (origin is None and (func in WHERE or chooses(func, args))):
+        chosen = func in functions.WHERE and not any(
+            True for _ in operands(args[0] if func is torch.where else args[1])
+        )
+        if chosen or (origin is None and (func in functions.WHERE or functions.chooses(func, args))):
             return moved(func, streams, args, kwargs)
         if origin is None:
             return self._uncovered(func, func(*args, **kwargs))
@@ -207,7 +194,7 @@ class Libra(Frozen):
     """
 
     def _gates(self, func: Any, streams: list[Tensor]) -> list[Tensor]:
-        return [x for x in streams if is_gate(x)] if func in PRODUCTS else super()._gates(func, streams)
+        return [x for x in streams if is_gate(x)] if func in functions.PRODUCTS else super()._gates(func, streams)
 
     def _shared(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """Both streams carry half of the gradient."""
@@ -230,7 +217,7 @@ class Conservative(Frozen):
         return result
 
 
-_MODES: dict[str, list[type[Mode]]] = {
+_MODES: dict[str, list[type[TorchFunctionMode]]] = {
     "grad": [], "frozen": [Frozen], "libra": [Libra], "conservative": [Conservative],
 }  # fmt: skip
 RULES = tuple(_MODES)
@@ -241,7 +228,7 @@ def checked_rule(rule: str) -> str:
     return one_of("rule", rule, RULES)
 
 
-def rule_modes(rule: str) -> list[Mode]:
+def rule_modes(rule: str) -> list[TorchFunctionMode]:
     """The modes inside which a forward pass builds its graph under a rule; none for the plain gradient."""
     return [mode() for mode in _MODES[checked_rule(rule)]]
 

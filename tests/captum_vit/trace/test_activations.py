@@ -109,6 +109,7 @@ def test_a_product_without_a_gate_is_shared_in_halves_or_refused() -> None:
 
 UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "cumprod": lambda x: x.cumprod(-1),
+    "cumprod_": lambda x: x.cumprod_(-1),
     "log_softmax": lambda x: F.log_softmax(x, -1),
     "softmin": lambda x: F.softmin(x, -1),
     "logsumexp": lambda x: x + torch.logsumexp(x, -1, keepdim=True),
