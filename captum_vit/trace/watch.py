@@ -175,8 +175,8 @@ class Watch:
             raise TraceError(
                 "A model that gives its transformer one sequence for each sample.",
                 f"{len(tokens)} sequences for {self._batch} samples",
-                "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, on "
-                "the parts themselves: a map belongs to one view of a sample, not to several.",
+                "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, "
+                "on the parts themselves: a map belongs to one view of a sample, not to several.",
             )
         self._n_entered = 0 if tokens is None or tokens.dim() != 3 else tokens.shape[1]
         self._reached_blocks = True

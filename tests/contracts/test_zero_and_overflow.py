@@ -12,7 +12,7 @@ from torch import Tensor
 import captum_vit as cv
 from captum_vit.models.output import scores_of
 from tests.contracts.closeness import assert_close
-from tests.contracts.pairs import IN_FULL_PRECISION, Pair, draws, explain, rows
+from tests.contracts.pairs import IN_FULL_PRECISION, draws, explain, rows
 from tests.models import CASES, TIMM, Case, redrawn, timm_vit
 
 
