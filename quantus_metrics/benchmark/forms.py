@@ -114,7 +114,7 @@ def _arrow(higher: bool | None, tex: bool = False) -> str:
     return (r"$\uparrow$" if tex else "↑") if higher else (r"$\downarrow$" if tex else "↓")
 
 
-TEX = {sign: "\\" + sign for sign in "&%$#_{}"}
+TEX: dict[str, str | int | None] = {sign: "\\" + sign for sign in "&%$#_{}"}
 TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
