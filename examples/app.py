@@ -69,7 +69,7 @@ def page() -> gr.Blocks:
                 name = gr.Dropdown(list(EMBEDDED), value=DIGITS, label="Model", info=hint, **free)
                 with gr.Column() as pictures:
                     look: dict[str, Any] = {"label": "Picture", "height": 230, "elem_classes": "scene"}
-                    picture = gr.Image(first, type="pil", sources=["upload", "clipboard"], **look)
+                    picture = gr.Image(first, type="pil", image_mode=None, sources=["upload", "clipboard"], **look)
                     look = {"show_label": False, "allow_preview": False, "buttons": [], "elem_classes": "shelf"}
                     shelf = gr.Gallery([one for one, _ in scenes()], **look)
                 with gr.Column(visible=False) as texts:

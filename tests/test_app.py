@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,6 +69,22 @@ def test_classes_by_several_methods(client: Any, scene: Any) -> None:
     page = ask(client, DIGITS, scene, "", ["zero", "5"], None, ["GenAtt", "LayerCDAM", "RawAttention"])
     assert page.count("data:image/png;base64,") == 3 * 2 and page.count(" ms</small>") == 3
     assert page.count("<figcaption>zero, p = ") == page.count("<figcaption>five, p = ") == 3
+
+
+def test_pictures_are_read_as_everywhere(client: Any, tmp_path: Path) -> None:
+    """Hidden pixels do not reach the model, and 16 bits are scaled; the page does not convert them before."""
+    pixels = (255 * digit_scenes(1, n_digits=2, seed=14).pixels[0]).round().byte().permute(1, 2, 0).numpy()
+    grey = pixels[..., 0]
+    hidden = Image.fromarray(np.dstack([pixels, np.zeros_like(grey)]))
+    twins = [(hidden, Image.new("RGB", hidden.size, "white"))]
+    twins.append((Image.fromarray(grey.astype(np.uint16) * 257), Image.fromarray(grey)))
+    for pair in twins:
+        pages = []
+        for place, image in enumerate(pair):
+            image.save(path := tmp_path / f"{place}.png")
+            pages.append(ask(client, DIGITS, gradio_client.handle_file(path), "", ["5"], None, ["GenAtt"]))
+        one, two = (page.partition("data:image/png;base64,")[2].partition('"')[0] for page in pages)
+        assert one == two != ""
 
 
 def test_a_text_for_a_clip(client: Any, scene: Any) -> None:
