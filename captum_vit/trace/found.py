@@ -83,7 +83,7 @@ class Found:
         self.no_inference = torch._C._InferenceMode(False)  # a guard, not entered yet
         self.stance: Any = None
         self.checkpointing: list[nn.Module] = []
-        self.done = False
+        self.quiet = self.done = False
 
     @uninterrupted
     def kept(self) -> Ends:
@@ -93,7 +93,10 @@ class Found:
             try:
                 yield
             except GeneratorExit as end:
-                _let_go(errors_of(end, handled))
+                errors = errors_of(end, handled)
+                if not errors and not self.quiet:
+                    self.grad = torch.is_grad_enabled()  # a hook may have begun a graph, which goes on behind this
+                _let_go(errors)
             finally:
                 self.put_back()
         finally:
@@ -101,6 +104,7 @@ class Found:
 
     def quieten(self, compiled: bool) -> None:
         """No graph until a hook asks for one, no autocast, no checkpoints; compiled modules run as written."""
+        self.quiet = True
         # timm recomputes activations in eval mode too; hooks and modes must see one pass only
         self.checkpointing = [m for m in self.modules if vars(m).get("grad_checkpointing") is True]
         if compiled:
