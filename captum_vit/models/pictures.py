@@ -19,7 +19,7 @@ _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose 16-bit greys PIL may open in mod
 
 
 def open_picture(path: str | PathLike[str]) -> Image.Image:
-    """A picture file as RGB; see :func:`rgb`. Of an animation or a file of several pages, the first one.
+    """A picture file as RGB, as ``rgb`` makes it. Of an animation or a file of several pages, the first one.
 
     Raises:
         InputError: no such file, or not a picture that can be read.

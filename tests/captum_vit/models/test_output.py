@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import captum_vit as cv
 from captum_vit.models.output import scores_of
 from tests.contracts.closeness import assert_close
-from tests.contracts.pairs import explain
-from tests.models import CASES, Case
+from tests.contracts.pairs import explain, in_float64
+from tests.models import Case
 
 Named = namedtuple("Named", ["features", "logits"])
 Unnamed = namedtuple("Unnamed", ["features", "scores"])
@@ -63,7 +63,7 @@ class Both(nn.Module):
 
 
 def both(put: Callable[[Tensor, Tensor], Any]) -> Case:
-    case = CASES["timm ViT"]()
+    case = in_float64("timm ViT")
     return case._replace(forward_func=Both(case.forward_func, put).eval())
 
 
@@ -74,9 +74,9 @@ def test_every_method_refuses_features_beside_logits(method: str):
 
 
 def test_its_advice_is_the_map_of_the_logits():
-    plain, pair, named = CASES["timm ViT"](), both(lambda f, y: (f, y)), both(Named)
+    plain, pair, named = in_float64("timm ViT"), both(lambda f, y: (f, y)), both(Named)
     wanted = explain(cv.CAT(plain.forward_func), plain)
-    assert_close(explain(cv.CAT(cv.Scalar(pair.forward_func, lambda output: output[1])), pair), wanted, "other batch")
-    assert_close(explain(cv.CAT(named.forward_func), named), wanted, "other batch")
+    assert_close(explain(cv.CAT(cv.Scalar(pair.forward_func, lambda output: output[1])), pair), wanted, "float64")
+    assert_close(explain(cv.CAT(named.forward_func), named), wanted, "float64")
     with pytest.raises(cv.TraceError, match="Scalar"):
         cv.explain(pair.forward_func, pair.inputs[:1], 3)
