@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError, UnrepeatableWarning
 from captum_vit.models.modules import alone
 from captum_vit.models.output import scores_of
-from captum_vit.trace.found import as_found, uninterrupted
+from captum_vit.trace.found import Ends, as_found, uninterrupted
 from captum_vit.trace.site import mine
 
 LARGE = 0.03
@@ -23,7 +22,7 @@ def same_again(
     model: nn.Module,
     inputs: Tensor,
     scores: Tensor,  # shape: (B, K), of a pass that was made before
-) -> Iterator[None]:
+) -> Ends:
     """Inside, the first pass is compared with an earlier one, if it is over the same inputs.
 
     Warns:
