@@ -110,8 +110,8 @@ def _refuse_other_row(
     found: Record, layer: int, W: Tensor, bias: Tensor | None, before: Tensor, after: Tensor
 ) -> None:  # before, after: (B, D)
     """What the heads write into the first row must be what the stream gains there, up to rounding."""
-    probs, values = widened(found.seen["probs"][layer][:, :, 0]), widened(found.seen["values"][layer])
-    written = torch.einsum("bhj,bhjd,hdD->bD", probs, values, widened(W))
+    probs, values = widened(found.seen["probs"][layer][:, :, :1]), widened(found.seen["values"][layer])
+    written = (probs @ values).flatten(1) @ widened(W).flatten(0, 1)
     written = written if bias is None else written + bias
     before, after = widened(before), widened(after)
     error = (written - (after - before)).abs().max()
