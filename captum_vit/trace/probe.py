@@ -38,6 +38,7 @@ class Want:
         pool: find the rows that the head reads.
         biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``pool``
             and gradients.
+        incomplete: let tokens and biases miss the score under a rule that says that they sum to it; else refused.
         first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
             much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
         site: one more place whose tensor is kept.
@@ -53,6 +54,7 @@ class Want:
     relevance: bool = False
     pool: bool = False
     biases: bool = False
+    incomplete: bool = False
     first_row: bool = False
     site: Site | None = None
 

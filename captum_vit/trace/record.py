@@ -132,7 +132,7 @@ def record(
         if want.relevance:
             score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
-    if want.biases and want.rule in COMPLETE:
+    if want.biases and want.rule in COMPLETE and not want.incomplete:
         biases = sum((found.biases_of(layer) for layer in found.layers), torch.zeros_like(found.row.squeeze(1)))
         products = seen["tokens"][start].detach() * found.grads["tokens"][start]
         refuse_gap(want.rule, score, products, biases, bias_tap.eps)
