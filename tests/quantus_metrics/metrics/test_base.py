@@ -187,3 +187,17 @@ def test_bad_targets_states_and_options_raise_our_error(timm_vit, data, maps, me
 def test_interpretation(capsys, metric):
     metric.interpret_scores()
     assert capsys.readouterr().out.endswith("Higher is better.\n")
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 32, 32, 1), (3, 32, 32), (32,)])
+def test_finite_arrays_of_another_rank_are_told_so(timm_vit, data, metric, shape):
+    with pytest.raises(InputError) as error:
+        metric(timm_vit, np.ones(shape, dtype=np.float32), data["y_batch"], explain_func=explain)
+    assert str(shape) in error.value.got and "NaN" not in str(error.value)
+
+
+def test_samples_that_are_not_finite_are_named(timm_vit, data, metric):
+    x = data["x_batch"].copy()
+    x[[1, 4], 0, 0, 0] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"sample\(s\) \[1, 4\] of 6"):
+        metric(timm_vit, x, data["y_batch"], explain_func=explain)
