@@ -76,11 +76,7 @@ class TokenLayout:
                 "a model whose tokens are not patches of an image",
                 'output="tokens".',
             )
-        top, left, bottom, right = self.box
-        size = bottom - top, right - left
-        large = F.interpolate(self.to_grid(relevance), size=size, mode="bilinear", align_corners=False)
-        height, width = self.image_size
-        return F.pad(large, (left, width - right, top, height - bottom))
+        return placed(self.to_grid(relevance), self.box, self.image_size, "bilinear")
 
     def patch_size(
         self,
@@ -140,6 +136,18 @@ class TokenLayout:
         if output == "tokens":
             return relevance
         return self.to_grid(relevance) if output == "grid" else self.to_pixels(relevance)
+
+
+def placed(
+    maps: Tensor,  # shape: (B, C, h, w)
+    box: Box,
+    size: tuple[int, int],
+    mode: str,
+) -> Tensor:  # shape: (B, C, H, W)
+    """Grids enlarged to the pixels that they cover, in an image of this size; zero elsewhere."""
+    top, left, bottom, right = box
+    large = F.interpolate(maps, (bottom - top, right - left), mode=mode)
+    return F.pad(large, (left, size[1] - right, top, size[0] - bottom))
 
 
 def check_output(output: str, allowed: tuple[str, ...] = OUTPUTS) -> str:

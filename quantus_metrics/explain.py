@@ -13,15 +13,20 @@ import numpy as np
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from captum_vit.errors import InputError, OptionError
+from captum_vit.attr.base import forward_args
+from captum_vit.errors import CaptumVitError, InputError, OptionError
 from captum_vit.extras import extra
+from captum_vit.models.modules import alone
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import probabilities, probability_of, scores_of
+from captum_vit.models.registry import spec_of
 from captum_vit.options import function, shown
 from captum_vit.targets import TargetModule, TwoClasses
 from captum_vit.targets.classifiers import two_classes
+from captum_vit.tokens import Box, placed
+from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.watch import layout_of
 
 with extra("quantus"):
     from quantus.helpers.enums import ScoreDirection
@@ -66,12 +71,13 @@ def explain_func(factory: Callable[[nn.Module], Attribution] | Attribution) -> E
         method = _bound(factory, model)
         options = {name: value for name, value in kwargs.items() if name not in _QUANTUS_OWN}
         device, dtype = placement(model)
-        relevance = method.attribute(
-            to_tensor(inputs, device, dtype), target=to_tensor(targets, device).long(), **options
-        )
+        x = to_tensor(inputs, device, dtype)
+        relevance = method.attribute(x, target=to_tensor(targets, device).long(), **options)
         relevance = relevance[0] if isinstance(relevance, tuple) else relevance
-        size = np.shape(inputs)
-        return to_array(to_pixels(relevance, size) if len(size) == 4 else relevance)
+        if x.dim() != 4:
+            return to_array(relevance)
+        box = _box_under(relevance, model, x, forward_args(options.get("additional_forward_args")))
+        return to_array(to_pixels(relevance, tuple(x.shape), box))
 
     return explain
 
@@ -207,8 +213,9 @@ def to_array(tensor: Tensor) -> np.ndarray:
 def to_pixels(
     relevance: Tensor,  # shape: (B, h, w) or (B, C, h, w)
     size: tuple[int, ...],  # of the inputs: (B, C, H, W)
+    box: Box | None = None,
 ) -> Tensor:  # shape: (B, 1, H, W)
-    """One number per pixel: channels summed, each patch repeated over its pixels.
+    """One number per pixel: channels summed, each patch repeated over its pixels, of the whole image or of a box in it.
 
     Repeating keeps the ranking of the patches, ties included; a bilinear enlargement would make up an order
     inside them.
@@ -220,7 +227,28 @@ def to_pixels(
             'a method that gives pictures; ours do with output="grid".',
         )
     maps = relevance.unsqueeze(1) if relevance.dim() == 3 else relevance.sum(1, keepdim=True)
-    return maps if maps.shape[-2:] == size[-2:] else F.interpolate(maps, size=size[-2:], mode="nearest-exact")
+    height, width = size[-2:]
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return placed(maps, box or (0, 0, height, width), (height, width), "nearest-exact")
+
+
+def _box_under(relevance: Tensor, model: nn.Module, x: Tensor, args: tuple[Any, ...]) -> Box | None:
+    """The pixels under a grid of a transformer's patches; None for other maps. Costs an embedding, of one sample."""
+    if relevance.shape[-2:] == x.shape[-2:]:
+        return None
+    bare = alone(model)
+    try:
+        transformer = spec_of(bare)
+        inputs = checked_inputs(x if args else x[:1], bare)
+        with undisturbed(bare):
+            layout = layout_of(bare, transformer, inputs, args)
+    except CaptumVitError:  # no transformer of patches: a convolutional network, explained by a method of Captum
+        return None
+    if layout.grid != tuple(relevance.shape[-2:]) or layout.image_size != tuple(x.shape[-2:]):
+        return None
+    with undisturbed(bare):
+        return layout.box
 
 
 class _Wrapped(TargetModule):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -205,6 +205,27 @@ class Watch:
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
+
+
+class _Reached(Exception):
+    """The first block has been entered: nothing else is needed."""
+
+
+def layout_of(
+    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...] = ()
+) -> TokenLayout:
+    """Where the tokens of these inputs lie; costs their embedding. Call it inside ``undisturbed``."""
+    lengths: list[int] = []
+
+    def stop(x: Tensor) -> None:
+        lengths.append(x.shape[1])
+        raise _Reached
+
+    watch = Watch(model, transformer)
+    watch.at(Site(transformer.entrance(0), "input"), stop)
+    with suppress(_Reached):
+        watch.run(inputs, args)
+    return watch.layout(lengths[0])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
+import quantus_metrics as qm
 from captum_vit.errors import InputError
 from captum_vit.trace.record import Want, record
 from captum_vit.trace.state import undisturbed
@@ -105,3 +107,19 @@ def test_pixels_are_summed_over_the_patches_that_read_them():
     model, x, read = padded()
     method = cv.METHODS["InputXGradient"](model)
     assert_close(method.attribute(x, target=[1, 4]), method.attribute(read, target=[1, 4]), "float64")
+
+
+@pytest.mark.parametrize("case", [cut_off, padded], ids=["cut off", "padded"])
+def test_quantus_is_given_each_patch_over_its_pixels(case: Callable[[], tuple[nn.Module, Tensor, Tensor]]):
+    model, x, read = case()
+    explain = qm.explain_func(cv.GenAtt)
+    found, whole = (torch.from_numpy(explain(model, inputs.numpy(), np.array([1, 4]))) for inputs in (x, read))
+    height, width = (min(sizes) for sizes in zip(x.shape[2:], read.shape[2:], strict=True))
+    assert_close(found[..., :height, :width], whole[..., :height, :width], "float64")
+    assert not found[..., height:, :].any()
+    assert not found[..., width:].any()
+
+
+def test_a_picture_shows_what_lies_under_the_grid():
+    model, x, read = cut_off()
+    assert torch.equal(cv.explain(model, x[0], 1).image, cv.explain(model, read[0], 1).image[..., :32, :32])
