@@ -32,7 +32,7 @@ def calls(model: nn.Module, x: Tensor) -> dict[str, Call]:
     """What a user may break off: methods, and what runs the model beside them."""
     layer = cv.spec_of(model).blocks[-1].norm1
     tokens = cv.from_layer(model, layer).activation(x)
-    relevance = torch.rand(1, 4, 4)
+    relevance, masked = torch.rand(1, 4, 4), qm.perturb.MaskKeys()
 
     def of(name: str) -> Call:
         return lambda: cv.METHODS[name](model).attribute(x, target=1)
@@ -43,7 +43,7 @@ def calls(model: nn.Module, x: Tensor) -> dict[str, Call]:
         "from_layer": lambda: cv.from_layer(model, layer)(tokens, x),
         "concepts": lambda: cv.ConceptSimilarity.from_images(model, {"one": x, "other": -x}),
         "similarity": lambda: cv.ConceptSimilarity(model, torch.ones(2, 24))(x),
-        "deletion": lambda: qm.perturb.curves(model, x, [1], relevance, remover=qm.perturb.MaskKeys()),
+        "deletion": lambda: qm.perturb.curves(model, x, [1], relevance, remover=masked, fractions=(0, 0.5)),
     }
 
 

@@ -3,9 +3,12 @@
 import random
 import sys
 
+import pytest
+
 from tests.contracts.interrupts import Watched, after, at_event, calls, events, seconds
 
 
+@pytest.mark.slow
 def test_at_moments_by_the_clock(request):
     """Drawn evenly over each call and a little beyond its end; more than two thousand with ``--full``."""
     watched, dice = Watched(), random.Random(0)
@@ -18,6 +21,7 @@ def test_at_moments_by_the_clock(request):
     assert broken > 5 * times
 
 
+@pytest.mark.slow
 def test_at_steps_of_python(request):
     """At functions entered and C functions left, where Python looks for interrupts: anywhere, and at the last ones.
 
