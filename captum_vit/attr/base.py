@@ -53,8 +53,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             block), or None (the last block); refused by a method that reads none.
         device_ids: accepted as in Captum.
         output: ``"grid"`` gives (B, 1, h, w) for images, so ``LayerAttribution.interpolate`` works, and
-            (B, T) for text; ``"tokens"`` (B, N) with prefix tokens; ``"pixels"`` (B, 1, H, W), bilinear;
-            ``"channels"`` (B, N, D), unreduced, where the method is a product over channels.
+            (B, T) for text; ``"tokens"`` (B, N) with prefix tokens; ``"pixels"`` (B, 1, H, W), bilinear,
+            zero where no patch reads; ``"channels"`` (B, N, D), unreduced, where the method is a product over channels.
     """
 
     outputs: tuple[str, ...] = MAPS
