@@ -61,10 +61,10 @@ def doctor(
 
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
         bare = alone(model)
-        attended = _examine(report, bare, transformer, sample, args)
         scores = _scores(bare, sample, args)
         if scores is not None and not torch.isfinite(scores).all():
             return _refused(report, "The model's own output is NaN or infinite.")
+        attended = _examine(report, bare, transformer, sample, args)
         target = None if scores is None else _largest(scores)
         if scores is not None and report.layout is not None:
             report.identities = identities(Subject(bare, transformer, sample, args, scores, target, attended))
@@ -179,6 +179,8 @@ def _refused(report: Report, reason: str) -> Report:
 def _pooling(pool: Tensor, layout: TokenLayout) -> str:
     """Row weights (N,) in words."""
     read = pool.nonzero().flatten().tolist()
+    if not read:
+        return "no token: a head that is all zeros, or one that does not depend on them"
     patches = range(layout.prefix, layout.n_tokens)
     names = {0: "CLS"} if layout.prefix or layout.grid is None else {}
     if layout.grid is None:
