@@ -49,6 +49,12 @@ def output_map(
         )
     heads, width = values.shape[1], values.shape[-1]
     W, bias = linear_map(transformer.part(block, spec.out_proj), values.new_empty(0, heads * width))
+    if len(W) != heads * width:
+        raise UnsupportedModelError(
+            "An output projection of the merged heads and nothing else.",
+            f"one of {len(W)} numbers in {spec.family}, for {heads} heads of {width}",
+            WITHOUT_HEADS,
+        )
     scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
     if scale is not None:
         scale = scale.detach()

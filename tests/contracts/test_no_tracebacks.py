@@ -45,6 +45,14 @@ SPECS = {
         first_norm="attention.LayerNorm",
         last_norm="output.LayerNorm",
     ),
+    "ConvBertModel": cv.Spec(
+        blocks="encoder.layer",
+        attn="attention.self",
+        out_proj="attention.output.dense",
+        mid="intermediate",
+        first_norm="attention.output.LayerNorm",
+        last_norm="output.LayerNorm",
+    ),
     "EomtForUniversalSegmentation": cv.Spec(blocks="layers", attn="attention", out_proj="attention.out_proj"),
     "SamVisionEncoder": cv.Spec(blocks="layers", mid="layer_norm2"),
 }
@@ -123,6 +131,15 @@ def test_samples_that_a_block_lays_end_to_end_keep_their_own():
     together = explained("ALTI", model, ids, target=2)
     for i in range(2):
         assert_close(together[i : i + 1], explained("ALTI", model, ids[i : i + 1], target=2), "float64")
+
+
+def test_a_projection_of_more_than_the_heads_is_refused():
+    """ConvBERT's reads convolutions beside them."""
+    config = transformers.ConvBertConfig(**SIZES | WORDS, embedding_size=24)
+    model, (ids, mask) = redrawn(transformers.ConvBertForSequenceClassification(config)), texts()
+    for method in ("VTranM", "AttIN", "GlobEnc", "ALTI", "PLUS(ALTI)"):
+        with pytest.raises(cv.UnsupportedModelError, match="nothing else"):
+            explained(method, model, ids, mask, target=2)
 
 
 # -- blocks that do not keep their tokens, and features instead of scores ------------------------------------------
