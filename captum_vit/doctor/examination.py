@@ -187,7 +187,7 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
         names[layout.n_tokens - 1] = "the last token"
     listed = " and ".join(names.get(i, f"token {i}") for i in read[:3])
     if len(read) <= 2:
-        return f"{listed}, equally" if len(read) == 2 else listed or "no row"
+        return f"{listed}, equally" if len(read) == 2 else listed
     even = bool(torch.allclose(pool[read], pool[read[0]], rtol=1e-2))
     if even:
         kind = "the patches" if layout.grid is not None else "the tokens"
