@@ -60,6 +60,12 @@ def is_gate(x: Tensor) -> bool:
     return found is not None and found.curved and not vanishes(found.zero)
 
 
+def shifted(x: Tensor) -> bool:
+    """Whether a number was added to a stream, and nothing else happened to it."""
+    found = carried(x)
+    return found is not None and found.of is not None and not found.curved and not vanishes(found.zero)
+
+
 def vanishes(zero: float | Tensor) -> bool:
     """Whether it is zero everywhere."""
     return not zero.any() if isinstance(zero, Tensor) else zero == 0
@@ -135,7 +141,7 @@ def taken_constant(y: Tensor) -> Callable[[], float | Tensor] | None:
 
 
 def summed(func: Any, streams: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """A sum, difference or negative; a number moves the origin of a function, a bias is the start of another one."""
+    """A sum, difference or negative; a number stays with the origin, for products; a bias tensor is a new one."""
     y: Tensor = func(*args, **kwargs)
     activated = any(map(curved, streams))
     if len(streams) == 1 and func not in NEGATED:

@@ -44,12 +44,14 @@ from captum_vit.trace.entrywise import (
     moved,
     operands,
     scaled,
+    shifted,
     summed,
     vanishes,
     written_over,
 )
 from captum_vit.trace.found import Mode
 from captum_vit.trace.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
+from captum_vit.trace.site import swap
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -138,6 +140,8 @@ class Frozen(Mode):
 
     def _activated(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """A function of single entries."""
+        if len(streams) == 1 and shifted(streams[0]) and func not in functions.COMPARISONS:
+            return self._behind_a_bias(func, streams[0], args, kwargs)
         origin = common_origin(streams)
         chosen = func in functions.WHERE and not any(
             True for _ in operands(args[0] if func is torch.where else args[1])
@@ -151,6 +155,13 @@ class Frozen(Mode):
             origin = origin.expand_as(y)
         zero = at_zero(func, args, kwargs, origin)
         return mark(self._with_slope(func, origin, y, zero) if y.requires_grad else y, origin, zero, True)
+
+    def _behind_a_bias(self, func: Any, x: Tensor, args: Arguments, kwargs: Keywords) -> Any:
+        """A number that was added is a bias: the slope is that of the sum. In products the origin stays that of x."""
+        start = x.view_as(x)
+        y = self._activated(func, [start], swap(args, x, start), swap(kwargs, x, start))
+        origin = common_origin([x])
+        return y if origin is None else mark(y, origin, at_zero(func, args, kwargs, origin), True)
 
     def _with_slope(self, func: Any, origin: Tensor, y: Tensor, zero: float | Tensor) -> Tensor:
         if not torch.as_tensor(zero).isfinite().all():

@@ -35,7 +35,6 @@ WRITTEN: dict[str, tuple[Activation, nn.Module]] = {
     "Mish": (lambda x: x * torch.tanh(F.softplus(x)), nn.Mish()),
     "Softsign": (lambda x: x / (1 + x.abs()), nn.Softsign()),
     "Hardswish": (lambda x: x * F.relu6(x + 3) / 6, nn.Hardswish()),
-    "Hardsigmoid in place": (lambda x: x.add_(3.0).clamp_(0.0, 6.0).div_(6.0), nn.Hardsigmoid()),
     "ELU by where": (lambda x: torch.where(x > 0, x, 1.0 * (torch.exp(x) - 1)), nn.ELU()),
     "ELU by ReLU": (lambda x: F.relu(x) - F.relu(1 - x.exp()), nn.ELU()),
     "ReLU by clamp": (lambda x: x.clamp(min=0), nn.ReLU()),
@@ -48,7 +47,8 @@ WRITTEN: dict[str, tuple[Activation, nn.Module]] = {
     "Threshold": (lambda x: torch.where(x > 0.1, x, 0.7), OWN["Threshold"]),
     "Tanhshrink": (lambda x: x - torch.tanh(x), nn.Tanhshrink()),
 }
-ALONE: dict[str, Activation] = {  # which no module of torch computes
+ALONE: dict[str, Activation] = {  # which no module of torch computes, or where a number added first is a bias
+    "Hardsigmoid in place": lambda x: x.add_(3.0).clamp_(0.0, 6.0).div_(6.0),
     "QuickGELU": lambda x: x * torch.sigmoid(1.702 * x),
     "ReLU squared": lambda x: torch.square(F.relu(x)),
     "ReLU times ReLU": lambda x: F.relu(x) * F.relu(x),
