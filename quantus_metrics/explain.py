@@ -15,18 +15,15 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_vit.attr.base import forward_args
-from captum_vit.errors import CaptumVitError, InputError, OptionError
+from captum_vit.errors import InputError, OptionError
 from captum_vit.extras import extra
-from captum_vit.models.modules import alone
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import probabilities, probability_of, scores_of
-from captum_vit.models.registry import spec_of
 from captum_vit.options import function, shown
 from captum_vit.targets import TargetModule, TwoClasses
 from captum_vit.targets.classifiers import two_classes
 from captum_vit.tokens import Box, placed
-from captum_vit.trace.state import checked_inputs, undisturbed
-from captum_vit.trace.watch import layout_of
+from quantus_metrics.cells import box_under, patches_of
 
 with extra("quantus"):
     from quantus.helpers.enums import ScoreDirection
@@ -51,7 +48,8 @@ def explain_func(factory: Callable[[nn.Module], Attribution] | Attribution) -> E
     Returns:
         ``f(model, inputs, targets, **kwargs)`` for ``quantus.evaluate`` and for every metric. ``inputs``
         ``(B, C, H, W)`` and ``targets`` ``(B,)`` are arrays; the result is an array ``(B, 1, H, W)``:
-        channels summed, patch grids enlarged to pixels by repeating (nearest), signs kept. ``method`` and
+        channels summed, patch grids enlarged by repeating (nearest) to the pixels that the patches read, signs kept,
+        zero where none is read. ``method`` and
         ``device``, which Quantus adds, are dropped (the map is computed where the model is); other keywords
         reach ``attribute``. For inputs that are no images the map is handed on as it is.
 
@@ -76,8 +74,7 @@ def explain_func(factory: Callable[[nn.Module], Attribution] | Attribution) -> E
         relevance = relevance[0] if isinstance(relevance, tuple) else relevance
         if x.dim() != 4:
             return to_array(relevance)
-        box = _box_under(relevance, model, x, forward_args(options.get("additional_forward_args")))
-        return to_array(to_pixels(relevance, tuple(x.shape), box))
+        return to_array(pixels_of(relevance, model, x, forward_args(options.get("additional_forward_args"))))
 
     return explain
 
@@ -233,22 +230,15 @@ def to_pixels(
     return placed(maps, box or (0, 0, height, width), (height, width), "nearest-exact")
 
 
-def _box_under(relevance: Tensor, model: nn.Module, x: Tensor, args: tuple[Any, ...]) -> Box | None:
-    """The pixels under a grid of a transformer's patches; None for other maps. Costs an embedding, of one sample."""
-    if relevance.shape[-2:] == x.shape[-2:]:
-        return None
-    bare = alone(model)
-    try:
-        transformer = spec_of(bare)
-        inputs = checked_inputs(x if args else x[:1], bare)
-        with undisturbed(bare):
-            layout = layout_of(bare, transformer, inputs, args)
-    except CaptumVitError:  # no transformer of patches: a convolutional network, explained by a method of Captum
-        return None
-    if layout.grid != tuple(relevance.shape[-2:]) or layout.image_size != tuple(x.shape[-2:]):
-        return None
-    with undisturbed(bare):
-        return layout.box
+def pixels_of(
+    relevance: Tensor,  # shape: (B, h, w) or (B, C, h, w)
+    model: nn.Module,
+    x: Tensor,  # shape: (B, C, H, W)
+    args: tuple[Any, ...] = (),
+) -> Tensor:  # shape: (B, 1, H, W)
+    """`to_pixels`, each patch over the pixels that it reads; costs an embedding where maps are not of pixels."""
+    size, image = (relevance.shape[-2], relevance.shape[-1]), (x.shape[-2], x.shape[-1])
+    return to_pixels(relevance, tuple(x.shape), box_under(lambda: patches_of(model, x, args), size, image))
 
 
 class _Wrapped(TargetModule):

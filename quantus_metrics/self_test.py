@@ -15,7 +15,17 @@ from captum_vit.attr import RandomAttribution
 from captum_vit.errors import InputError
 from captum_vit.options import real, shown
 from captum_vit.targets import TwoClasses
-from quantus_metrics.explain import ExplainFunc, check_explains, explain_func, of_classes, sign_of, wrap
+from quantus_metrics.cells import box_under, patches_of
+from quantus_metrics.explain import (
+    ExplainFunc,
+    check_explains,
+    explain_func,
+    of_classes,
+    placement,
+    sign_of,
+    to_tensor,
+    wrap,
+)
 from quantus_metrics.perturb.order import at_size
 from quantus_metrics.statistics import Summary, check_confidence, summarise
 
@@ -128,7 +138,7 @@ def self_test(
         return found
 
     def blind(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
-        return _of_size(random(model, inputs, targets), sizes[0])
+        return _of_size(random(model, inputs, targets), sizes[0], model, inputs)
 
     def noisy(model: nn.Module, inputs: Any, targets: Any, **options: Any) -> np.ndarray:
         found = method(model, inputs, targets, **options)
@@ -180,11 +190,15 @@ def randomised(model: nn.Module, generator: Generator | None = None) -> nn.Modul
 def _of_size(
     maps: np.ndarray,  # shape: (n, 1, H, W), or (n, T)
     size: tuple[int, ...],  # (h, w) or (C, h, w) of the method's maps; (T,)
+    model: nn.Module,
+    inputs: Any,  # shape: (n, C, H, W), or (n, T)
 ) -> np.ndarray:  # shape: (n, *size) with one channel
     """Maps of the size at which the method's are ranked."""
     if maps.ndim != 4:
         return maps
-    found = at_size(torch.from_numpy(maps), (size[-2], size[-1])).numpy()
+    one, image = to_tensor(inputs[:1], *placement(model)), (maps.shape[-2], maps.shape[-1])
+    box = box_under(lambda: patches_of(model, one), size[-2:], image)
+    found = at_size(torch.from_numpy(maps), (size[-2], size[-1]), box).numpy()
     return found if len(size) == 3 else found[:, 0]
 
 

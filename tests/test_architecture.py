@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit",),  # the table of contents
     ("captum_vit.cli", "captum_vit.demo"),
     ("captum_vit.__main__",),
+    ("quantus_metrics.cells",),
     ("quantus_metrics.explain",),
     ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
     ("quantus_metrics.texts",),

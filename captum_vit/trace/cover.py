@@ -19,7 +19,8 @@ Run = Callable[[Tensor], Any]
 def box_of(convolution: nn.Conv2d, picture: tuple[int, int], grid: tuple[int, int]) -> Box | None:
     """The rectangle that a convolution reads, its padding included, in pixels of the picture that it is given.
 
-    None where that is the picture, or cannot be told from its kernel (padding that it adds by itself).
+    None where that is the picture, or cannot be told from its kernel (padding that it adds by itself). Padding that
+    patches share with their neighbours' pixels is left out: patches that overlap divide what they read of the picture.
     """
     edges = []
     for axis, (size, cells) in enumerate(zip(picture, grid, strict=True)):
@@ -29,7 +30,8 @@ def box_of(convolution: nn.Conv2d, picture: tuple[int, int], grid: tuple[int, in
         end = (cells - 1) * convolution.stride[axis] + reach - before
         if end > size + before + (reach - 1) % 2:
             return None
-        edges.append((-before, end))
+        overlap = reach > convolution.stride[axis]
+        edges.append((0, min(end, size)) if overlap else (-before, end))
     (top, bottom), (left, right) = edges
     box = top, left, bottom, right
     return None if box == (0, 0, *picture) else box

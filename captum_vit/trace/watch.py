@@ -49,7 +49,7 @@ class Watch:
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
         self._cut: tuple[nn.Conv2d, tuple[int, int]] | None = None  # the last convolution, and what it was given
-        self._call: tuple[Tensor, Any, Any] | None = None  # of the tower: the image, and all arguments
+        self._call: tuple[Tensor, Any, Any, nn.Module] | None = None  # the image, all arguments, and what takes them
         self._keep: Tensor | None = None
         self._batch = self._n_entered = 0
         self._words: int | None = None
@@ -122,11 +122,16 @@ class Watch:
         box = box_of(convolution, picture, self._grid)
         if picture == self._image_size:
             return None if box is None else lambda: box
-        if self._call is None or self.transformer is None:
+        if self._call is None:
             return None
-        (image, args, kwargs), tower = self._call, self.transformer.tower
-        run = lambda x: tower(*swap(args, image, x), **swap(kwargs, image, x))  # noqa: E731
+        image, args, kwargs, taker = self._call
+        run = lambda x: taker(*swap(args, image, x), **swap(kwargs, image, x))  # noqa: E731
         return cache(lambda: followed(box or (0, 0, *picture), image, convolution, run))
+
+    def measure_in(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:
+        """Count pixels in the images of this pass, also where the model hands its tower others, cut out of them."""
+        if self._image_size is not None and inputs[0].dim() == 4 and _size(inputs[0]) != self._image_size:
+            self._image_size, self._call = _size(inputs[0]), (inputs[0], (*inputs, *args), {}, self.model)
 
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
         blocks = transformer.blocks
@@ -198,7 +203,7 @@ class Watch:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         image = next((x for x in tensors if x.dim() == 4 and x.is_floating_point()), None)
         self._image_size = None if image is None else _size(image)
-        self._call = None if image is None else (image, args, kwargs)
+        self._call = None if image is None else (image, args, kwargs, module)
         mask = _bound(module, args, kwargs).get("attention_mask")
         if isinstance(mask, Tensor) and mask.dim() == 2 and image is None:
             self._keep = mask.bool()
@@ -214,7 +219,7 @@ class _Reached(Exception):
 def layout_of(
     model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...] = ()
 ) -> TokenLayout:
-    """Where the tokens of these inputs lie; costs their embedding. Call it inside ``undisturbed``."""
+    """Where the tokens of these very inputs lie; costs their embedding. Call it inside ``undisturbed``."""
     lengths: list[int] = []
 
     def stop(x: Tensor) -> None:
@@ -225,6 +230,7 @@ def layout_of(
     watch.at(Site(transformer.entrance(0), "input"), stop)
     with suppress(_Reached):
         watch.run(inputs, args)
+    watch.measure_in(inputs, args)
     return watch.layout(lengths[0])
 
 

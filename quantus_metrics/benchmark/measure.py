@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError
 from quantus_metrics.benchmark.group import Group, reason
-from quantus_metrics.explain import explain_func, to_array, to_pixels, wrap
+from quantus_metrics.explain import explain_func, pixels_of, to_array, wrap
 from quantus_metrics.metrics import TokenMetric
 
 
@@ -103,7 +103,7 @@ def _asked(name: str, metric: Metric, maps: Maps, group: Group, model: nn.Module
         scores = metric(**call, custom_batch=group.wrong, explain_func=maps)
         kept = metric.kept
     else:
-        pixels = to_array(to_pixels(maps.of(group.labels), tuple(group.inputs.shape)))
+        pixels = to_array(pixels_of(maps.of(group.labels), model, group.inputs))
         again = explain_func(lambda _: maps.method)  # robustness metrics explain other inputs
         scores = metric(**call, a_batch=pixels, explain_func=again, explain_func_kwargs=dict(maps.options))
     for i, (sample, score) in enumerate(zip(group.names, scores, strict=True)):

@@ -124,8 +124,8 @@ class TokenMetric(Metric):
         """`_measure` for each of several sets of maps of the same samples; overridden where they share passes."""
         return [self._measure(replace(batch, relevance=relevance)) for relevance in maps]
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
-        """Refuse, before the model runs, what this metric in particular cannot use."""
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
+        """Refuse, before the model answers, what this metric in particular cannot use."""
 
     def _classes(self, samples: Samples, answer: Answers) -> np.ndarray | None:  # shape: (n,)
         """The classes to explain whatever maps are given; None takes the maps, or explains `y_batch`."""
@@ -191,7 +191,7 @@ class TokenMetric(Metric):
         check_classes(y_batch, n_classes_of(model))
         if samples.a_batch is None:
             check_explains(explain_func)
-        self._check(samples, model, explain_func)
+        self._check(samples, answer, explain_func)
 
         explain_kwargs = {**({} if device is None else {"device": device}), **(explain_func_kwargs or {})}
         explain = explainer(explain_func, model, explain_kwargs)
@@ -228,8 +228,8 @@ class TokenMetric(Metric):
         reading = self._reading(model)
         model = model if reading == "scores" else of_classes(model)
         check_classes(y_batch, n_classes_of(model))
-        self._check(samples, model, None)
         answer = Answers(model, reading)
+        self._check(samples, answer, None)
         return self._measure(self._batch(samples, answer, explainer(None, model, {})))["score"].tolist()
 
     def plot(

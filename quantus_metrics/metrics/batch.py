@@ -14,7 +14,9 @@ from captum_vit.errors import InputError, TargetError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import probability_of
 from captum_vit.targets import TargetModule
+from captum_vit.tokens import Box, placed
 from captum_vit.trace.state import refuse_training
+from quantus_metrics.cells import Patches, Size, box_under, patches_of
 from quantus_metrics.explain import (
     check_explains,
     class_probabilities,
@@ -60,6 +62,7 @@ class Answers(TargetModule):
         super().__init__(wrapped, getattr(wrapped, "tower", None))
         self.reading, self.predict_kwargs = reading, predict_kwargs or {}
         self.made_by, self.known = probability_of(wrapped), n_classes_of(model)
+        self._patches: dict[Size, Patches | None] = {}  # by the size of an image
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs = self.model(inputs, **self.predict_kwargs)
@@ -68,6 +71,23 @@ class Answers(TargetModule):
         if self.explained and self.known is None:
             refuse_single(outputs)  # its maps are of the output, not of a class
         return (class_scores if self.reading == "answers" else class_probabilities)(outputs, self.made_by)
+
+    def box_under(
+        self,
+        size: tuple[int, ...],  # of the maps
+        inputs: Tensor,  # shape: (n, C, H, W)
+        patch: Size | None = None,
+        tokens: bool = False,
+    ) -> Box:
+        """See `quantus_metrics.cells.box_under`; one embedding for each size of images, whatever the maps."""
+        image = (inputs.shape[-2], inputs.shape[-1])
+
+        def patches() -> Patches | None:
+            if image not in self._patches:
+                self._patches[image] = patches_of(self, inputs)
+            return self._patches[image]
+
+        return box_under(patches, size, image, patch, tokens)
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,16 @@ class Batch:
     explain: Callable[[Tensor], Tensor]
     masks: Tensor | None = None
     custom: Any = None
+
+    def box(self, patch: Size | None = None, tokens: bool = False) -> Box:
+        """The pixels under the maps, see `Answers.box_under`."""
+        return self.model.box_under(tuple(self.relevance.shape[-2:]), self.inputs, patch, tokens)
+
+    def on_images(self, mode: str) -> Tensor:  # shape: (B, 1, h, w)
+        """The maps; where patches do not tile the images, at the size of these, each patch over its pixels."""
+        size = (self.inputs.shape[-2], self.inputs.shape[-1])
+        box = self.box()
+        return self.relevance if box == (0, 0, *size) else placed(self.relevance, box, size, mode)
 
 
 @dataclass(frozen=True)
@@ -168,6 +198,10 @@ class Samples:
             custom=self.custom_batch,
             explain=lambda classes: to_tensor(explain(classes.cpu().numpy()), device),
         )
+
+    def box(self, answer: Answers, patch: Size | None = None, tokens: bool = False) -> Box:
+        """The pixels under the maps."""
+        return answer.box_under(self.maps().shape[-2:], self[:1].inputs(answer), patch, tokens)
 
     def _words(self) -> np.ndarray:  # shape: (N, T)
         maps = np.asarray(self.a_batch)

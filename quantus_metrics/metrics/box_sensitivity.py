@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import IN_MEMORY, one_of, truth, whole, whole_or_none
-from quantus_metrics.perturb import Remover, ranking_map
+from captum_vit.tokens import Box
+from quantus_metrics.cells import Size, extent
+from quantus_metrics.perturb import Blur, Remover, ranking_map
 from quantus_metrics.perturb.box import box_changes, box_sums, draw_boxes
-from quantus_metrics.perturb.order import Size
 from quantus_metrics.perturb.remove import check_remover
 from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric
-from .batch import Batch, Samples, whole_images
+from .batch import Answers, Batch, Samples, whole_images
 
 
 def box_correlation(
@@ -30,6 +31,7 @@ def box_correlation(
     boxes: Tensor,  # shape: (S, n, 3), of `draw_boxes`
     changes: Tensor,  # shape: (B, S, n), of `box_changes`
     image_size: Size,
+    box: Box | None = None,
 ) -> Tensor:  # shape: (B, S), float64 on the CPU
     r"""Pearson's correlation, over boxes of one size, of the relevance in a box and what the target loses by it.
 
@@ -38,8 +40,11 @@ def box_correlation(
     Reads     −1 to 1, higher is better; 1 where the model adds up what the map says. NaN where one of the two does
               not vary beyond rounding over the boxes: there is no correlation then.
     Costs     nothing beyond the changes, which serve all maps of the same images.
+
+    Args:
+        box: the pixels under a map of patches; None is the image.
     """
-    sums, losses = box_sums(relevance, boxes, image_size), changes.detach().cpu().double()
+    sums, losses = box_sums(relevance, boxes, image_size, box), changes.detach().cpu().double()
     rounding = 1e-12 * relevance.detach().cpu().double().abs().flatten(1).mean(1) * image_size[0] * image_size[1]
     r = pearson(sums, losses)
     vary = (_spread(sums) > rounding.unsqueeze(1)) & (_spread(losses) > 0)
@@ -142,7 +147,7 @@ class BoxSensitivity(TokenMetric):
         truth("return_curves", return_curves)
         check_remover(remover)
         self.score, self.sizes, self.n_boxes = score, sizes, n_boxes
-        self.patch_size, self.on_grid, self.remover = patch_size, on_grid, remover
+        self.patch_size, self.on_grid, self.remover = patch_size, on_grid, remover or Blur()
         self.seed, self.internal_batch_size, self.return_curves = seed, internal_batch_size, return_curves
         self.share_passes = share_passes
         self._asked: list[Tensor] = []
@@ -151,35 +156,51 @@ class BoxSensitivity(TokenMetric):
         elif sizes is not None:
             self.score_range = (float(sizes[0] - sizes[-1]), float(sizes[-1] - sizes[0]))
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         """The boxes fit, and the maps lie on the image."""
         if samples.a_batch is None and self.patch_size is None:
             return  # the maps will tell
         image_size = samples.x_batch.shape[-2:]
+        map_size, inputs = (
+            image_size if samples.a_batch is None else samples.maps().shape[-2:],
+            samples[:1].inputs(model),
+        )
+        box = self._box(model, inputs, map_size)
         if samples.a_batch is not None:
-            ranking_map(torch.from_numpy(self._maps(samples)), image_size)
-        self._boxes(image_size, image_size if samples.a_batch is None else samples.maps().shape[-2:])
+            ranking_map(torch.from_numpy(self._maps(samples)), image_size, box=box)
+        self._boxes(image_size, map_size, box)
 
-    def _patch(self, image_size: Size, map_size: Size) -> int:
+    def _box(self, answer: Answers, inputs: Tensor, map_size: Size) -> Box:
+        """The pixels under the maps, or under what goes as a whole."""
+        image_size = (inputs.shape[-2], inputs.shape[-1])
+        side = (
+            self._patch(image_size, map_size, (0, 0, *image_size)) if self.on_grid and map_size == image_size else None
+        )
+        patch = None if side is None else (side, side)
+        return answer.box_under(map_size, inputs, patch, self.on_grid and self.remover.of_tokens)
+
+    def _patch(self, image_size: Size, map_size: Size, box: Box) -> int:
         if self.patch_size is not None:
             return self.patch_size
-        height, width = image_size[0] // map_size[0], image_size[1] // map_size[1]
+        covered = extent(box)
+        height, width = covered[0] // map_size[0], covered[1] // map_size[1]
         if height != width:
             raise InputError("Square patches.", f"patches of {height} x {width}", "patch_size=..., in pixels.")
         return height if height > 1 else max(1, image_size[0] // 14)
 
-    def _boxes(self, image_size: Size, map_size: Size) -> tuple[Tensor, Sequence[int], int]:
+    def _boxes(self, image_size: Size, map_size: Size, box: Box) -> tuple[Tensor, Sequence[int], int]:
         """Boxes (S, n, 3) in pixels, their sizes in patches, and the pixels of what goes as a whole."""
-        patch = self._patch(image_size, map_size)
-        sizes = self.sizes or range(1, min(image_size) // patch)
-        step = patch if self.on_grid else 1
+        patch = self._patch(image_size, map_size, box)
+        step, within = (patch, box) if self.on_grid else (1, (0, 0, *image_size))
+        sizes = self.sizes or range(1, min(extent(within)) // patch)
         if self.score == "area" and len(sizes) < 2:
             raise InputError(
                 "Boxes of two sizes at least, for an area.",
                 f"{list(sizes)} patches of {patch} pixels in {image_size[0]} x {image_size[1]}",
                 'patch_size=..., in pixels; score="mean".',
             )
-        return draw_boxes(image_size, [size * patch for size in sizes], self.n_boxes, self.seed, step), sizes, step
+        boxes = draw_boxes(extent(within), [size * patch for size in sizes], self.n_boxes, self.seed, step)
+        return boxes + boxes.new_tensor([0, *within[:2]]), sizes, step
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         return self._measure_each(batch, [batch.relevance])[0]
@@ -187,13 +208,16 @@ class BoxSensitivity(TokenMetric):
     def _measure_each(self, batch: Batch, maps: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """The same passes serve all maps."""
         image_size = (batch.inputs.shape[-2], batch.inputs.shape[-1])
-        boxes, sizes, step = self._boxes(image_size, (maps[0].shape[-2], maps[0].shape[-1]))
+        map_size = (maps[0].shape[-2], maps[0].shape[-1])
+        box = self._box(batch.model, batch.inputs, map_size)
+        boxes, sizes, step = self._boxes(image_size, map_size, box)
         for relevance in maps:
-            ranking_map(relevance, image_size)  # refuses what is no map of these images
-        changes = self._shared(batch, boxes, step) if self.share_passes else self._changes(batch, boxes, step)
-        return [self._scored(box_correlation(one, boxes, changes, image_size), sizes) for one in maps]
+            ranking_map(relevance, image_size, box=box)  # refuses what is no map of these images
+        ask = self._shared if self.share_passes else self._changes
+        changes = ask(batch, boxes, step, box if self.on_grid else None)
+        return [self._scored(box_correlation(one, boxes, changes, image_size, box), sizes) for one in maps]
 
-    def _changes(self, batch: Batch, boxes: Tensor, step: int) -> Tensor:  # shape: (B, S, n)
+    def _changes(self, batch: Batch, boxes: Tensor, step: int, box: Box | None) -> Tensor:  # shape: (B, S, n)
         return box_changes(
             batch.model,
             batch.inputs,
@@ -202,14 +226,15 @@ class BoxSensitivity(TokenMetric):
             remover=self.remover,
             step=step,
             internal_batch_size=self.internal_batch_size,
+            box=box,
         )
 
-    def _shared(self, batch: Batch, boxes: Tensor, step: int) -> Tensor:  # shape: (B, S, n)
+    def _shared(self, batch: Batch, boxes: Tensor, step: int, box: Box | None) -> Tensor:  # shape: (B, S, n)
         """The changes of the call before, where it asked the same of a model that answers the whole images the same."""
         whole = whole_images(batch.model, batch.inputs, self.internal_batch_size)
         asked = [torch.tensor(step), boxes, batch.inputs, batch.target, whole]
         if not (self._asked and all(map(_same, asked, self._asked))):
-            self._found, self._asked = self._changes(batch, boxes, step), asked
+            self._found, self._asked = self._changes(batch, boxes, step, box), asked
         return self._found
 
     def _scored(self, correlation: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:

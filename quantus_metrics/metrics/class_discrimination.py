@@ -11,11 +11,13 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from quantus.helpers.enums import EvaluationCategory
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import shown, whole
-from quantus_metrics.explain import check_explains, n_classes_of, to_tensor
+from captum_vit.tokens import Box
+from quantus_metrics.cells import Size
+from quantus_metrics.explain import check_explains, to_tensor
 from quantus_metrics.perturb.order import at_size, check_sizes
 from quantus_metrics.statistics import summarise
 
@@ -35,6 +37,12 @@ def runner_up(
         hint = "captum_vit.TwoClasses(model) for the one logit of a classifier; an array of classes in custom_batch."
         raise InputError("At least two classes.", f"outputs of shape {tuple(outputs.shape)}", hint)
     return outputs.scatter(1, target.unsqueeze(1), -torch.inf).argmax(1)
+
+
+def _box_of_the_smaller(answer: Answers, inputs: Tensor, one: Size, other: Size) -> Box | None:
+    """The pixels under the smaller of two maps, where the other one is of pixels."""
+    pixels = max(one, other) == tuple(inputs.shape[-2:])
+    return answer.box_under(min(one, other), inputs) if pixels else None
 
 
 class ClassDiscrimination(TokenMetric):
@@ -97,7 +105,7 @@ class ClassDiscrimination(TokenMetric):
         self.softmax, self.answers = self.metric.softmax, self.metric.answers
         self.score_range = tuple(np.subtract(self.metric.score_range, self.metric.score_range[::-1]).tolist())
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         self.metric._check(samples, model, explain_func)
         custom = self._custom(samples)
         if custom is None:
@@ -106,10 +114,11 @@ class ClassDiscrimination(TokenMetric):
             wrong = replace(samples, a_batch=custom)
             self.metric._check(wrong, model, explain_func)
             if samples.a_batch is not None and not samples.texts:
-                check_sizes(wrong.maps().shape[-2:], samples.maps().shape[-2:])
+                sizes = wrong.maps().shape[-2:], samples.maps().shape[-2:]
+                check_sizes(*sizes, _box_of_the_smaller(model, samples[:1].inputs(model), *sizes))
             return None
         check_explains(explain_func)
-        check_classes(custom, n_classes_of(model), "custom_batch, or `wrong`")
+        check_classes(custom, model.known, "custom_batch, or `wrong`")
         same = custom == np.asarray(samples.y_batch)
         if same.any():
             raise InputError(
@@ -138,7 +147,8 @@ class ClassDiscrimination(TokenMetric):
         else:
             wrong = to_tensor(self._maps(replace(samples, a_batch=custom)), batch.inputs.device)
         if batch.relevance.dim() == 4:  # parts leave as the map of the right class has them
-            wrong = at_size(wrong, (batch.relevance.shape[-2], batch.relevance.shape[-1]))
+            size, own = ((maps.shape[-2], maps.shape[-1]) for maps in (batch.relevance, wrong))
+            wrong = at_size(wrong, size, _box_of_the_smaller(answer, batch.inputs, own, size))
         return replace(batch, custom=wrong)
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:

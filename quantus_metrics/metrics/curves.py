@@ -11,7 +11,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from quantus.helpers.enums import DataType
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import InputError
 from captum_vit.options import IN_MEMORY, truth, whole_or_none
@@ -101,7 +101,7 @@ class CurveMetric(TokenMetric):
     ) -> Tensor:  # shape: (n,)
         return target_score(outputs, target)
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         """All maps can be ranked, and what stands in for the parts that go is known."""
         if samples.texts:
             self._check_texts(samples, model)
@@ -109,9 +109,10 @@ class CurveMetric(TokenMetric):
         if isinstance(self.remover, Black):
             self.remover.fill(model)
         if samples.a_batch is not None:
-            ranking_map(torch.from_numpy(self._maps(samples)), samples.x_batch.shape[-2:], self.patch_size)
+            box = samples.box(model, patch_of(self.patch_size), self.remover.of_tokens)
+            ranking_map(torch.from_numpy(self._maps(samples)), samples.x_batch.shape[-2:], self.patch_size, box)
 
-    def _check_texts(self, samples: Samples, model: nn.Module) -> None:
+    def _check_texts(self, samples: Samples, model: Answers) -> None:
         removable = text_model(model).removable(torch.from_numpy(samples.x_batch))
         if not removable.any(1).all():
             alone = (~removable.any(1)).nonzero().flatten().tolist()
@@ -121,7 +122,7 @@ class CurveMetric(TokenMetric):
             ranking_words(torch.from_numpy(self._maps(samples)), samples.x_batch.shape)
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
-        texts = batch.inputs.dim() == 2
+        texts, patch = batch.inputs.dim() == 2, patch_of(self.patch_size)
         extra = self._wants_intact and self.fractions[0] > 0
         found = curves(
             batch.model,
@@ -135,6 +136,7 @@ class CurveMetric(TokenMetric):
             internal_batch_size=self.internal_batch_size,
             readout=self._reader(batch.model),
             among=text_model(batch.model).removable(batch.inputs) if texts else None,
+            box=None if texts else batch.box(patch, self.remover.of_tokens),
         )
         intact = next(iter(found.values())).scores[:, 0]
         if extra:

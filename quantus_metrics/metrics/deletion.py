@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import InputError
 from captum_vit.options import one_of
@@ -111,7 +111,7 @@ class _TrueMasking(CurveMetric):
     def _reader(self, answer: Answers) -> Readout:
         return hits_of(answer) if self.score == "accuracy" else target_score
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         super()._check(samples, model, explain_func)
         if samples.a_batch is not None:
             self._check_parts(samples.maps().shape, samples.x_batch.shape)

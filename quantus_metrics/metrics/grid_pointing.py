@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.axes import Axes
 from quantus.helpers.enums import EvaluationCategory
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import TokenMetric
-from .batch import Batch, Samples
+from .batch import Answers, Batch, Samples
 from .masks import check_masks, enlarged
 
 
@@ -39,7 +39,8 @@ class GridPointing(TokenMetric):
 
     See `positive_share` for the formula, and `mosaics` for what makes the images; their cells are ``s_batch``.
     With other masks it is the share of the positive relevance on the object, also known as the energy-based
-    pointing game. The model is not asked: no forward passes beyond those of the explanation.
+    pointing game. The model is not asked: no forward passes beyond those of the explanation, and an embedding of one
+    image, which tells the pixels that its patches read.
 
     Args:
         **kwargs: Quantus's own; see `TokenMetric`.
@@ -54,13 +55,18 @@ class GridPointing(TokenMetric):
     evaluation_category = EvaluationCategory.LOCALISATION
     score_range = (0.0, 1.0)
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         check_masks(samples)
+        if samples.a_batch is not None:
+            samples.box(model)  # refuses maps that lie nowhere
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.masks is not None  # `_check` saw to it
         cells = batch.masks.flatten(1)
-        return {"score": positive_share(batch.relevance, batch.masks), "chance": cells.double().mean(1)}
+        return {
+            "score": positive_share(batch.on_images("nearest-exact"), batch.masks),
+            "chance": cells.double().mean(1),
+        }
 
     def _draw(self, ax: Axes | None = None) -> Axes:
         ax = super()._draw(ax)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from quantus.helpers.enums import ScoreDirection
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import OptionError
 from captum_vit.options import one_of, truth
@@ -116,7 +116,7 @@ class PerturbationAccuracy(CurveMetric):
         most = 100 * (self.fractions[-1] - self.fractions[0])
         self.score_range = (-most if score == "difference" else 0.0, most)
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         if self.explained == "predicted":
             check_explains(explain_func)
             samples = replace(samples, a_batch=None)

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from quantus.helpers.enums import EvaluationCategory
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.options import one_of
 from quantus_metrics.statistics import Summary, summarise
 
 from .base import TokenMetric
-from .batch import Batch, Samples
+from .batch import Answers, Batch, Samples
 from .masks import check_masks, enlarged
 
 Maps = Tensor  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels
@@ -108,7 +108,8 @@ class Segmentation(TokenMetric):
     """How well a map, cut at its mean, covers the object that its class names.
 
     The objects are ``s_batch``: 1 on the object, 0 beside it, −1 where nothing is known. The model is not asked:
-    no forward passes beyond those of the explanation.
+    no forward passes beyond those of the explanation, and an embedding of one image, which tells the pixels that its
+    patches read. Where it reads none the map is zero.
 
     A call gives one number per image. The figures that papers print for "iou" and "pixel_accuracy" are of the
     totals of the data set; `return_aggregate` and `summary` give those (the latter with an interval: whole images are
@@ -142,15 +143,18 @@ class Segmentation(TokenMetric):
         self.score = one_of("score", score, OF_COUNTS | OF_RANKS)
         self._of_totals = aggregate_func is None and score in OF_COUNTS
 
-    def _check(self, samples: Samples, model: nn.Module, explain_func: Callable[..., np.ndarray] | None) -> None:
+    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         check_masks(samples, unlabelled=True)
+        if samples.a_batch is not None:
+            samples.box(model)  # refuses maps that lie nowhere
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.masks is not None  # `_check` saw to it
-        counts = confusion(batch.relevance, batch.masks)
+        counts = confusion(batch.on_images("bilinear"), batch.masks)
         if self.score in OF_COUNTS:
             return {"score": OF_COUNTS[self.score](counts.cpu().double()), "counts": counts}
-        return {"score": OF_RANKS[self.score](batch.relevance, batch.masks), "counts": counts}
+        maps = batch.on_images("nearest-exact" if self.score == "ap" else "bilinear")
+        return {"score": OF_RANKS[self.score](maps, batch.masks), "counts": counts}
 
     def _total(self, counts: np.ndarray) -> float:
         return OF_COUNTS[self.score](torch.from_numpy(counts).sum(0)).item()

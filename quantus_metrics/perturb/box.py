@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import IN_MEMORY, whole, whole_or_none
+from captum_vit.tokens import Box
+from quantus_metrics.cells import Size, extent
 from quantus_metrics.explain import logits, to_pixels
 
 from .curve import target_score
-from .order import Size
-from .remove import Blur, Model, Remover, check_remover
+from .remove import Blur, Model, Remover, bind_over, check_remover
 
 
 def draw_boxes(
@@ -72,6 +73,7 @@ def box_changes(
     remover: Remover | None = None,
     step: int = 1,
     internal_batch_size: int | None = None,
+    box: Box | None = None,
 ) -> Tensor:  # shape: (B, S, n)
     r"""What the target loses by each box, :math:`f_c(x) - f_c(x \setminus \text{box})`.
 
@@ -83,6 +85,7 @@ def box_changes(
         remover: how what is in a box goes away; a `Blur` by default.
         step: the pixels along a side of what can go as a whole; the patch size where tokens are dropped.
         internal_batch_size: images per forward pass; None takes as many as `inputs` has. Passes mix images and boxes.
+        box: the pixels that steps divide; None is the image.
 
     Raises:
         InputError: scores that are not finite.
@@ -92,10 +95,11 @@ def box_changes(
     whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
     nothing = boxes.new_zeros(1, 3)  # a box of side 0, which sorts first
     different, which = torch.cat([nothing, boxes.flatten(0, 1)]).unique(dim=0, return_inverse=True)
-    different = different.to(inputs.device) // step  # (J, 3)
-    rows, columns = (torch.arange(length // step, device=inputs.device) for length in inputs.shape[-2:])
+    box = box or (0, 0, inputs.shape[-2], inputs.shape[-1])
+    different = (different - different.new_tensor([0, *box[:2]])).to(inputs.device) // step  # (J, 3)
+    rows, columns = (torch.arange(length // step, device=inputs.device) for length in extent(box))
 
-    answer = (remover or Blur()).bind(model, inputs)
+    answer = bind_over(box, remover or Blur(), model, inputs)
     found = []
     for views in torch.arange(len(different) * len(inputs), device=inputs.device).split(
         internal_batch_size or len(inputs)
@@ -116,10 +120,20 @@ def box_sums(
     relevance: Tensor,  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels
     boxes: Tensor,  # shape: (S, n, 3)
     image_size: Size,
+    box: Box | None = None,
 ) -> Tensor:  # shape: (B, S, n), float64 on the CPU
-    """The relevance of the pixels in each box; each pixel of a patch has the patch's."""
-    pixels = to_pixels(relevance.detach().cpu().double(), (len(relevance), 1, *image_size)).squeeze(1)
+    """The relevance of the pixels in each box; each pixel of a patch has the patch's.
+
+    Args:
+        box: the pixels under a map of patches, padding included; None is the image.
+    """
+    box, image = box or (0, 0, *image_size), (0, 0, *image_size)
+    up, back = min(box[0], 0), min(box[1], 0)  # the corner of all that may lie in a box
+    size = max(box[2], image[2]) - up, max(box[3], image[3]) - back
+    laid = image if tuple(relevance.shape[-2:]) == tuple(image_size) else box
+    under = laid[0] - up, laid[1] - back, laid[2] - up, laid[3] - back
+    pixels = to_pixels(relevance.detach().cpu().double(), (len(relevance), 1, *size), under).squeeze(1)
     corner = F.pad(pixels.cumsum(1).cumsum(2), (1, 0, 1, 0))  # the sum of all that lies above and to the left
-    side, top, left = boxes.unbind(-1)
+    side, top, left = (boxes - boxes.new_tensor([0, up, back])).unbind(-1)
     bottom, right = top + side, left + side
     return corner[:, bottom, right] - corner[:, top, right] - corner[:, bottom, left] + corner[:, top, left]

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.options import IN_MEMORY, real, shown, whole_or_none
+from captum_vit.tokens import Box
+from quantus_metrics.cells import Size, box_under, patches_of
 from quantus_metrics.explain import logits, to_tensor
 
-from .order import Size, rank, ranking_map, ranking_words
-from .remove import Blur, Model, Remover, check_remover
+from .order import patch_of, rank, ranking_map, ranking_words
+from .remove import Blur, Model, Remover, bind_over, check_remover
 from .remove_tokens import DropTokens
 
 FRACTIONS = tuple(k / 20 for k in range(21))
@@ -72,6 +74,7 @@ def curves(
     readout: Readout = target_score,
     args: tuple[Any, ...] = (),
     among: Tensor | None = None,  # shape: of the ranked map, bool
+    box: Box | None = None,
 ) -> dict[str, Curve]:
     r"""One curve per order, :math:`f_c(x \setminus \text{the first } n \text{ patches})` against :math:`n`.
 
@@ -94,6 +97,9 @@ def curves(
         readout: makes one score of the outputs (n, n_classes) and the targets (n,).
         args: further arguments of the model, such as an attention mask.
         among: what may leave at all; see `removable_words`. Fractions are of these. None: everything.
+        box: top, left, bottom and right edge of the pixels that the cells of a map of patches divide evenly. None finds
+            them for a transformer, whose patches may leave a border unread, or lie over padding; for other models it
+            is the image. It costs an embedding of one image.
 
     Raises:
         InputError: maps that rank nothing (see `ranking_map`), inputs that are no images, scores that are
@@ -106,9 +112,12 @@ def curves(
         >>> found["lif"].area() - found["mif"].area()
     """
     target = _check(inputs, target, relevance, fractions, remover, internal_batch_size)
-    maps = relevance.to(inputs.device)
+    maps, remover = relevance.to(inputs.device), remover or (Blur() if inputs.dim() == 4 else DropTokens())
     if inputs.dim() == 4:
-        maps = ranking_map(maps, (inputs.shape[-2], inputs.shape[-1]), patch_size)
+        size, image = tuple(maps.shape[-2:]), (inputs.shape[-2], inputs.shape[-1])
+        patches, patch = lambda: patches_of(model, inputs, args), patch_of(patch_size)
+        box = box or box_under(patches, size, image, patch, remover.of_tokens)
+        maps = ranking_map(maps, image, patch_size, box)
     else:
         maps = ranking_words(maps, inputs.shape)
     among = _among(among, maps)
@@ -117,7 +126,7 @@ def curves(
     order_of = torch.tensor([order for order, _ in steps], device=inputs.device)  # (J,)
     n_gone = torch.tensor([counts for _, counts in steps], device=inputs.device)  # (J, B)
 
-    answer = (remover or (Blur() if inputs.dim() == 4 else DropTokens())).bind(model, inputs, args)
+    answer = remover.bind(model, inputs, args) if box is None else bind_over(box, remover, model, inputs, args)
     found = []
     for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(internal_batch_size or len(inputs)):
         step, row = views // len(inputs), views % len(inputs)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from captum_vit.errors import InputError
 from captum_vit.options import lot, one_of, two_whole
+from captum_vit.tokens import Box, placed
+from quantus_metrics.cells import Size, extent
 
 ORDERS = ("mif", "lif", "random")
-
-Size = tuple[int, int]
 
 
 def rank(
@@ -46,6 +46,7 @@ def ranking_map(
     relevance: Tensor,  # shape: (B, h, w) or (B, 1, h, w)
     image_size: Size,
     patch_size: int | Size | None = None,
+    box: Box | None = None,
 ) -> Tensor:  # shape: (B, h, w), one value for each element that leaves as a whole
     """The map at the size at which it is ranked.
 
@@ -53,20 +54,24 @@ def ranking_map(
     pixel, or, given `patch_size`, by its mean over each patch; a map that is constant on each patch gives
     exactly the patch's value.
 
+    Args:
+        box: the pixels that patches divide, of a model whose patches do not tile the image: see `curves`. None is all.
+
     Raises:
         InputError: no picture, an empty one, a size that does not divide the image, values that are not
             finite, or an image whose map is constant and therefore ranks nothing.
     """
     maps = relevance.squeeze(1) if relevance.dim() == 4 and relevance.shape[1] == 1 else relevance
-    _check_size(maps, relevance, image_size)
+    box = box or (0, 0, *image_size)
+    _check_size(maps, relevance, image_size, box)
     _check_rows(maps.isfinite().flatten(1).all(1), "finite relevance", "a method that gives no NaN here.")
 
     patch = patch_of(patch_size)
     if patch is not None and maps.shape[-2:] == image_size:
-        maps = _means(maps, patch)
-    elif patch is not None and (maps.shape[-2] * patch[0], maps.shape[-1] * patch[1]) != image_size:
+        maps = _means(maps, patch, box)
+    elif patch is not None and (maps.shape[-2] * patch[0], maps.shape[-1] * patch[1]) != extent(box):
         raise InputError(
-            f"A map of patches of {patch[0]} x {patch[1]} pixels for an image of {_times(image_size)}.",
+            f"A map of patches of {patch[0]} x {patch[1]} pixels for an image of {_times(extent(box))}.",
             f"a map of {_times(maps.shape[-2:])}",
             "patch_size=None: a map of patches tells the size of a patch itself.",
         )
@@ -78,11 +83,15 @@ def ranking_map(
 def at_size(
     relevance: Tensor,  # shape: (B, 1, h, w)
     size: Size,
+    box: Box | None = None,
 ) -> Tensor:  # shape: (B, 1, *size)
     """The map at the size of another one, so that both say the same of the same parts.
 
     From pixels to patches it is the mean over each patch, exact where the patch is constant; from patches to pixels
     each patch is repeated.
+
+    Args:
+        box: the pixels under the patches; None is the image.
 
     Raises:
         InputError: sizes of which neither divides the other.
@@ -90,15 +99,17 @@ def at_size(
     own = (relevance.shape[-2], relevance.shape[-1])
     if own == size:
         return relevance
-    check_sizes(own, size)
+    check_sizes(own, size, box)
+    box = box or (0, 0, *max(own, size))
     if own < size:
-        return relevance.repeat_interleave(size[0] // own[0], -2).repeat_interleave(size[1] // own[1], -1)
-    return _means(relevance.squeeze(1), (own[0] // size[0], own[1] // size[1])).unsqueeze(1)
+        return placed(relevance, box, size, "nearest-exact")
+    height, width = extent(box)
+    return _means(relevance.squeeze(1), (height // size[0], width // size[1]), box).unsqueeze(1)
 
 
-def check_sizes(one: Size, other: Size) -> None:
-    """Maps that can be brought to one size: one is the grid of patches of the other."""
-    small, large = sorted((one, other))
+def check_sizes(one: Size, other: Size, box: Box | None = None) -> None:
+    """Maps that can be brought to one size: one is the grid of patches of the other, or of a box in it."""
+    small, large = min(one, other), max(one, other) if box is None else extent(box)
     if large[0] % small[0] or large[1] % small[1]:
         raise InputError(
             "Maps of one size, or of pixels and of their patches, to be compared.",
@@ -135,22 +146,36 @@ def ranking_words(
 def _means(
     maps: Tensor,  # shape: (B, H, W)
     patch: Size,
-) -> Tensor:  # shape: (B, H / patch height, W / patch width)
-    """The mean over each patch, told as first + mean(rest − first): exact where the patch is constant."""
-    if min(patch) < 1 or maps.shape[-2] % patch[0] or maps.shape[-1] % patch[1]:
+    box: Box,
+) -> Tensor:  # shape: (B, box height / patch height, box width / patch width)
+    """The mean over the pixels of each patch, as first + mean(rest − first): exact where the patch is constant."""
+    height, width = extent(box)
+    if min(patch) < 1 or height % patch[0] or width % patch[1]:
         raise InputError(
             f"Patches of {_times(patch)} pixels that tile the map.",
             f"a map of {_times(maps.shape[-2:])}",
             "the patch size of the model, or patch_size=None to rank pixels.",
         )
-    tiles = maps.unfold(1, patch[0], patch[0]).unfold(2, patch[1], patch[1]).flatten(3)  # (B, h, w, pixels)
+    top, left, bottom, right = box
+    rows, columns = (torch.arange(*ends, device=maps.device) for ends in ((top, bottom), (left, right)))
+    near = [at.clamp(0, n - 1) for at, n in zip((rows, columns), maps.shape[-2:], strict=True)]  # padding has no pixels
+    there = ((rows == near[0]).unsqueeze(1) & (columns == near[1])).to(maps)
+    tiles, there = (_tiles(x, patch) for x in (maps[:, near[0]][:, :, near[1]], there.unsqueeze(0)))
     first = tiles[..., 0]
-    return first + (tiles - first.unsqueeze(-1)).mean(-1)
+    return first + ((tiles - first.unsqueeze(-1)) * there).sum(-1) / there.sum(-1)
 
 
-def _check_size(maps: Tensor, given: Tensor, image_size: Size) -> None:
+def _tiles(
+    maps: Tensor,  # shape: (B, H, W)
+    patch: Size,
+) -> Tensor:  # shape: (B, h, w, pixels)
+    return maps.unfold(1, patch[0], patch[0]).unfold(2, patch[1], patch[1]).flatten(3)
+
+
+def _check_size(maps: Tensor, given: Tensor, image_size: Size, box: Box) -> None:
     h, w = maps.shape[-2:] if maps.dim() == 3 else (0, 0)
-    if maps.numel() == 0 or not h * w or image_size[0] % h or image_size[1] % w:
+    laid = box != (0, 0, *image_size)  # over what the patches read, into as many parts as they are
+    if maps.numel() == 0 or not h * w or (not laid and (image_size[0] % h or image_size[1] % w)):
         raise InputError(
             "One map per image, (B, h, w) or (B, 1, h, w), as large as the image or its grid of patches: "
             f"h divides {image_size[0]} and w divides {image_size[1]}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.reading import mean_std
 from captum_vit.options import real, shown
+from captum_vit.tokens import Box
 from captum_vit.trace.without import of_rows
+from quantus_metrics.cells import over_pixels
 
 Model = Callable[..., Any]
 Answer = Callable[[Tensor, Tensor], Any]
@@ -24,7 +26,11 @@ class Remover(ABC):
     """Takes parts of inputs away and asks the model about what is left.
 
     An author owes `bind`. What costs the same for every step, a blurred copy say, is done there once.
+
+    ``of_tokens`` says that what goes are patches inside the model, never pixels.
     """
+
+    of_tokens: ClassVar[bool] = False
 
     @abstractmethod
     def bind(
@@ -36,11 +42,20 @@ class Remover(ABC):
         """``answer(rows, gone)``: the model's output for ``inputs[rows]`` without what is gone.
 
         ``rows`` ``(n,)`` may name an input more than once; ``gone`` ``(n, h, w)`` is True where a patch, or
-        a pixel, is missing, or ``(n, T)`` where a word is. One forward pass of ``n`` inputs per call.
+        a pixel, is missing, or ``(n, T)`` where a word is. One forward pass of ``n`` inputs per call. Where patches do
+        not tile the image, `curves` hands pixels to removers of pixels.
 
         ``args`` are further arguments of the model, such as an attention mask; those as long as ``inputs``
         belong to them one by one.
         """
+
+
+def bind_over(box: Box, remover: Remover, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
+    """`Remover.bind` for cells that divide a rectangle of the image; pixels outside never go."""
+    answer, size = remover.bind(model, inputs, args), (inputs.shape[-2], inputs.shape[-1])
+    if remover.of_tokens or box == (0, 0, *size):
+        return answer
+    return lambda rows, gone: answer(rows, over_pixels(gone, box, size))
 
 
 class PixelRemover(Remover):

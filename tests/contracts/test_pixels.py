@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.errors import InputError
+from captum_vit.trace import cover
 from captum_vit.trace.record import Want, record
 from captum_vit.trace.state import undisturbed
 from tests.contracts.closeness import assert_close
@@ -95,6 +96,22 @@ def box_of(change: Callable[[Tensor], Tensor], height: int, width: int) -> tuple
 )
 def test_the_grid_lies_where_its_pixels_are(change, size, box):
     assert box_of(change, *size) == box
+
+
+@pytest.mark.parametrize(
+    "options, size, box",
+    [
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, 28, None),
+        ({"kernel_size": 7, "stride": 4, "padding": 3}, 32, None),
+        ({"kernel_size": 16, "stride": 10}, 224, (0, 0, 216, 216)),
+        ({"kernel_size": 8, "stride": 8, "padding": 2}, 28, (-2, -2, 30, 30)),
+    ],
+    ids=["stem", "padded", "cut off", "apart"],
+)
+def test_patches_that_overlap_divide_the_pixels_that_they_read(options, size, box):
+    convolution = nn.Conv2d(3, 4, **options)
+    rows, columns = convolution(torch.zeros(1, 3, size, size)).shape[-2:]
+    assert cover.box_of(convolution, (size, size), (rows, columns)) == box
 
 
 def test_an_embedding_that_detaches_its_picture_is_refused():
