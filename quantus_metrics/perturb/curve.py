@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from captum_vit.tokens import Box
 from quantus_metrics.cells import Size, box_under, patches_of
 from quantus_metrics.explain import logits, to_tensor
 
-from .order import patch_of, rank, ranking_map, ranking_words
+from .order import divides, patch_of, rank, ranking_map, ranking_words
 from .remove import Blur, Model, Remover, bind_over, check_remover
 from .remove_tokens import DropTokens
 
@@ -113,11 +114,17 @@ def curves(
     """
     target = _check(inputs, target, relevance, fractions, remover, internal_batch_size)
     maps, remover = relevance.to(inputs.device), remover or (Blur() if inputs.dim() == 4 else DropTokens())
+    size, image, patch = tuple(maps.shape[-2:]), (inputs.shape[-2], inputs.shape[-1]), patch_of(patch_size)
+
+    @cache
+    def under() -> Box | None:
+        if box is not None or inputs.dim() == 2:
+            return box
+        return box_under(lambda: patches_of(model, inputs, args), size, image, patch, remover.of_tokens)
+
     if inputs.dim() == 4:
-        size, image = tuple(maps.shape[-2:]), (inputs.shape[-2], inputs.shape[-1])
-        patches, patch = lambda: patches_of(model, inputs, args), patch_of(patch_size)
-        box = box or box_under(patches, size, image, patch, remover.of_tokens)
-        maps = ranking_map(maps, image, patch_size, box)
+        known = patch is None and divides(size, image)  # the model may contradict it, but what is ranked stays
+        maps = ranking_map(maps, image, patch, None if known else under())
     else:
         maps = ranking_words(maps, inputs.shape)
     among = _among(among, maps)
@@ -126,7 +133,7 @@ def curves(
     order_of = torch.tensor([order for order, _ in steps], device=inputs.device)  # (J,)
     n_gone = torch.tensor([counts for _, counts in steps], device=inputs.device)  # (J, B)
 
-    answer = remover.bind(model, inputs, args) if box is None else bind_over(box, remover, model, inputs, args)
+    answer = bind_over(under(), remover, model, inputs, args)
     found = []
     for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(internal_batch_size or len(inputs)):
         step, row = views // len(inputs), views % len(inputs)

@@ -118,6 +118,11 @@ def check_sizes(one: Size, other: Size, box: Box | None = None) -> None:
         )
 
 
+def divides(size: tuple[int, ...], image_size: Size) -> bool:
+    """Whether as many cells divide the image evenly, into whole pixels."""
+    return len(size) == 2 and all(n > 0 and length % n == 0 for n, length in zip(size, image_size, strict=True))
+
+
 def patch_of(patch_size: int | Size | None) -> Size | None:
     """Height and width of a patch."""
     hint = "patch_size=16, the model's own, or None for maps of patches."
@@ -173,9 +178,8 @@ def _tiles(
 
 
 def _check_size(maps: Tensor, given: Tensor, image_size: Size, box: Box) -> None:
-    h, w = maps.shape[-2:] if maps.dim() == 3 else (0, 0)
     laid = box != (0, 0, *image_size)  # over what the patches read, into as many parts as they are
-    if maps.numel() == 0 or not h * w or (not laid and (image_size[0] % h or image_size[1] % w)):
+    if maps.dim() != 3 or maps.numel() == 0 or not (laid or divides(tuple(maps.shape[-2:]), image_size)):
         raise InputError(
             "One map per image, (B, h, w) or (B, 1, h, w), as large as the image or its grid of patches: "
             f"h divides {image_size[0]} and w divides {image_size[1]}.",

@@ -50,10 +50,10 @@ class Remover(ABC):
         """
 
 
-def bind_over(box: Box, remover: Remover, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
-    """`Remover.bind` for cells that divide a rectangle of the image; pixels outside never go."""
+def bind_over(box: Box | None, remover: Remover, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
+    """`Remover.bind` for cells that divide a rectangle of the image; pixels outside never go. A text has None."""
     answer, size = remover.bind(model, inputs, args), (inputs.shape[-2], inputs.shape[-1])
-    if remover.of_tokens or box == (0, 0, *size):
+    if remover.of_tokens or box is None or box == (0, 0, *size):
         return answer
     return lambda rows, gone: answer(rows, over_pixels(gone, box, size))
 

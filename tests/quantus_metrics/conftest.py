@@ -51,19 +51,29 @@ def timm_vit() -> nn.Module:
     )
 
 
-@pytest.fixture
-def hf_vit() -> nn.Module:
+def _hf_vit(depth: int) -> nn.Module:
     torch.manual_seed(0)
     config = ViTConfig(
         image_size=32,
         patch_size=8,
         hidden_size=24,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=depth,
         num_attention_heads=2,
         num_labels=5,
     )
     return _stirred(ViTForImageClassification(config))
+
+
+@pytest.fixture
+def hf_vit() -> nn.Module:
+    return _hf_vit(2)
+
+
+@pytest.fixture
+def hf_vit_of_three_blocks() -> nn.Module:
+    """One that leaves no map zero: gradient x input cancels in the last layers of a model that reads its CLS token."""
+    return _hf_vit(3)
 
 
 @pytest.fixture

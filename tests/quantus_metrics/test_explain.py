@@ -141,11 +141,12 @@ def test_a_wrapped_target_is_still_no_classifier(hf_vit, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cv.METHODS)
-def test_each_of_our_methods_goes_through_the_door(hf_vit, data, name):
-    maps = qm.explain_func(cv.METHODS[name])(qm.wrap(hf_vit), data["x_batch"], data["y_batch"], method=name)
+def test_each_of_our_methods_goes_through_the_door(hf_vit_of_three_blocks, data, name):
+    model = hf_vit_of_three_blocks
+    maps = qm.explain_func(cv.METHODS[name])(qm.wrap(model), data["x_batch"], data["y_batch"], method=name)
     assert maps.shape == (6, 1, 32, 32)
     assert len(np.unique(maps[0])) <= 16  # patches, repeated over their pixels
-    assert np.isfinite(qm.Fidelity(patch_size=8)(hf_vit, **data, a_batch=maps)).all()
+    assert np.isfinite(qm.Fidelity(patch_size=8)(model, **data, a_batch=maps)).all()
 
 
 def test_wrap_says_what_it_cannot_read():
