@@ -7,7 +7,7 @@ what it would be where the origin is zero. So ``0.5 * x * (1 + tanh(...))`` is k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_vit.trace.functions import NEGATED, VANISHING, is_in_place
 
+_NO_TENSORS = {int, float, bool, str, type(None), slice, torch.dtype, torch.Size, torch.device}  # they hold no tensor
 _MARK = "_entrywise"
 _CONSTANT = "_added_constant"
 
@@ -71,14 +72,14 @@ def vanishes(zero: float | Tensor) -> bool:
     return not zero.any() if isinstance(zero, Tensor) else zero == 0
 
 
-def operands(tree: Any) -> Iterator[Tensor]:
+def operands(tree: Any) -> list[Tensor]:
     """The tensors of a call that depend on the tokens, comparisons with them included."""
+    if type(tree) in _NO_TENSORS:
+        return []
     if isinstance(tree, Tensor):
-        if (tree.requires_grad and not isinstance(tree, nn.Parameter)) or hasattr(tree, _MARK):
-            yield tree
-    elif isinstance(tree, tuple | list):
-        for x in tree:
-            yield from operands(x)
+        depends = (tree.requires_grad and not isinstance(tree, nn.Parameter)) or hasattr(tree, _MARK)
+        return [tree] if depends else []
+    return [found for x in tree for found in operands(x)] if isinstance(tree, tuple | list) else []
 
 
 def common_origin(xs: list[Tensor]) -> Tensor | None:
@@ -94,7 +95,7 @@ def at_zero(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], of: Tensor
     wide = torch.promote_types(of.dtype, torch.float32)
 
     def zero(x: Any) -> Any:
-        if next(operands(x), None) is None:
+        if not operands(x):
             return x
         found = entrywise(x)[1]
         if isinstance(found, bool | Tensor):
@@ -108,7 +109,7 @@ def at_zero(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], of: Tensor
 
 def constant(tree: Any) -> Any:
     """Parameters, also those in lists, without a graph."""
-    if type(tree) is Tensor:  # nearly all: asking whether it is an instance takes longer
+    if type(tree) is Tensor or type(tree) in _NO_TENSORS:  # nearly all: to find out what is an instance takes longer
         return tree
     if isinstance(tree, nn.Parameter):
         return tree.detach()

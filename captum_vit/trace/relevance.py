@@ -144,12 +144,12 @@ class Relevance(Mode):
         plain = func if inplace else IN_PLACE.get(func) or getattr(torch.Tensor, func.__name__.removesuffix("_"), None)
         if plain is None:
             raise undefined(func)
-        others = list(operands((args[1:], tuple(kwargs.values()))))
+        others = operands((args[1:], tuple(kwargs.values())))
         return written_over(args[0], self._propagated(plain, (copied(args[0], alone=not others), *args[1:]), kwargs))
 
     def _of_two(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sums, differences, products and quotients; a constant, or what is divided by, gets nothing."""
-        streams = list(operands(args))
+        streams = operands(args)
         if len(streams) < 2 or common_origin(streams) is not None:
             return _single(func, args, kwargs)
         if func in QUOTIENTS:
@@ -216,7 +216,7 @@ def _matrix_product(f: Function, a: Tensor, b: Tensor) -> Any:
 
 def _single(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A function of single entries of one stream, however it is written: that stream gets all of the relevance."""
-    streams = list(operands((args, tuple(kwargs.values()))))
+    streams = operands((args, tuple(kwargs.values())))
     origin = common_origin(streams)
     by_constants = func in WHERE and not any(args[0 if func is torch.where else 1] is x for x in streams)
     if by_constants or (origin is None and (func in WHERE or chooses(func, args))):

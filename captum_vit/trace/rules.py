@@ -75,7 +75,7 @@ class Frozen(Mode):
                 return SPELLED[func](*args, **kwargs)
         if not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
-        streams = list(operands((args, *kwargs.values())))
+        streams = operands((args, *kwargs.values()))
         if not streams:
             return func(*args, **kwargs) if functions.is_in_place(func) else func(*constant(args), **constant(kwargs))
         args, kwargs = constant(args), constant(kwargs)
@@ -143,9 +143,7 @@ class Frozen(Mode):
         if len(streams) == 1 and shifted(streams[0]) and func not in functions.COMPARISONS:
             return self._behind_a_bias(func, streams[0], args, kwargs)
         origin = common_origin(streams)
-        chosen = func in functions.WHERE and not any(
-            True for _ in operands(args[0] if func is torch.where else args[1])
-        )
+        chosen = func in functions.WHERE and not operands(args[0] if func is torch.where else args[1])
         if chosen or (origin is None and (func in functions.WHERE or functions.chooses(func, args))):
             return moved(func, streams, args, kwargs)
         if origin is None:
