@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules import module as everywhere
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -16,6 +17,7 @@ from captum_vit.trace.state import widened
 
 WITHOUT_HEADS = "a method that needs no per-head vectors, such as GenAtt or DecompX."
 TRIED_AT = (0.1, 3.0)  # sizes of the vectors on which a layer is tried
+MISFITS = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)  # of a user's hook
 FEW_BITS = 0.05  # what rounding may do to a layer with weights in a few bits
 
 
@@ -48,7 +50,8 @@ def output_map(
             WITHOUT_HEADS,
         )
     heads, width = values.shape[1], values.shape[-1]
-    W, bias = linear_map(transformer.part(block, spec.out_proj), values.new_empty(0, heads * width))
+    like = values.new_empty(len(values), values.shape[2], heads * width)
+    W, bias = linear_map(transformer.part(block, spec.out_proj), like)
     if len(W) != heads * width:
         raise UnsupportedModelError(
             "An output projection of the merged heads and nothing else.",
@@ -75,7 +78,7 @@ def untouched(module: nn.Module) -> bool:
 
 def linear_map(
     module: nn.Module,
-    like: Tensor,  # shape: (0, in)
+    like: Tensor,  # shape: (B, N, in), as what it is given
 ) -> tuple[Tensor, Tensor | None]:  # shapes: (in, out), (out,)
     """The matrix of a linear layer and what it adds; one that is not plain (hooked, adapted, quantised) is tried.
 
@@ -89,20 +92,36 @@ def linear_map(
         return weights.weight.detach().T, None if weights.bias is None else weights.bias.detach()
     weight = getattr(module, "weight", None)
     fine = weight if isinstance(weight, Tensor) and weight.is_floating_point() else None
-    dtype = like.dtype if fine is None else fine.dtype
-    return _tried(module, torch.eye(like.shape[-1], dtype=dtype, device=like.device), coarse=fine is None)
+    eye = torch.eye(like.shape[-1], dtype=like.dtype if fine is None else fine.dtype, device=like.device)
+    try:
+        return _tried(module, eye, like.shape[:-1], coarse=fine is None)
+    except MISFITS as error:
+        raise UnsupportedModelError(
+            "An output projection that takes any batch of tokens.",
+            f"{type(module).__name__}, which refuses one with {type(error).__name__}: {error}",
+            f"the model without hooks on it, or {WITHOUT_HEADS}",
+        ) from error
 
 
 @torch.no_grad()
-def _tried(module: nn.Module, eye: Tensor, coarse: bool) -> tuple[Tensor, Tensor]:
-    """Zeros give what is added, the identity the matrix; others must then be what these two say."""
-    bias = module(torch.zeros_like(eye[None, :1]))[0, 0]
-    W = module(eye[None])[0] - bias
+def _tried(module: nn.Module, eye: Tensor, shape: torch.Size, coarse: bool) -> tuple[Tensor, Tensor]:
+    """Zeros give what is added, the identity the matrix; others must then be what these two say.
+
+    Rows are laid into batches of tokens as in a pass, since a user's hook may know no others.
+    """
+
+    def run(rows: Tensor) -> Tensor:  # (R, in) -> (R, out)
+        size = shape.numel()
+        laid = (F.pad(some, (0, 0, 0, size - len(some))).view(*shape, -1) for some in rows.split(size))
+        return torch.cat([module(some).flatten(0, 1) for some in laid])[: len(rows)]
+
+    bias = run(torch.zeros_like(eye[:1]))[0]
+    W = run(eye) - bias
     generator = torch.Generator().manual_seed(0)
     some = torch.randn(3, len(eye), generator=generator).to(eye)
     bound = max(4 * torch.finfo(eye.dtype).eps ** 0.5, FEW_BITS * coarse)
     for x in [size * rows for size in TRIED_AT for rows in (some, some[:1], some.flip(0))]:
-        found, wanted = module(x[None])[0], x @ W + bias
+        found, wanted = run(x), x @ W + bias
         if not (found - wanted).abs().max() <= bound * wanted.abs().max():
             raise UnsupportedModelError(
                 "An output projection that is linear, token by token.",

@@ -124,7 +124,7 @@ def test_weights_that_are_elsewhere_between_passes_are_read() -> None:
     wanted, bias = linear.weight.detach().T.clone(), linear.bias.detach().clone()
     accelerate.cpu_offload(linear)
     assert linear.weight.is_meta
-    found, added = linear_map(linear, wanted.new_empty(0, 6))
+    found, added = linear_map(linear, wanted.new_empty(2, 5, 6))
     assert_close(found, wanted, "float64")
     assert_close(added, bias, "float64")
 
@@ -184,3 +184,28 @@ def test_bfloat16_is_tried_at_its_own_precision() -> None:
     model = changed(hooked).bfloat16()
     for reader in READERS:
         assert explain(cv.METHODS[reader](model), case).isfinite().all()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_hooks_that_know_one_shape_are_met_with_it(reader: str) -> None:
+    case = plain()
+    shapes: set[tuple[int, ...]] = set()
+    model = changed(lambda m: None)
+    for block in model.blocks:
+        block.attn.proj.register_forward_hook(lambda module, args, output: shapes.add(tuple(output.shape)))
+    assert_close(
+        explain(cv.METHODS[reader](model), case), explain(cv.METHODS[reader](case.forward_func), case), "float64"
+    )
+    assert len(shapes) == 1
+
+
+def test_a_hook_that_fails_is_named() -> None:
+    def first_alone(module: Any, args: Any, output: Tensor) -> None:
+        if not output[:, 0].any():
+            raise ValueError("zeros")
+
+    model = changed(lambda m: m.blocks[-1].attn.proj.register_forward_hook(first_alone))
+    with torch.no_grad():
+        model.blocks[-1].attn.proj.bias.zero_()
+    with pytest.raises(cv.UnsupportedModelError, match="ValueError: zeros"):
+        explain(cv.VTranM(model), plain())
