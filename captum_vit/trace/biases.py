@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
@@ -58,19 +59,33 @@ class BiasTap(Mode):
         if isinstance(result, Tensor) and result.requires_grad:
             self.eps = max(self.eps, torch.finfo(result.dtype).eps)
             bias, other = _added(func, args, kwargs), taken_constant(result)
+            part = None
             if bias is not None:
-                second = func in SECOND or func is F.batch_norm
-                result.register_hook(
-                    partial(_tell, self.told, self.place(), partial(_over_channels, bias.detach(), second))
-                )
+                part = partial(_over_channels, bias.detach(), func in SECOND or func is F.batch_norm)
             elif other is not None:
-                result.register_hook(partial(_tell, self.told, self.place(), partial(_times, other)))
+                part = partial(_times, other)
+            if part is not None:
+                _made(result).register_prehook(partial(_tell, self.told, self.place(), part, result.shape))
         return result
 
 
-def _tell(told: list[See], place: int, part: Callable[[Tensor], Tensor], grad: Tensor) -> None:
+def _made(result: Tensor) -> Node:
+    """Where a call enters the graph: a hook of its result would move on when a part of that is written over.
+
+    A linear layer returns a view of the whole that it makes, and the graph behind a view is made anew then.
+    """
+    whole = result._base
+    same = whole is not None and whole.numel() == result.numel() and whole.is_contiguous() and result.is_contiguous()
+    node = whole.grad_fn if whole is not None and same else result.grad_fn
+    assert node is not None
+    return node
+
+
+def _tell(
+    told: list[See], place: int, part: Callable[[Tensor], Tensor], shape: torch.Size, grads: tuple[Tensor, ...]
+) -> None:
     for see in told:
-        see(place, part(grad))
+        see(place, part(grads[0].reshape(shape)))
 
 
 def _added(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -92,8 +107,11 @@ def _shift(x: Tensor, mean: Tensor | None, *args: Any, **kwargs: Any) -> Tensor 
 
 
 def _times(constant: Callable[[], float | Tensor], grad: Tensor) -> Tensor:  # (B, ..., D) -> (B, ...)
-    """A constant that a rule found, a number or a table, times the gradient."""
-    product: Tensor = grad * constant()
+    """A constant that a rule found, a number or a table, times the gradient.
+
+    A class that is masked has minus infinity added, which is nothing to the score of another.
+    """
+    product = (grad * constant()).masked_fill_(grad.eq(0), 0)
     return product if product.dim() == 1 else product.sum(-1)
 
 

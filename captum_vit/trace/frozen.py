@@ -43,6 +43,26 @@ def cosine(x: Tensor, y: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     return (frozen_length(x, 2.0, dim, eps) * frozen_length(y, 2.0, dim, eps)).sum(dim)
 
 
+def interpolated(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
+    """``torch.lerp`` in calls that a mode can see; the sum comes last, whose constant is a bias."""
+    return x * (1 - weight) + end * weight
+
+
+def added_product(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """``torch.addcmul`` likewise."""
+    return x + tensor1 * tensor2 * value
+
+
+def added_quotient(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """``torch.addcdiv`` likewise."""
+    return x + tensor1 / tensor2 * value
+
+
+def spread_and_mean(x: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """``torch.var_mean`` likewise: the mean is linear, the variance is not."""
+    return torch.var(x, dim, *args, **kwargs), torch.mean(x, dim, keepdim=kwargs.get("keepdim", False))
+
+
 def gated_linear(x: Tensor, dim: int = -1) -> Tensor:
     """``F.glu`` in calls that a mode can see."""
     a, b = x.chunk(2, dim)
@@ -96,7 +116,8 @@ class FrozenActivation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, zero: float | Tensor = 0.0) -> Tensor:
         rise = y if isinstance(zero, float) and zero == 0 else y - zero
         ctx.save_for_backward((rise / x).nan_to_num_(nan=0.0))  # 0 / 0 where x is 0
-        return y.view_as(y)
+        ctx.mark_dirty(y)  # no view of it: a model may go on to write over the result
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,7 +130,8 @@ class Halved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
+        ctx.mark_dirty(x)
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -181,5 +203,7 @@ WHOLE: dict[Any, Any] = {
 """What is held in one piece."""
 SPELLED: dict[Any, Any] = {
     F.multi_head_attention_forward: unpacked_multi_head, F.glu: gated_linear, F.cosine_similarity: cosine,
+    torch.lerp: interpolated, Tensor.lerp: interpolated, torch.addcmul: added_product, Tensor.addcmul: added_product,
+    torch.addcdiv: added_quotient, Tensor.addcdiv: added_quotient, torch.var_mean: spread_and_mean,
 }  # fmt: skip
 """What is written out, so that its pieces come under the rule."""

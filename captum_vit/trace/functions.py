@@ -43,6 +43,7 @@ MOVES = named(
     "__getitem__ adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax amin as_strided atleast_1d "
     "atleast_2d atleast_3d bfloat16 broadcast_tensors broadcast_to cat channel_shuffle chunk clone column_stack "
     "concat concatenate contiguous cpu cuda cummax cummin detach diag diag_embed diagonal diagonal_scatter double "
+    "alpha_dropout feature_alpha_dropout "
     "dropout dropout1d dropout2d dropout3d dstack expand expand_as flatten flip fliplr flipud float fold gather half "
     "hsplit hstack index_add index_copy index_fill index_put index_select kthvalue masked_fill masked_scatter "
     "masked_select max max_pool1d max_pool2d max_pool3d median min moveaxis movedim msort nan_to_num narrow pad "
@@ -56,9 +57,9 @@ MOVES = named(
 # A length is among them, for what Euler says of it: gradient x input is all of a length too.
 LINEAR = named(
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d conv1d conv2d conv3d "
-    "conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff grid_sample interpolate linear mean nanmean nansum "
-    "norm sum trace upsample"
-) | {torch.linalg.norm, torch.linalg.vector_norm}
+    "conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff dot grid_sample inner interpolate kron linear mean "
+    "mv nanmean nansum norm outer sum tensordot trace upsample vdot"
+) | {torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.vecdot}
 
 _PLAIN = f"{_ODD} {_OTHERS} add sub subtract mul multiply div divide true_divide neg negative rsqrt softmax"
 

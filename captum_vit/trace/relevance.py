@@ -69,6 +69,7 @@ SUBTRACTED = named("sub __sub__ subtract")
 MOVES = named(
     "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
     "movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
+    "alpha_dropout feature_alpha_dropout "
     "to transpose type_as unbind unflatten unsqueeze view view_as flip requires_grad_ double amax amin max min sort "
     "topk"
 )  # fmt: skip

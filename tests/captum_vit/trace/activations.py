@@ -54,6 +54,9 @@ ALONE: dict[str, Activation] = {  # which no module of torch computes, or where 
     "ReLU times ReLU": lambda x: F.relu(x) * F.relu(x),
     "Laplace": lambda x: 0.5 * (1.0 + torch.erf((x - 0.707107).div(0.282095 * math.sqrt(2.0)))),
     "sine": torch.sin,
+    "SELU with its dropout": lambda x: F.alpha_dropout(F.selu(x), 0.1),
+    "GELU with dropout in place": lambda x: F.dropout(F.gelu(x), 0.1, False, True),
+    "GELU, the input added in place": lambda x: F.gelu(x).add_(x),
 }
 EVERY: dict[str, Activation] = OWN | {name: pair[0] for name, pair in WRITTEN.items()} | ALONE
 

@@ -238,3 +238,39 @@ class _Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x) * self.temperature.exp()
+
+
+WEIGHTS = torch.linspace(-1, 1, 5, dtype=torch.float64)
+HEADS: dict[str, Callable[[Tensor], Tensor]] = {
+    "lerp": lambda y: torch.lerp(y, y.flip(-1), 0.3),
+    "lerp to a constant": lambda y: y.lerp(WEIGHTS, 0.3),
+    "lerp by a gate": lambda y: torch.lerp(y, y.flip(-1), torch.sigmoid(y)),
+    "addcmul": lambda y: torch.addcmul(WEIGHTS, y, WEIGHTS, value=2),
+    "addcdiv": lambda y: torch.addcdiv(y, y.flip(-1), WEIGHTS + 3),
+    "tensordot": lambda y: torch.tensordot(y, WEIGHTS.diag(), 1),
+    "inner": lambda y: torch.inner(y, WEIGHTS.diag()),
+    "dot and mv": lambda y: torch.stack([WEIGHTS.diag().mv(row) + torch.dot(row, WEIGHTS) for row in y]),
+    "var_mean": lambda y: (y - torch.var_mean(y, -1, keepdim=True)[1]) / torch.var_mean(y, -1, keepdim=True)[0],
+    "classes masked": lambda y: y + torch.tensor([0, 0, -torch.inf, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_with_other_linear_functions_are_complete(name: str, rule: str) -> None:
+    complete(*logits_of(partial(cv.Scalar, reference_vit(), HEADS[name])), rule)
+
+
+def in_part(x: Tensor) -> Tensor:
+    x[..., :9].relu_()
+    return x
+
+
+@pytest.mark.parametrize("rule", ["grad", *RULES])
+def test_a_part_may_be_written_over(rule: str) -> None:
+    """The bias of the layer before belongs to what that layer returned."""
+    found, wanted = (
+        explained(cv.FullGrad(vit_with(act), rule=rule, **TOKENS))
+        for act in (in_part, lambda x: torch.cat([x[..., :9].relu(), x[..., 9:]], -1))
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
