@@ -18,7 +18,9 @@ def over_channels(
     Where a patch reaches the score through a LayerNorm alone, which is free of scale, gradient x input is zero by
     algebra, and what a computer finds are the norm's epsilon and rounding. Patches count as zero where each has
     :math:`|\sum_d t_d| \le \max(10^{-4}, 3\epsilon)\,\|t\|_2`, with the precision's epsilon. Elsewhere that
-    ratio is about 1, however small a map is, and sums stay as they are.
+    ratio is about 1, however small a map is, and sums stay as they are. In a model whose branches are nearly shut, by
+    a LayerScale of 1e-4 or less in every block (as drawn before training), it is of the size of the LayerScale: there
+    the norms' epsilon makes much of such a sum, and patches count as zero at every block.
     """
     total, patches = products.sum(-1), products[:, prefix:]
     least = max(CANCELLED, ROUNDINGS * torch.finfo(products.dtype).eps)
