@@ -126,10 +126,16 @@ def plain_target(target: Any) -> Any:
     """NumPy integers and arrays, and narrow integers of torch, as Captum knows them."""
     if hasattr(target, "tolist") and not isinstance(target, Tensor):
         target = target.tolist()
-    if isinstance(target, list):
-        target = [one.item() if isinstance(one, np.integer) else one for one in target]
+    target = _whole(target)
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TargetError("Whole numbers as targets.", f"a tensor of {target.dtype}", "target.long().")
         target = target.long()
     return ordinary(target)
+
+
+def _whole(target: Any) -> Any:
+    """NumPy integers, also those in lists and tuples, as `numpy.unravel_index` gives them, as integers of Python."""
+    if type(target) in (list, tuple):
+        return type(target)(map(_whole, target))
+    return target.item() if isinstance(target, np.integer) else target

@@ -18,6 +18,7 @@ ONE_FOR_ALL = {
     "NumPy integer": torch.tensor(3).numpy()[()],
     "NumPy array": torch.tensor([3, 3, 3]).numpy(),
     "tuple": (3,),
+    "tuple of a NumPy integer": (torch.tensor(3).numpy()[()],),
 }
 WRONG = {
     "missing": None,
@@ -35,6 +36,13 @@ WRONG = {
 def test_forms_of_one_target_agree(slice_pair, form):
     wanted = explain(slice_pair.on(), slice_pair.case, target=3)
     found = explain(slice_pair.on(), slice_pair.case, target=ONE_FOR_ALL[form])
+    assert_close(found, wanted, "same computation")
+
+
+@pytest.mark.parametrize("form", ONE_FOR_ALL)
+def test_every_form_is_read(form):
+    case = CASES["timm ViT"]()
+    found, wanted = (explain(cv.LayerCDAM(case.forward_func), case, target=t) for t in (ONE_FOR_ALL[form], 3))
     assert_close(found, wanted, "same computation")
 
 
