@@ -27,7 +27,8 @@ def check_target(path: str | os.PathLike[str], suffixes: Collection[str], overwr
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         kinds = sorted(suffixes)
-        raise InputError(f"A file name that ends in {', '.join(kinds)}.", f"{str(path)!r}", f"{path.stem}{kinds[0]}")
+        usual = ".png" if ".png" in kinds else kinds[0]
+        raise InputError(f"A file name that ends in {', '.join(kinds)}.", f"{str(path)!r}", f"{path.stem}{usual}")
     if not path.parent.is_dir():
         raise InputError("A folder that exists.", f"{str(path.parent)!r}", "making it, or another path.")
     if not os.access(path.parent, os.W_OK):

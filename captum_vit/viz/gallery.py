@@ -90,7 +90,7 @@ def _page(shown: Mapping[str, Sequence[np.ndarray]], columns: int) -> Figure:
         axes.set_axis_off()
     for axes, (name, strip) in zip(grid, strips.items(), strict=False):
         axes.imshow(strip.clip(0, 1))
-        axes.set_title(name, fontsize=9, color=INK, pad=3)
+        axes.set_title(name, fontsize=9, color=INK, pad=3, parse_math=False)
     return figure
 
 

@@ -177,7 +177,7 @@ def _draw(axes: Axes, rgb: np.ndarray, title: str = "") -> None:
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=9, color=INK, pad=4)
+    axes.set_title(text, fontsize=9, color=INK, pad=4, parse_math=False)
 
 
 def _label(axes: Axes, text: str) -> None:
@@ -191,6 +191,7 @@ def _label(axes: Axes, text: str) -> None:
         fontsize=9,
         color=INK,
         linespacing=1.4,
+        parse_math=False,
     )
 
 

@@ -133,7 +133,8 @@ def _value_axis(axes: Axes, label: str, names: Sequence[str] | None = None) -> N
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, handlelength=1.4)
+    for name in axes.legend(frameon=False, fontsize=8, labelcolor=INK, handlelength=1.4).get_texts():
+        name.set_parse_math(False)
 
 
 def _colours(n: int) -> list[str]:

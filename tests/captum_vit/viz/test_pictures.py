@@ -1,16 +1,20 @@
 """Overlays and panels: colours mean what they say, and nothing outside the figure changes."""
 
+from io import BytesIO
+
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from captum_vit.errors import CaptumVitError, InputError, OptionError
-from captum_vit.viz import POSITIVE, SIGNED, blend, overlay, panels, scale_of
+from captum_vit.viz import POSITIVE, SIGNED, blend, gallery, overlay, panels, scale_of
 from captum_vit.viz.blending import pixels_of
+from captum_vit.viz.studies import cutoff_curves
 
 GREY = torch.full((3, 32, 32), 0.5)
 
@@ -152,3 +156,17 @@ def test_colours_survive_a_grey_printer():
     assert (np.diff(lightness(POSITIVE(np.linspace(0, 1, 50)))) > 0).all()
     sides = lightness(SIGNED(np.linspace(0, 1, 51)))
     assert (np.diff(sides[:26]) > 0).all() and (np.diff(sides[25:]) < 0).all()
+
+
+@pytest.mark.parametrize("name", ["$5 or $6", "$\\frac$", "\\foo{$"])
+def test_a_name_with_dollar_signs_is_no_formula(name: str):
+    one = torch.eye(4)[None]
+    for figure in (
+        panels(torch.rand(3, 32, 32), {name: one}, rows=[name]),
+        overlay(torch.rand(3, 32, 32), one[0], title=name),
+        gallery([torch.rand(3, 32, 32)], {name: one}, names=[name]),
+        cutoff_curves({name: torch.rand(4), "other": torch.rand(4)}, {name: 1, "other": 2}, 2),
+    ):
+        figure.savefig(BytesIO())
+        named = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert named and not any(text.get_parse_math() for text in named)
