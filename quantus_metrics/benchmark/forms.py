@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -13,13 +14,13 @@ from quantus_metrics.benchmark.table import COSTS, Cell, Table
 
 def markdown(table: Table) -> str:
     """One table for each model: methods down, metrics across; the best and its equals in bold."""
-    blocks = [f"# {_plain(table.title)}"]
+    blocks = [f"# {_plain(_unmarked(table.title))}"]
     for model in table.models:
-        head = ["method", *(f"{name} {_arrow(table.higher[name])}" for name in table.metrics), *COSTS]
-        lines = [f"## {_plain(model)}", "", _line(head), _line(["---", *["--:"] * (len(head) - 1)])]
+        head = ["method", *(f"{_unmarked(name)} {_arrow(table.higher[name])}" for name in table.metrics), *COSTS]
+        lines = [f"## {_plain(_unmarked(model))}", "", _line(head), _line(["---", *["--:"] * (len(head) - 1)])]
         for method in table.methods:
             shown = [_text(table.cells[model, name, method], "**{}**") for name in table.metrics]
-            lines.append(_line([method, *shown, *_costs(table, model, method)]))
+            lines.append(_line([_unmarked(method), *shown, *_costs(table, model, method)]))
         blocks.append("\n".join(lines))
     blocks.append(NOTES)
     return "\n\n".join(blocks) + "\n"
@@ -93,8 +94,13 @@ def _line(cells: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without markup: Markdown would hand HTML on to the page."""
+    """One line without HTML, which Markdown would hand on to the page."""
     return escape(_line_of(text), quote=False)
+
+
+def _unmarked(name: str) -> str:
+    """A name whose signs Markdown does not take for markup; an underscore within a word is none."""
+    return re.sub(r"[\\`*\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", name)
 
 
 def _line_of(text: str) -> str:
@@ -116,6 +122,7 @@ def _arrow(higher: bool | None, tex: bool = False) -> str:
 
 TEX: dict[str, str | int | None] = {sign: "\\" + sign for sign in "&%$#_{}"}
 TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in TeX's own font
 
 
 def _tex(text: str) -> str:

@@ -105,6 +105,8 @@ NASTY = [
     "a\r\\input{b}",
     "a\u2028\\input{b}",
     "x^2~$y$ % & # _ {}",
+    "a < b > c | d",
+    "*a* _b_ `c` [d](e) \\* x_1",
     '=HYPERLINK("http://a.b")',
     "+1",
     "-1",
@@ -133,12 +135,21 @@ def test_names_stay_text(tables: dict[str, Any], name: str) -> None:
     table = table_of(bench, {row.key: row for row in rows.values()})
     tex, plain = latex(table), table_of(bench_of(spec_of(tables | PLAIN)), {})
     assert len(tex.splitlines()) == len(latex(plain).splitlines())
-    ours = r"\\(begin|end|toprule|midrule|bottomrule|textbackslash|textasciitilde|textasciicircum|uparrow|downarrow)\b"
+    ours = r"\\(begin|end|toprule|midrule|bottomrule|uparrow|downarrow|text(backslash|ascii\w+|less|greater|bar))\b"
     assert not re.search(r"\\[a-zA-Z]", re.sub(ours, "", tex))
     lines = list(csv.reader(io.StringIO(comma_separated(table))))
     assert len(lines) == 3 and not any(cell[:1] in "=+-@\t\r\uff1d" for line in lines for cell in line[:3] if cell)
     assert float(lines[1][3]) < 0, "a figure below zero stays a number"
+    assert not re.search("[<>|]", tex)
     assert len(markdown(table).splitlines()) == len(markdown(plain).splitlines())
+
+
+def test_markup_in_a_name_is_text_and_a_plain_name_stays_as_it_is(tables: dict[str, Any]) -> None:
+    tables |= PLAIN | {"title": "A_MIF", "model": [{"name": "*a* _b_ `c` [d](e) \\*", "load": "demo:digits"}]}
+    page = markdown(table_of(bench_of(spec_of(tables)), {}))
+    title, _, model, *_ = page.splitlines()
+    assert title == "# A_MIF"
+    assert model == r"## \*a\* \_b\_ \`c\` \[d\](e) \\\*"
 
 
 PLAIN = {
