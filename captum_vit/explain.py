@@ -26,7 +26,7 @@ from captum_vit.models.reading import (
     target_index,
 )
 from captum_vit.models.registry import spec_of
-from captum_vit.options import known, shown
+from captum_vit.options import kind_of, known, shown
 from captum_vit.trace.repeated import same_again
 from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed
@@ -174,19 +174,23 @@ class _Given(NamedTuple):
 
 
 def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: Sequence[str] | None) -> _Given:
-    if isinstance(given, str | tuple | list) and (tokenizer is not None or is_text_model(model)):
+    reads_texts = tokenizer is not None or is_text_model(model)
+    if isinstance(given, str | tuple | list) and reads_texts:
         words = read_text(model, given, tokenizer)
         return _Given(words.ids, None, words.tokens, words.segments, words.word_ids, words.args)
     if isinstance(given, list):
         given = _one(given)[0]
     if isinstance(given, str | PathLike):
         given = open_picture(given)
-    if isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64):
+    if isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64) and given.dim() <= 2:
         ids = _one(given if given.dim() == 2 else given[None]).to(next(model.parameters()).device)
         if tokens is not None and len(tokens) != ids.shape[1]:
             wanted = f"A token for each of {ids.shape[1]} ids."
             raise InputError(wanted, f"{len(tokens)} tokens", "tokenizer.convert_ids_to_tokens(ids).")
         return _Given(ids, None, tokens or [str(number) for number in ids[0].tolist()])
+    if reads_texts:
+        hint = 'tokenizer(text, return_tensors="pt")["input_ids"], the ids alone.'
+        raise InputError("A string, a tuple of two, or token ids as a tensor (1, T).", kind_of(given), hint)
     inputs = _one(image_tensor(model, given, processor))
     return _Given(inputs, display_image(model, inputs, processor)[0])
 

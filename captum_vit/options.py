@@ -100,6 +100,13 @@ def lot(name: str, value: Any) -> torch.Generator | None:
     raise OptionError(f"`{name}` must be a torch.Generator, or None.", shown(value), "torch.Generator().")
 
 
+def kind_of(value: Any) -> str:
+    """The type of a value; with shape and dtype where it has them."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"shape {tuple(value.shape)} of {value.dtype}"
+    return type(value).__name__
+
+
 def shown(value: Any) -> str:
     """A value as it was written, cut short where it is long."""
     text = repr(value)

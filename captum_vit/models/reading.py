@@ -14,6 +14,7 @@ from captum_vit.models.naming import class_names, host_of, target_index
 from captum_vit.models.pictures import open_picture
 from captum_vit.models.readers import IMAGENET, Channels, Reader, is_text_model, reader_of
 from captum_vit.models.texts import Words, read_text
+from captum_vit.options import kind_of
 
 __all__ = [
     "IMAGENET",
@@ -61,8 +62,8 @@ def image_tensor(
     else:
         raise InputError(
             "A PIL image, an array (H, W, 3) of pixels, or a float tensor that is preprocessed.",
-            f"{type(image).__name__}",
-            "PIL.Image.open(path) for a file.",
+            kind_of(image),
+            "PIL.Image.open(path) for a file; .to(torch.uint8) for whole numbers from 0 to 255.",
         )
     home = next((p for p in model.parameters() if p.is_floating_point()), inputs)
     return inputs.to(home.device, home.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import isfunction
 from threading import RLock
 from traceback import walk_tb
@@ -155,10 +155,13 @@ def checked_inputs(inputs: object, model: nn.Module) -> tuple[Tensor, ...]:
     """Inputs as a tuple of ordinary tensors of the model's dtype; refused if empty or not finite."""
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
     if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        kinds = ", ".join(type(t).__name__ for t in tensors)
+        entry = next(iter(inputs), None) if isinstance(inputs, Mapping) else None
         raise InputError(
             "A tensor, or a tuple of tensors, with the batch first.",
-            f"{type(inputs).__name__} of {', '.join(type(t).__name__ for t in tensors)}",
-            "the tensor itself; keyword inputs go into `additional_forward_args` in the order of the forward.",
+            f"tuple of {kinds or 'nothing'}" if isinstance(inputs, tuple) else kinds,
+            f"{'the tensor itself' if entry is None else f'its entry {entry!r}'}; keyword inputs go into "
+            "`additional_forward_args` in the order of the forward.",
         )
     return tuple(_checked(t, dtype_of(model), least=2 if t is tensors[0] else 1) for t in tensors)
 

@@ -152,3 +152,23 @@ def test_bytes_are_shown_as_words(bert):
 def test_a_place_is_named_as_it_reads():
     model = BertForTokenClassification(BertConfig(**SMALL, vocab_size=257, id2label={0: "O", 1: "PER"})).eval()
     assert explain(model, "é", (1, "PER"), tokenizer=bytes_tokenizer()).labels == ["PER at 1, é"]
+
+
+@pytest.mark.parametrize("kind", ["encoding", "array", "floats"])
+def test_what_is_no_text_is_refused_with_advice_that_works(bert, tokenizer, kind: str):
+    encoding = tokenizer("a film", return_tensors="pt")
+    given = {"encoding": encoding, "array": encoding["input_ids"].numpy(), "floats": torch.rand(1, 4, 8)}[kind]
+    with pytest.raises(cv.InputError, match="token ids") as refused:
+        explain(bert, given, 1)
+    advised = refused.value.hint.removesuffix(", the ids alone.")
+    ids = eval(advised, {"tokenizer": tokenizer, "text": "a film"})
+    assert explain(bert, ids, 1).map.shape == ids[0].shape
+
+
+def test_an_encoding_for_a_method_is_refused_with_the_entry_to_take(bert, tokenizer):
+    encoding = tokenizer("a film", return_tensors="pt")
+    with pytest.raises(cv.InputError, match="entry 'input_ids'") as refused:
+        cv.GenAtt(bert).attribute(encoding, 1)
+    assert refused.value.got == type(encoding).__name__
+    with pytest.raises(cv.InputError, match="tuple of Tensor, str"):
+        cv.GenAtt(bert).attribute((encoding["input_ids"], "a"), 1)
