@@ -191,6 +191,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         relevance: Tensor,  # shape: (B, N) or (B, N, D)
         layout: TokenLayout | None,  # None: products of any layer, which stay as they are
     ) -> Tensor:
+        if layout is not None:
+            self._check_shape(relevance, layout.n_tokens)
         if layout is None:
             laid = relevance
         elif self.output != "channels":
@@ -202,6 +204,13 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             raise OptionError("A method that is a product over channels.", type(self).__name__, 'output="tokens"')
         refuse_not_finite(laid, "map")
         return widened(laid.detach())
+
+    def _check_shape(self, relevance: Tensor, n_tokens: int) -> None:
+        """One relevance for each token, or its products over channels."""
+        if relevance.dim() not in (2, 3) or relevance.shape[1] != n_tokens:
+            wanted = f"`_relevance` of shape (B, {n_tokens}), or (B, {n_tokens}, D) for products over channels."
+            got = f"{type(self).__name__}, with shape {tuple(relevance.shape)}"
+            raise MethodError(wanted, got, "found.attended(layer).mean(1), the mean over heads of the rows read.")
 
     def _finish_classes(
         self,

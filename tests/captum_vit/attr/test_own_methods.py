@@ -1,5 +1,7 @@
 """A method of one's own: what it leaves out, or asks for in vain, is refused in words that help."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,3 +91,20 @@ def test_a_part_that_is_not_written(kind: type[cv.TokenAttribution], part: str):
     exec(refused.value.hint.removesuffix("."), {"captum_vit": cv, "Want": Want}, written)
     whole = type("Whole", (Mine,), written)
     assert torch.equal(whole(MODEL).attribute(IMAGES), Mine(MODEL).attribute(IMAGES))
+
+
+OTHER_SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "B H N N": lambda attention: attention,
+    "B H N": lambda attention: attention[:, :, 0],
+    "B patches": lambda attention: attention.mean((1, 2))[:, 1:],
+}
+
+
+@pytest.mark.parametrize("of", OTHER_SHAPES.values(), ids=list(OTHER_SHAPES))
+def test_a_map_of_another_shape_is_refused_by_name(of: Callable[[Tensor], Tensor]):
+    class Other(Mine):
+        def _relevance(self, found: Record) -> Tensor:
+            return of(found.seen["probs"][0])
+
+    with pytest.raises(cv.MethodError, match="Other, with shape"):
+        Other(MODEL).attribute(IMAGES)
