@@ -12,7 +12,7 @@ from captum_vit.errors import InputError
 from quantus_metrics.benchmark.data.digests import DIGITS
 from quantus_metrics.benchmark.rows import Row
 
-HINT = "another --out folder, or what the results were made of in its old place."
+HINT = "another --out folder, or the old weights and data again."
 
 
 def weights_digest(model: nn.Module) -> str:
