@@ -157,6 +157,7 @@ class TokenMetric(Metric):
             y_batch: (N,) the classes that the maps explain. A classifier with one logit has the classes 0 and 1 for
                 metrics that read probabilities or answers; see `captum_vit.TwoClasses`.
             a_batch: (N, 1, h, w) or (N, h, w), of pixels or patches; (N, C, H, W) is summed over channels.
+                Patches of a transformer lie over the pixels that they read, others divide the image evenly.
                 (N, T) for texts.
                 None asks `explain_func`, batch by batch.
             s_batch: (N, 1, H, W) masks, for the metrics that read them.

@@ -46,7 +46,8 @@ class CurveMetric(TokenMetric):
     Args:
         patch_size: rank and remove whole patches, of this many pixels; for pixel maps, as Quantus has them.
             None ranks pixels. Give the model's patch size for maps of patches that were enlarged to pixels: no
-            patch is then half removed.
+            patch is then half removed. Where these patches do not tile the image, cells lie over the pixels that
+            they read; cells of another size divide the image.
         remover: how parts go away; None is the metric's own choice: `default_remover` for images, `DropTokens` for
             texts. ``ReplaceTokens(tokenizer.mask_token_id)`` puts the mask token in place of words.
         fractions: how much is gone at each step, from 0 to 1.

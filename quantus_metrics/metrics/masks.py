@@ -19,7 +19,7 @@ def enlarged(
     masks: Tensor,  # shape: (B, H, W) or (B, 1, H, W)
     mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> tuple[Tensor, Tensor]:  # shapes: (B, H, W) both
-    """Each map at the size of its mask, and the mask."""
+    """Each map at the size of its mask, which patches divide evenly, and the mask."""
     maps = maps.unsqueeze(1) if maps.dim() == 3 else maps
     masks = masks.squeeze(1) if masks.dim() == 4 else masks
     if maps.dim() != 4 or maps.shape[1] != 1 or masks.dim() != 3 or len(masks) != len(maps):

@@ -71,7 +71,9 @@ def grids() -> Tensor:  # shape: (2, 1, 4, 4)
 
 def options(metric: type[qm.metrics.TokenMetric]) -> dict[str, Any]:
     """Small, and by patches where maps are of pixels."""
-    found: dict[str, Any] = {"patch_size": 8} if issubclass(metric, qm.metrics.CurveMetric) else {}
+    found: dict[str, Any] = (
+        {"patch_size": 8, "fractions": (0, 0.3)} if issubclass(metric, qm.metrics.CurveMetric) else {}
+    )
     if issubclass(metric, qm.BoxSensitivity):
         found = {"patch_size": 8, "n_boxes": 4, "sizes": (1, 2)}
     if "remover" in metric.__init__.__kwdefaults__ or issubclass(metric, qm.metrics.CurveMetric):
@@ -89,7 +91,11 @@ def test_a_map_of_patches_is_the_map_of_its_pixels(metric: Any, case: Callable[[
     masks = np.zeros((2, 1, *size))
     masks[..., 5:20, 9:] = 1
     call: dict[str, Any] = {"x_batch": x.numpy(), "y_batch": np.array([1, 4]), "s_batch": masks}
-    inner = {"metric": qm.Fidelity(patch_size=8)} if metric is qm.ClassDiscrimination else options(metric)
+    inner = (
+        {"metric": qm.Fidelity(patch_size=8, fractions=(0, 0.3))}
+        if metric is qm.ClassDiscrimination
+        else options(metric)
+    )
     pixels = placed(grids(), box, size, mode)
     scores = []
     for maps in (grids(), pixels):
@@ -157,7 +163,7 @@ def test_cells_that_are_no_patches_are_refused(size: tuple[int, int], message: s
 def test_maps_of_pixels_and_of_patches_are_compared_over_their_pixels() -> None:
     model, x, _, box = not_divisible()
     call = model, x.numpy(), np.array([1, 4])
-    metric = qm.ClassDiscrimination(qm.Fidelity(patch_size=8))
+    metric = qm.ClassDiscrimination(qm.Fidelity(patch_size=8, fractions=(0, 0.3)))
     wrong = -(grids() ** 3)
     pixels = placed(wrong, box, (x.shape[-2], x.shape[-1]), "nearest-exact")
     found = [metric(*call, a_batch=grids().numpy(), custom_batch=maps.numpy()) for maps in (wrong, pixels)]
