@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import quantus
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +15,8 @@ import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.errors import InputError
 from captum_vit.tokens import placed
+from quantus_metrics.benchmark.group import Group
+from quantus_metrics.benchmark.measure import Maps, measure
 from quantus_metrics.metrics import METRICS
 from quantus_metrics.metrics.box_sensitivity import box_correlation
 from quantus_metrics.perturb import Black, DropTokens, Fill, curves
@@ -190,6 +193,21 @@ def test_explanations_of_a_model_that_crops_lie_where_it_reads() -> None:
     found, inside = explain(model, x.numpy(), np.array([1, 4])), explain(model.model, read.numpy(), np.array([1, 4]))
     same(found[..., top:bottom, left:right], inside)
     assert np.isclose(np.abs(found).sum(), np.abs(inside).sum())
+
+
+def test_a_benchmark_gives_the_metrics_of_quantus_the_same_pixels() -> None:
+    model, x, _, _ = not_divisible()
+    given: list[np.ndarray] = []
+
+    class Kept(quantus.Sparseness):
+        def __call__(self, *, a_batch: np.ndarray, **call: Any) -> list[float]:
+            given.append(a_batch)
+            return [0.0] * len(a_batch)
+
+    group = Group(("a", "b"), x, np.array([1, 4]))
+    method = cv.GenAtt(model)
+    list(measure(lambda group: Maps(method, {}, group), group, {"kept": Kept(disable_warnings=True)}, model, 0))
+    same(given[0], qm.explain_func(cv.GenAtt)(model, x.numpy(), group.labels))
 
 
 def test_other_models_divide_their_images_evenly() -> None:
