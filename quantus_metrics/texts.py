@@ -206,6 +206,7 @@ def text_curves(
             `token_type_ids` that the model tells them apart by.
         OptionError: `token_type_ids` for a model that takes none.
     """
+    among = removable_words(input_ids, attention_mask, tuple(special_ids))
     args: tuple[Any, ...] = () if attention_mask is None else (attention_mask,)
     if token_type_ids is not None:
         args = _typed(model, input_ids, attention_mask, token_type_ids)
@@ -230,7 +231,7 @@ def text_curves(
         internal_batch_size=internal_batch_size,
         readout=read,
         args=args,
-        among=removable_words(input_ids, attention_mask, tuple(special_ids)),
+        among=among,
     )
 
 
