@@ -86,7 +86,7 @@ class Reading:
             if isinstance(behind, ClsTail):
                 return EveryOutput(behind).maps(), self._layout(prefix.watch, prefix.tokens, prefix.tokens)
         at = leaf_at(*self._call)
-        layout = _token_layout(at.watch, at.tokens)
+        layout = at.watch.layout_at(at.tokens)
         maps = maps_of_every_output(at.tokens, at.output, layout.prefix)
         refuse_unread(layout, maps, READ)
         return maps, layout
@@ -114,7 +114,7 @@ class Reading:
         return None if self.channels else self._layout(watch, tokens, read)
 
     def _layout(self, watch: Watch, tokens: Tensor, read: Tensor) -> TokenLayout:
-        layout = _token_layout(watch, tokens)
+        layout = watch.layout_at(tokens)
         refuse_unread(layout, read, READ)
         return layout
 
@@ -129,17 +129,6 @@ class Reading:
         if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
-
-
-def _token_layout(watch: Watch, tokens: Tensor) -> TokenLayout:
-    """Where tokens (B, N, D) lie; refused if they are none."""
-    if tokens.dim() != 3:
-        raise LayerError(
-            "A layer whose output is a sequence of tokens (B, N, D).",
-            f"shape {tuple(tokens.shape)}",
-            'a block or a norm, or output="channels".',
-        )
-    return watch.layout(tokens.shape[1])
 
 
 def refuse_unknown(grad_kwargs: Any) -> None:

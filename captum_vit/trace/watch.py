@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import CaptumVitError, InputError, TraceError, UnsupportedModelError
+from captum_vit.errors import CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.positions import refuse_too_long
@@ -102,6 +102,19 @@ class Watch:
             )
         check_grid(n_tokens, self._grid, self._image_size)
         return TokenLayout(n_tokens, self._grid, self._image_size, measured=self._measured())
+
+    def layout_at(
+        self,
+        tokens: Tensor,  # shape: (B, N, D)
+    ) -> TokenLayout:
+        """Where the tokens of a layer lie; refused if its output is no sequence of tokens."""
+        if tokens.dim() != 3:
+            raise LayerError(
+                "A layer whose output is a sequence of tokens (B, N, D).",
+                f"shape {tuple(tokens.shape)}",
+                'a block or a norm, or output="channels".',
+            )
+        return self.layout(tokens.shape[1])
 
     def under_grid(
         self,

@@ -164,8 +164,11 @@ def test_a_script_for_captums_layer_methods_runs_unchanged():
     cdam = cv.LayerCDAM(case.forward_func, case.forward_func.blocks[1].norm1)
     found = cdam.attribute(case.inputs, 1, None, attribute_to_layer_input=False, relu_attributions=True)
     assert (found >= 0).all()
-    at_input = cdam.attribute(case.inputs, target=1, attribute_to_layer_input=True)
+    block = cv.LayerCDAM(case.forward_func, case.forward_func.blocks[1])
+    at_input = block.attribute(case.inputs, target=1, attribute_to_layer_input=True)
     assert at_input.shape == found.shape and not torch.equal(at_input, found)
+    with pytest.raises(cv.LayerError, match="cancels"):  # what passes a norm alone has no slope along itself
+        cdam.attribute(case.inputs, target=1, attribute_to_layer_input=True)
     tunnel = NoiseTunnel(cdam)
     assert tunnel.attribute(case.inputs, target=1, nt_samples=2, stdevs=0.1).shape == found.shape
 
@@ -174,8 +177,8 @@ def test_reassigning_the_layer_takes_effect():
     case = CASES["timm ViT"]()
     cdam = cv.LayerCDAM(case.forward_func, "blocks.0")
     first = explain(cdam, case)
-    cdam.layer = case.forward_func.blocks[1]
-    assert_close(explain(cdam, case), explain(cv.LayerCDAM(case.forward_func, "blocks.1"), case), "same computation")
+    cdam.layer = norm = case.forward_func.blocks[1].norm1
+    assert_close(explain(cdam, case), explain(cv.LayerCDAM(case.forward_func, norm), case), "same computation")
     assert not torch.equal(explain(cdam, case), first)
 
 
