@@ -2,7 +2,7 @@
 # The lowest versions that pyproject.toml allows: a new environment that holds exactly these, and a part of the tests in
 # it: each method on some models and each model under some methods, twins, identities, explanations, metrics.
 #
-#   bash tests/lowest.sh [PYTHON]        PYTHON is python3.10 unless told; some GB are downloaded, and removed
+#   bash tests/lowest.sh [PYTHON]        PYTHON: python3.10 by default; some GB are downloaded, and removed
 #
 # uv makes the environment, since pip always takes the newest version that is allowed.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # The newest versions that there are: a new environment without constraints.txt, what in it differs from that file, and
 # the checks that break there.
 #
-#   bash tests/newest.sh [PYTHON]        PYTHON is python3 unless told; some GB are downloaded, and removed
+#   bash tests/newest.sh [PYTHON]        PYTHON: python3 by default; some GB are downloaded, and removed
 #
 # When all is well, `bash tests/lock.sh --upgrade` makes these versions the ones that everybody gets.
 set -euo pipefail
