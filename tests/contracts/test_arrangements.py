@@ -56,13 +56,15 @@ def assert_honest(model: nn.Module, case: Case, found: dict[str, Any]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arrange", SAME.values(), ids=SAME)
-def test_the_map_is_that_of_the_bare_model(arrange: Callable[[nn.Module], nn.Module]):
+@pytest.mark.parametrize("name", SAME)
+def test_the_map_is_that_of_the_bare_model(name: str, request: pytest.FixtureRequest):
+    """The report of the doctor, which runs every method again, is read for every third; for all with ``--full``."""
     case = in_float64(BARE)
-    model = arranged(arrange, case.forward_func)
+    model = arranged(SAME[name], case.forward_func)
     found = outcomes(model, case)
     assert_same(found, bare())
-    assert "problem" not in assert_honest(model, case, found)
+    if request.config.getoption("--full") or list(SAME).index(name) % 3 == 0:
+        assert "problem" not in assert_honest(model, case, found)
 
 
 @pytest.mark.slow
