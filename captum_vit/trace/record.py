@@ -159,7 +159,8 @@ def _gradients(
     seen: dict[str, dict[int, Tensor]],
 ) -> dict[str, dict[int, Tensor]]:
     """Gradients of the score at all these tensors, from one backward pass."""
-    if not score.requires_grad:
+    total = score.sum()
+    if not total.requires_grad:  # a model that turns gradients off leaves them off behind it
         raise TraceError(
             "A score that depends on the tokens with a gradient.",
             "an output without a graph",
@@ -171,7 +172,7 @@ def _gradients(
     for (kind, layer), x in zip(places, wanted, strict=True):
         if not x.requires_grad:
             raise TraceError("A graph through every block.", f"none at the {kind} of block {layer}", NO_CHECKPOINTS)
-    grads = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
+    grads = torch.autograd.grad(total, wanted, allow_unused=True)
     if all(g is None for g in grads):
         raise TraceError("Gradients at the blocks.", "none arrived", "a target that depends on these blocks.")
     found: dict[str, dict[int, Tensor]] = {kind: {} for kind in seen}
