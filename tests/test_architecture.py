@@ -17,7 +17,7 @@ PACKAGES = ("captum_vit", "quantus_metrics")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.errors",),
     ("captum_vit.extras", "captum_vit.options"),
-    ("captum_vit.tokens",),
+    ("captum_vit.sites", "captum_vit.tokens"),
     ("captum_vit.models",),
     ("captum_vit.trace",),
     ("captum_vit.targets",),

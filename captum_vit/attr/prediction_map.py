@@ -14,10 +14,10 @@ from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of, real, truth
+from captum_vit.sites.site import Site
 from captum_vit.trace.layers import Layer, block_of, chosen_layers, listed, literal_module
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES, repeat_target, select, transform
-from captum_vit.trace.site import Site
 from captum_vit.trace.state import undisturbed, widened
 from captum_vit.trace.tail import readout
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.found import Mode
-from captum_vit.trace.site import Site, Visit
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.site import Site, Visit
 from captum_vit.trace.state import dtype_of
 from captum_vit.trace.watch import Watch
 

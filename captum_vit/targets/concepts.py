@@ -13,9 +13,9 @@ from captum_vit.errors import InputError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.options import one_of
+from captum_vit.sites.hooks import mine
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
 from captum_vit.trace.found import as_found
-from captum_vit.trace.site import mine
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import own_refusals
 

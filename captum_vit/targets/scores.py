@@ -14,9 +14,9 @@ from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import scores_of
 from captum_vit.options import function as checked_function
 from captum_vit.options import shown, whole
+from captum_vit.sites.site import Site
 from captum_vit.trace.found import as_found
 from captum_vit.trace.layers import literal_module
-from captum_vit.trace.site import Site
 from captum_vit.trace.watch import own_refusals
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.spec import Transformer
-from captum_vit.trace.site import Site, mine
+from captum_vit.sites.hooks import mine
+from captum_vit.sites.site import Site
 from captum_vit.trace.thinning import Thinning, mapped
 
 

@@ -16,10 +16,10 @@ from torch.autograd.graph import Node
 from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.attention import unpacked_multi_head
 from captum_vit.trace.entrywise import constant, taken_constant
-from captum_vit.trace.found import Mode
 
 See = Callable[[int, Tensor], None]
 """Is given the place of a bias, and bias x gradient (B, ...), summed over channels."""

@@ -25,11 +25,12 @@ from captum_vit.errors import CaptumVitError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
+from captum_vit.sites.nests import first_tensor, holds_tensor, swap
+from captum_vit.sites.site import Site
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay import Prefix, Slopes, repeat_samples, run_prefix
 from captum_vit.trace.score import repeat_target, select
-from captum_vit.trace.site import Site, first_tensor, holds_tensor, swap
 from captum_vit.trace.tail import MISFITS, entering, forward_replaced
 from captum_vit.trace.watch import own_refusals
 

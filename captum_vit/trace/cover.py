@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
+from captum_vit.sites.site import Site
 from captum_vit.tokens import Box
-from captum_vit.trace.site import Site
 
 Run = Callable[[Tensor], Any]
 """Runs the embedding on an image in place of its own."""

@@ -19,9 +19,8 @@ from typing import Any, ParamSpec
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from captum_vit.trace.site import Forward, Mine, next_number
+from captum_vit.sites.hooks import Forward, Mine, next_number
 
 P = ParamSpec("P")
 Ends = Generator[None, None, None]
@@ -61,14 +60,6 @@ def uninterrupted(generator: Callable[P, Ends]) -> Callable[P, _Uninterrupted]:
 def as_found(modules: Sequence[nn.Module]) -> _Uninterrupted:
     """At its end nothing that this thread put into these modules is left, and its modes are those of before."""
     return Found(modules).kept()
-
-
-class Mode(TorchFunctionMode):
-    """A mode that takes only itself off: torch may have lost it in an interrupt, which no other error may hide."""
-
-    def __exit__(self, *error: Any) -> None:
-        if torch.overrides._get_current_function_mode() is self:
-            torch._C._pop_torch_function_stack()
 
 
 class Found:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.overrides import resolve_name
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.trace.attention import SOFTMAX, Attention, explicit, unpacked_multi_head
+from captum_vit.sites.multi_head import unpacked_multi_head
+from captum_vit.trace.attention import SOFTMAX, Attention, explicit
 from captum_vit.trace.functions import PRODUCTS, is_in_place
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, TraceError
 from captum_vit.models.spec import Transformer
+from captum_vit.sites.site import Site
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.score import select, transform
-from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import Watch
 

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
-from captum_vit.trace.attention import SOFTMAX, unpacked_multi_head
-from captum_vit.trace.found import Mode
+from captum_vit.sites.hooks import mine
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.multi_head import unpacked_multi_head
+from captum_vit.trace.attention import SOFTMAX
 from captum_vit.trace.frozen import frozen_attention
-from captum_vit.trace.site import mine
 
 
 class _Held(Mode):

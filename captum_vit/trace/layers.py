@@ -11,7 +11,7 @@ from captum_vit.errors import LayerError, OptionError
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
-from captum_vit.trace.site import Site
+from captum_vit.sites.site import Site
 
 Layer = nn.Module | str | int | None
 

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from captum_vit.errors import OptionError
 from captum_vit.models.spec import Transformer
+from captum_vit.sites.site import Site
 from captum_vit.trace.gradient import gradient_of
 from captum_vit.trace.redistribution import Added, Passed, Redistributed
 from captum_vit.trace.relevance import ADDED, Relevance, carried, is_stream, refuse_half_precision, wide
 from captum_vit.trace.score import select
-from captum_vit.trace.site import Site
 from captum_vit.trace.state import dtype_of
 from captum_vit.trace.watch import Watch
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from captum_vit.errors import OptionError, TraceError
 from captum_vit.models.spec import Transformer
 from captum_vit.options import one_of
+from captum_vit.sites.site import Site, Visit
 from captum_vit.trace.attention import Attention
 from captum_vit.trace.rules import checked_rule
 from captum_vit.trace.score import SCORES
-from captum_vit.trace.site import Site, Visit
 from captum_vit.trace.watch import Watch
 
 KINDS = ("tokens", "attn_in", "probs", "values", "context", "before_mid", "mid", "before_norm", "out")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captum_vit.trace.attention import unpacked_multi_head
-from captum_vit.trace.found import Mode
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.multi_head import unpacked_multi_head
 
 
 class Linear(NamedTuple):

@@ -12,6 +12,7 @@ from captum_vit.errors import LayerError, OptionError
 from captum_vit.models.registry import spec_of
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
+from captum_vit.sites.site import Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
@@ -19,7 +20,6 @@ from captum_vit.trace.gradient import gradient_at, leaf_at
 from captum_vit.trace.layers import Layer, literal_module, reading_point
 from captum_vit.trace.products import over_channels
 from captum_vit.trace.replay import Prefix, Replay, run_prefix
-from captum_vit.trace.site import Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import Watch
 

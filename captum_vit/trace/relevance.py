@@ -31,9 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import CaptumVitError, ModelStateError, UnsupportedModelError
-from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit, unpacked_multi_head
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.multi_head import unpacked_multi_head
+from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit
 from captum_vit.trace.entrywise import common_origin, copied, mark, operands, written_over
-from captum_vit.trace.found import Mode
 from captum_vit.trace.frozen import gated_linear
 from captum_vit.trace.functions import (
     COMPARISONS,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError, UnrepeatableWarning
 from captum_vit.models.modules import alone
 from captum_vit.models.output import scores_of
+from captum_vit.sites.hooks import mine
 from captum_vit.trace.found import Ends, as_found, uninterrupted
-from captum_vit.trace.site import mine
 
 LARGE = 0.03
 

@@ -15,11 +15,11 @@ from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
 from captum_vit.options import IN_MEMORY, whole_or_none
+from captum_vit.sites.site import Site
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.products import over_channels
 from captum_vit.trace.score import repeat_target, select
-from captum_vit.trace.site import Site
 from captum_vit.trace.tail import entering, is_of_each_sample
 from captum_vit.trace.watch import Watch, own_refusals
 

@@ -28,6 +28,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from captum_vit.options import one_of
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.nests import swap
 from captum_vit.trace import functions
 from captum_vit.trace.attention import MATMUL, SOFTMAX
 from captum_vit.trace.entrywise import (
@@ -49,9 +51,7 @@ from captum_vit.trace.entrywise import (
     vanishes,
     written_over,
 )
-from captum_vit.trace.found import Mode
 from captum_vit.trace.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
-from captum_vit.trace.site import swap
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]

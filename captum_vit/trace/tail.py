@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
 from captum_vit.models.spec import Transformer
+from captum_vit.sites.hooks import Forward
+from captum_vit.sites.site import Site
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.site import Forward, Site
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import UNHIDDEN, own_refusals
 

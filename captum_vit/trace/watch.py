@@ -18,9 +18,11 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.spec import Transformer
 from captum_vit.options import shown
+from captum_vit.sites.hooks import mine
+from captum_vit.sites.nests import first_tensor, swap
+from captum_vit.sites.site import Site, Visit
 from captum_vit.tokens import Box, TokenLayout, check_grid
 from captum_vit.trace.cover import box_of, followed
-from captum_vit.trace.site import Site, Visit, first_tensor, mine, swap
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, TraceError, UnsupportedModelError
 from captum_vit.models.registry import spec_of
 from captum_vit.options import one_of
+from captum_vit.sites.site import Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.probe import Want
 from captum_vit.trace.record import record
-from captum_vit.trace.site import Site
 from captum_vit.trace.tail import MISFITS, is_of_each_sample
 from captum_vit.trace.watch import Watch
 

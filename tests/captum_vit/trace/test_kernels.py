@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 import captum_vit as cv
-from captum_vit.trace.site import holds_tensor
+from captum_vit.sites.nests import holds_tensor
 from captum_vit.trace.state import undisturbed
 from captum_vit.trace.without import Without
 

@@ -1,0 +1,146 @@
+"""The torch calls of a pass, numbered as the model makes them, and their results as sites."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from captum_vit.errors import TraceError
+from captum_vit.sites.hooks import hooks_running
+from captum_vit.sites.mode import Mode
+from captum_vit.sites.multi_head import unpacked_multi_head
+from captum_vit.sites.nests import swap, tensors_in
+from captum_vit.sites.site import Visit
+
+
+class Calls(Mode):
+    """Numbers the torch calls of a pass that return a tensor: those of the model's own code, not those of hooks.
+
+    ``nn.MultiheadAttention`` counts as the calls that it is made of. Enter it after all other modes: the last mode
+    sees a call first, as the model makes it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0  # of the next call
+        self._outside = 0
+
+    def __enter__(self) -> Any:
+        self._outside = hooks_running()
+        return super().__enter__()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if hooks_running() > self._outside:
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unpacked_multi_head(*args, **kwargs)
+        return self.called(func, args, kwargs)
+
+    def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs one call; what it returns takes the place of the result."""
+        result = func(*args, **kwargs)
+        results = tensors_in(result)
+        if results:
+            number, self.number = self.number, self.number + 1
+            result = self.returned(number, func, args, result, results)
+        return result
+
+    def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
+        """Sees the results of a call; what it returns takes their place."""
+        return result
+
+
+def name_of(func: Any) -> str:
+    """A torch function as people write it, such as ``add`` or ``__getitem__``."""
+    return getattr(func, "__name__", str(func))
+
+
+def works_in_place(name: str) -> bool:
+    """Whether a function of this name writes into its first argument: ``add_``, ``__iadd__``, ``__setitem__``."""
+    return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or name in _AUGMENTED
+
+
+_AUGMENTED = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "and", "or", "xor")}
+
+
+@dataclass(frozen=True)
+class ValueSite:
+    """A result of one of the torch calls of a pass, where no module takes or returns it alone.
+
+    Args:
+        number: which call, counted by :class:`Calls`.
+        name: of the function; a pass that calls another one there is refused.
+        result: which of the tensors that the call returns.
+        of: how many calls a whole pass makes; another number is refused.
+    """
+
+    number: int
+    name: str
+    result: int
+    of: int
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"the result of torch call {self.number} of {self.of} ({self.name})"
+
+    def hook(self, visit: Visit, *, first: bool = False) -> Visits:
+        """Call ``visit`` with this value on the next pass, until the handle is removed.
+
+        Modes that are entered later see the model's calls before; enter them first.
+        """
+        visits = Visits([(self, visit)])
+        visits.__enter__()
+        return visits
+
+
+class Visits(Calls):
+    """Visits values of a pass, and puts others in their place.
+
+    The visitor is given a tensor that nobody changes in place afterwards; the model goes on with a copy of it.
+    """
+
+    def __init__(self, visits: list[tuple[ValueSite, Visit]]) -> None:
+        super().__init__()
+        self.by_number: dict[int, list[tuple[ValueSite, Visit]]] = {}
+        for site, visit in visits:
+            self.by_number.setdefault(site.number, []).append((site, visit))
+        self.of = visits[0][0].of if visits else 0
+
+    def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
+        for site, visit in self.by_number.get(number, ()):
+            name = name_of(func)
+            if name != site.name or len(results) <= site.result:
+                raise _other_code(f"{name} as call {number}", site.label)
+            old = results[site.result]
+            seen = old.clone()
+            new = visit(seen)
+            put = (seen if new is None else new).clone()
+            if works_in_place(name) and args:
+                args[0].copy_(put)
+            else:
+                result = swap(result, old, put)
+            results[site.result] = put
+        return result
+
+    def refuse_other_code(self) -> None:
+        """Refuse a whole pass that made other calls than the one in which the sites were found."""
+        if self.number != self.of:
+            raise _other_code(f"{self.number} calls", f"{self.of}")
+
+    def remove(self) -> None:
+        """Visit no more."""
+        self.__exit__(None, None, None)
+
+
+def _other_code(got: str, wanted: str) -> TraceError:
+    return TraceError(
+        "A model that makes the same torch calls in every pass over inputs of one shape.",
+        f"{got}, in the place of {wanted}",
+        "a model whose code does not depend on the values of its inputs.",
+    )

@@ -1,0 +1,84 @@
+"""A site: one place in a network where a tensor can be read, or replaced, while the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from captum_vit.sites.hooks import mine
+from captum_vit.sites.nests import first_tensor, swap
+
+Visit = Callable[[Tensor], Tensor | None]
+"""Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
+
+
+class Handle(Protocol):
+    """What a hook is removed by."""
+
+    def remove(self) -> None:
+        """Visit no more."""
+
+
+class Place(Protocol):
+    """Where a tensor of a pass can be read or replaced: at a module (:class:`Site`), or as a result of a torch call."""
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+
+    def hook(self, visit: Visit, *, first: bool = False) -> Handle:
+        """Call ``visit`` there on every pass until the handle is removed."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The first tensor that enters a module, or the first that leaves it.
+
+    Keyword-only inputs, and outputs such as ``(tensor, None)``, are understood. Where a module is given
+    the same tensor several times (query, key and value), all are replaced together.
+
+    Args:
+        module: the module.
+        side: where its tensor is.
+        nth: which of its calls, where it runs several times in a pass.
+        of: how many calls a pass makes; 1 means that every call is visited.
+    """
+
+    module: nn.Module
+    side: Literal["input", "output"]
+    nth: int = 0
+    of: int = 1
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return type(self.module).__name__
+
+    def hook(self, visit: Visit, *, first: bool = False) -> RemovableHandle:
+        """Call ``visit`` at this site on every pass until the handle is removed.
+
+        ``first`` visits before the hooks that are already there.
+        """
+        calls = count()
+
+        def in_turn() -> bool:
+            return next(calls) % self.of == self.nth
+
+        def after(module: nn.Module, args: Any, output: Any) -> Any:
+            old = first_tensor(output) if in_turn() else None
+            new = None if old is None else visit(old)
+            return None if old is None or new is None else swap(output, old, new)
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            old = first_tensor((args, kwargs)) if in_turn() else None
+            new = None if old is None else visit(old)
+            return None if old is None or new is None else (swap(args, old, new), swap(kwargs, old, new))
+
+        if self.side == "output":
+            return self.module.register_forward_hook(mine(after), prepend=first)
+        return self.module.register_forward_pre_hook(mine(before), with_kwargs=True, prepend=first)
