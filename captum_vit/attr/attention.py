@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import whole_or_none
 from captum_vit.trace.layers import Layer, block_index, layer_index
 from captum_vit.trace.record import Record, Want

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of, truth
 from captum_vit.trace.layers import Layer, block_index
 from captum_vit.trace.record import Record, Want

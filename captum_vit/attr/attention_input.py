@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
 from captum_vit.trace.layers import Layer, block_index, layer_index
 from captum_vit.trace.reading import refuse_unread

@@ -18,7 +18,7 @@ from captum_vit.models.modules import alone, module_of
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.padding import warn_if_padded
 from captum_vit.models.registry import spec_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown, truth
 from captum_vit.tokens import TokenLayout, check_output
 from captum_vit.trace.finite import refuse_not_finite, samples

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.layers import layer_index
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import gradient_x_input

@@ -13,7 +13,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, InputProducts, TokenAttribution, forward_args, warn_if_zero
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.layers import Layer, block_index, layer_index
 from captum_vit.trace.pixels import relevance_of_pixels
 from captum_vit.trace.record import Record, Want

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of, truth
 from captum_vit.trace.layers import chosen_layers, listed
 from captum_vit.trace.parts import attention_parts, branch_kinds, frozen_norm, mid_kinds, stream_parts
@@ -193,12 +193,10 @@ class GlobEnc(PartsAttribution):
         T, transformer = stream_parts(found, layer, rows), found.transformer
         if not self._passes_ln2(transformer):
             return T.lengths()
-        block, spec = transformer.blocks[layer], transformer.spec
-        if spec.last_norm is not None:
-            return T.through(
-                frozen_norm(transformer.part(block, spec.last_norm), found.seen["before_norm"][layer])
-            ).lengths()
-        ln2 = frozen_norm(transformer.part(block, spec.mid), found.seen["mid"][layer])
+        if transformer.post_norm:
+            last = frozen_norm(transformer.part(layer, "last_norm"), found.seen["before_norm"][layer])
+            return T.through(last).lengths()
+        ln2 = frozen_norm(transformer.part(layer, "mid_norm"), found.seen["mid"][layer])
         return T.plus(T.through(ln2)).lengths()
 
     def _rolled_out(self, found: Record, layers: list[int]) -> Tensor:

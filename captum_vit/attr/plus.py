@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_vit.attr.base import MAPS, TokenAttribution
 from captum_vit.errors import OptionError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.layers import chosen_layers, layer_index, listed
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import plain_target, select

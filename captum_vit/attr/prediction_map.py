@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.registry import spec_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of, real, truth
-from captum_vit.sites.site import Site
+from captum_vit.sites.site import Place, Site
 from captum_vit.trace.layers import Layer, block_of, chosen_layers, listed, literal_module
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import SCORES, repeat_target, select, transform
@@ -76,10 +76,10 @@ class PredictionMap(TokenAttribution):
         scores = self._readings(found)
         return scores.squeeze(2) if scores.dim() == 4 else scores
 
-    def _site(self) -> Site:
+    def _site(self) -> Place:
         layer = -1 if self.layer is None else self.layer
         if isinstance(layer, int):
-            return Site(block_of(spec_of(self.model), layer), "output")
+            return block_of(spec_of(self.model), layer).out
         return Site(literal_module(self.model, layer), "output")
 
     def _readings(self, found: Record) -> Tensor:  # shape: (B, N, C)

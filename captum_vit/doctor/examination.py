@@ -18,7 +18,7 @@ from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.modules import alone
 from captum_vit.models.output import scores_of
 from captum_vit.models.registry import spec_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
@@ -103,9 +103,9 @@ def _words(tower: nn.Module, vocabulary: int) -> Tensor:  # shape: (1, T)
 def _describe(report: Report, model: nn.Module, transformer: Transformer) -> None:
     """What can be told without running the model."""
     blocks = transformer.blocks
-    report.family, report.depth = transformer.spec.family, len(blocks)
+    report.family, report.depth = transformer.family, len(blocks)
     report.tower = f"{transformer.name or 'the model itself'} ({type(transformer.tower).__name__})"
-    report.blocks = ", ".join(dict.fromkeys(type(block).__name__ for block in blocks))
+    report.blocks = ", ".join(dict.fromkeys(type(block).__name__ for block in transformer.modules()))
     tensors = list(model.named_parameters())
     kinds = dict.fromkeys(str(p.dtype).removeprefix("torch.") for _, p in tensors)
     devices = dict.fromkeys(str(p.device) for _, p in tensors)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.site import Site, Visit
+from captum_vit.sites.site import Visit
 from captum_vit.trace.state import dtype_of
 from captum_vit.trace.watch import Watch
 
@@ -52,7 +52,7 @@ def precision(model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, 
         torch.set_grad_enabled(True)
         return x.detach().requires_grad_()
 
-    watch.at(Site(transformer.entrance(0), "input"), leaf)
+    watch.at(transformer.blocks[0].entrance, leaf)
     try:
         watch.run(inputs, args, seen)
     except TraceError:
@@ -100,8 +100,8 @@ def _disturbed(
         return visit
 
     convolved = max(eps, _of_convolutions(inputs[0].device, eps))
-    for layer in range(len(transformer.blocks)):
-        watch.at(Site(transformer.entrance(layer), "input"), disturb(eps if layer else convolved))
+    for layer, block in enumerate(transformer.blocks):
+        watch.at(block.entrance, disturb(eps if layer else convolved))
     torch.manual_seed(0)
     return watch.run(inputs, args).detach().double()
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from captum_vit.doctor import rounding
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record import Record
 from captum_vit.trace.state import undisturbed
 from captum_vit.trace.tail import is_of_each_sample

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_vit.doctor.rounding import smallest
 from captum_vit.doctor.subject import Residual, Subject
 from captum_vit.errors import TraceError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.rows import gradient_x_input
@@ -53,16 +53,15 @@ def heads(subject: Subject) -> Residual:
 
 
 def _of_block(found: Record, layer: int, eps: float) -> Iterator[Residual]:
-    transformer, spec = found.transformer, found.transformer.spec
-    block, where = transformer.blocks[layer], f"Worst in block {layer}"
+    block, where = found.transformer.blocks[layer], f"Worst in block {layer}"
     stream = found.seen["tokens"][layer]
-    behind = found.seen["mid" if spec.first_norm is None else "before_mid"][layer]
+    behind = found.seen["mid" if block.first_norm is None else "before_mid"][layer]
     written, squares = _written(found, layer)
     yield _residual(behind.double() - stream.double(), written, [stream, behind], squares, eps, f"{where}.")
     for name, before, after in (("first_norm", "before_mid", "mid"), ("last_norm", "before_norm", "out")):
-        path = getattr(spec, name)
-        if path is not None:
-            normalised = transformer.part(block, path)(found.seen[before][layer])
+        norm = getattr(block, name)
+        if norm is not None:
+            normalised = norm(found.seen[before][layer])
             made = found.seen[after][layer]
             yield _residual(made.double(), normalised.double(), [made], 0, eps, f"{where}, behind `{name}`.")
 
@@ -92,6 +91,6 @@ def _written(found: Record, layer: int) -> tuple[Tensor, Tensor]:  # shapes: (B,
 
 def stream_kinds(transformer: Transformer) -> list[str]:
     """What must be seen of every block for :func:`heads`; of a post-norm block its norms too."""
-    spec = transformer.spec
-    norms = (("before_mid", spec.first_norm), ("before_norm", spec.last_norm), ("out", spec.last_norm))
-    return ["tokens", "probs", "values", "mid", *(kind for kind, path in norms if path is not None)]
+    first = transformer.blocks[0]
+    norms = (("before_mid", first.first_norm), ("before_norm", first.last_norm), ("out", first.last_norm))
+    return ["tokens", "probs", "values", "mid", *(kind for kind, norm in norms if norm is not None)]

@@ -9,7 +9,8 @@ from torch import nn
 
 from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.models.modules import no_module
-from captum_vit.models.spec import Spec, Transformer
+from captum_vit.models.spec import Spec, transformer_from
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 
 Describe = Spec | Callable[[nn.Module], Spec]
@@ -89,7 +90,7 @@ def spec_of(model: nn.Module) -> Transformer:
     found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
     if len(found) == 1:
         ((tower, spec),) = found.values()
-        return Transformer(tower, spec, _name_of(tower, model))
+        return transformer_from(tower, spec, _name_of(tower, model))
     if found:
         raise _several(model, [f"{_name_of(tower, model)} ({type(tower).__name__})" for tower, _ in found.values()])
     raise _none(model)

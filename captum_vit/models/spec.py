@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.modules import uncompiled
+from captum_vit.models.transformer import Block, Transformer
+from captum_vit.sites.site import Site
 
 Path = str | Callable[[Any], Any]
 """A dotted attribute path, or a function of the object it starts from."""
@@ -59,49 +59,63 @@ class Spec:
     family: str = "custom"
 
 
-@dataclass(frozen=True)
-class Transformer:
-    """One tower of a model, described by its spec."""
+def transformer_from(tower: nn.Module, spec: Spec, name: str) -> Transformer:
+    """The transformer that a spec describes; parts that are not there are missing."""
+    modules = [uncompiled(block) for block in follow(tower, spec.blocks)]
+    entry = None if spec.entry is None else follow(tower, spec.entry)
+    blocks = [_block(module, spec, entry if layer == 0 else None) for layer, module in enumerate(modules)]
+    return Transformer(tower, blocks, name, spec.family, spec.pool, spec.returns)
 
-    tower: nn.Module
-    spec: Spec
-    name: str  # dotted name of the tower inside the model
 
-    @cached_property
-    def blocks(self) -> list[nn.Module]:
-        """In their order; of a compiled block the module inside, since names of classes and hooks are its."""
-        return [uncompiled(block) for block in follow(self.tower, self.spec.blocks)]
+def _block(module: nn.Module, spec: Spec, entry: nn.Module | None) -> Block:
+    missing: dict[str, str] = {}
 
-    @property
-    def post_norm(self) -> bool:
-        return self.spec.last_norm is not None
-
-    def returning(self, returns: Callable[[Tensor], Any]) -> Transformer:
-        """The same, knowing what its blocks return."""
-        return replace(self, spec=replace(self.spec, returns=returns))
-
-    def entrance(self, layer: int) -> nn.Module:
-        """The module whose first input are the tokens that enter a block."""
-        entry = self.spec.entry if layer == 0 else None
-        return self.blocks[layer] if entry is None else follow(self.tower, entry)
-
-    def part(self, block: nn.Module, path: Path) -> Any:
-        """A part of a block; refused by name if it is not there."""
+    def part(name: str, path: Path | None) -> Any:
         try:
-            return follow(block, path)
+            return None if path is None else follow(module, path)
         except AttributeError as error:
-            raise UnsupportedModelError(
-                f"A block with {path!r}, as the spec of {self.spec.family} says.",
-                f"{type(block).__name__} ({error})",
-                "captum_vit.register_spec with the attribute names of that block.",
-            ) from error
-
-    def find(self, block: nn.Module, path: Path) -> Any:
-        """A part of a block, or None if it is not there."""
-        try:
-            return follow(block, path)
-        except AttributeError:
+            missing[name] = f"no {path!r}, which its spec names, in {type(module).__name__} ({error})"
             return None
+
+    def place(name: str, path: Path | None) -> Site | None:
+        part_there = part(name, path)
+        return None if part_there is None else Site(part_there, "input")
+
+    entrance = Site(module if entry is None else entry, "input")
+    post_norm = spec.last_norm is not None
+    extras = [path for path in spec.attn_extra if not _transparent(_there(module, path))]
+    if post_norm and spec.first_norm is None:
+        missing["before_mid"] = missing["first_norm"] = "its spec has no `first_norm`"
+    if spec.out_proj is None:
+        missing["out_proj"] = "its spec has no `out_proj`, since something else follows it"
+    return Block(
+        entrance=entrance,
+        attn_in=entrance if post_norm else place("attn_in", spec.attn),
+        mid=place("mid", spec.mid),
+        out=Site(module, "output"),
+        before_mid=place("before_mid", spec.first_norm),
+        before_norm=place("before_norm", spec.last_norm),
+        first_norm=part("first_norm", spec.first_norm),
+        last_norm=part("last_norm", spec.last_norm),
+        mid_norm=None if post_norm else part("mid_norm", spec.mid),
+        out_proj=part("out_proj", spec.out_proj),
+        attn_scale=part("attn_scale", spec.attn_scale),
+        between=", ".join(extras) or ("something else" if spec.out_proj is None else ""),
+        module=module,
+        missing=missing,
+    )
+
+
+def _there(module: nn.Module, path: Path) -> Any:
+    """A part of a block, or None if it is not there."""
+    try:
+        return follow(module, path)
+    except AttributeError:
+        return None
+
+
+def _transparent(module: object) -> bool:
+    return module is None or isinstance(module, nn.Identity | nn.Dropout)
 
 
 def follow(start: Any, path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +27,7 @@ class Calls(Mode):
     def __init__(self) -> None:
         super().__init__()
         self.number = 0  # of the next call
-        self._outside = 0
-
-    def __enter__(self) -> Any:
         self._outside = hooks_running()
-        return super().__enter__()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -89,14 +86,14 @@ class ValueSite:
         """For messages."""
         return f"the result of torch call {self.number} of {self.of} ({self.name})"
 
-    def hook(self, visit: Visit, *, first: bool = False) -> Visits:
+    def hook(self, visit: Visit, *, first: bool = False) -> Entered:
         """Call ``visit`` with this value on the next pass, until the handle is removed.
 
         Modes that are entered later see the model's calls before; enter them first.
         """
-        visits = Visits([(self, visit)])
-        visits.__enter__()
-        return visits
+        visits = Visits()
+        visits.add(self, visit)
+        return Entered(visits)
 
 
 class Visits(Calls):
@@ -105,12 +102,15 @@ class Visits(Calls):
     The visitor is given a tensor that nobody changes in place afterwards; the model goes on with a copy of it.
     """
 
-    def __init__(self, visits: list[tuple[ValueSite, Visit]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.by_number: dict[int, list[tuple[ValueSite, Visit]]] = {}
-        for site, visit in visits:
-            self.by_number.setdefault(site.number, []).append((site, visit))
-        self.of = visits[0][0].of if visits else 0
+        self.of = 0
+
+    def add(self, site: ValueSite, visit: Visit) -> None:
+        """One more value to visit."""
+        self.by_number.setdefault(site.number, []).append((site, visit))
+        self.of = site.of
 
     def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
         for site, visit in self.by_number.get(number, ()):
@@ -133,9 +133,17 @@ class Visits(Calls):
         if self.number != self.of:
             raise _other_code(f"{self.number} calls", f"{self.of}")
 
+
+class Entered:
+    """A mode that is entered at once, until it is removed."""
+
+    def __init__(self, mode: Mode) -> None:
+        self._stack = ExitStack()
+        self._stack.enter_context(mode)
+
     def remove(self) -> None:
-        """Visit no more."""
-        self.__exit__(None, None, None)
+        """Leave the mode."""
+        self._stack.close()
 
 
 def _other_code(got: str, wanted: str) -> TraceError:

@@ -31,6 +31,10 @@ class Place(Protocol):
     def label(self) -> str:
         """For messages."""
 
+    @property
+    def of(self) -> int:
+        """How many calls of its kind a pass makes."""
+
     def hook(self, visit: Visit, *, first: bool = False) -> Handle:
         """Call ``visit`` there on every pass until the handle is removed."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import mine
 from captum_vit.sites.site import Site
 from captum_vit.trace.thinning import Thinning, mapped
@@ -71,7 +71,7 @@ def words_absent(
     with ExitStack() as stack:
         for module in listening:
             stack.callback(module.register_forward_pre_hook(mine(_masking(gone)), with_kwargs=True).remove)
-        for block in transformer.blocks:
+        for block in dict.fromkeys(transformer.modules()):
             stack.callback(block.register_forward_pre_hook(mine(_open_eyes), with_kwargs=True).remove)
         stack.enter_context(_around(transformer, mode))
         yield
@@ -123,12 +123,12 @@ def _open_eyes(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 @contextmanager
 def _around(transformer: Transformer, mode: Thinning) -> Iterator[None]:
-    blocks = transformer.blocks
-    entrance = transformer.entrance(0)
+    entrance = transformer.blocks[0].entrance
+    takers = [entrance.module] if isinstance(entrance, Site) and entrance.side == "input" else []
     with ExitStack() as stack:
-        stack.callback(Site(entrance, "input").hook(mode.enter).remove)
-        for module in dict.fromkeys([entrance, *blocks]) if mode.drop else ():
+        stack.callback(entrance.hook(mode.enter).remove)
+        for module in dict.fromkeys([*takers, *transformer.modules()]) if mode.drop else ():
             stack.callback(module.register_forward_pre_hook(mine(mode.thin_arguments), with_kwargs=True).remove)
-        stack.callback(Site(blocks[-1], "output").hook(mode.leave).remove)
+        stack.callback(transformer.blocks[-1].out.hook(mode.leave).remove)
         stack.enter_context(mode)
         yield

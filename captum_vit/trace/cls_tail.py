@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import first_tensor, holds_tensor, swap
-from captum_vit.sites.site import Site
+from captum_vit.sites.site import Place, Site
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay import Prefix, Slopes, repeat_samples, run_prefix
@@ -36,13 +36,13 @@ from captum_vit.trace.watch import own_refusals
 
 
 def may_have_cls_tail(
-    model: nn.Module, transformer: Transformer, site: Site, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+    model: nn.Module, transformer: Transformer, site: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
 ) -> bool:
     """Whether it is worth looking: the last block's attention is read, nothing else depends on the sample, no hooks."""
     if transformer.post_norm or len(inputs) != 1 or holds_tensor(args):
         return False
-    *before, last = transformer.blocks
-    at_attention = site.side == "input" and site.module is transformer.find(last, transformer.spec.attn)
+    *before, last = transformer.modules()
+    at_attention = isinstance(site, Site) and site.of == 1 and site == transformer.blocks[-1].attn_in
     return at_attention and all(map(_untouched, modules_of(model, without=before)))
 
 
@@ -52,7 +52,7 @@ def _untouched(module: nn.Module) -> bool:
 
 
 def cls_tail(
-    model: nn.Module, transformer: Transformer, site: Site, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+    model: nn.Module, transformer: Transformer, site: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
 ) -> tuple[Prefix | None, ClsTail | None]:
     """The prefix, and the CLS tail behind it: None where it does not give the output that the model gives.
 
@@ -60,9 +60,10 @@ def cls_tail(
     A head that reads its input beside the tokens shows there, since it is given rows of another number than samples:
     it gives another number of scores, or fails, and then there is no prefix either.
     """
-    last = _FirstSample(transformer.blocks[-1], site)
+    block = transformer.modules()[-1]
+    last = _FirstSample(block, site)
     try:
-        prefix = run_prefix(model, transformer, site, inputs, args, forward_replaced(transformer.blocks[-1], last))
+        prefix = run_prefix(model, transformer, site, inputs, args, forward_replaced(block, last))
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
     except MISFITS:
@@ -85,7 +86,7 @@ class _FirstSample:
     A block that is given more tensors than its tokens runs as ever.
     """
 
-    def __init__(self, block: nn.Module, site: Site) -> None:
+    def __init__(self, block: nn.Module, site: Place) -> None:
         self.block, self.forward, self.site, self.times = block, block.forward, site, 0
         self.look: LookAtAttention | None = None
         self.rows: Tensor | None = None  # what leaves the block, a leaf
@@ -93,7 +94,7 @@ class _FirstSample:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.times += 1
-        refuse_several(self.times, self.block)
+        refuse_several(self.times, type(self.block).__name__)
         if not args or not isinstance(args[0], Tensor) or holds_tensor((args[1:], kwargs)):
             return self.forward(*args, **kwargs)
         self._reach_site(*args, **kwargs)
@@ -227,7 +228,7 @@ class ClsTail:
                 module, picture = at.watch.embedded
                 stack.enter_context(forward_replaced(module, lambda *_, **__: picture))
             stack.callback(at.site.hook(put).remove)
-            stack.callback(Site(self.transformer.blocks[-1], "output").hook(as_many_as_prefixes).remove)
+            stack.callback(self.transformer.blocks[-1].out.hook(as_many_as_prefixes).remove)
             yield stack.enter_context(AnswerAttention())
 
     def run(self) -> Tensor:

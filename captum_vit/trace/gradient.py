@@ -10,8 +10,8 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, TraceError
-from captum_vit.models.spec import Transformer
-from captum_vit.sites.site import Site
+from captum_vit.models.transformer import Transformer
+from captum_vit.sites.site import Place
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.state import refuse_opaque
@@ -39,7 +39,7 @@ class SiteGradient:
 def leaf_at(
     model: nn.Module,
     transformer: Transformer | None,
-    site: Site,
+    site: Place,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
 ) -> Leaf:
@@ -62,21 +62,21 @@ def leaf_at(
     if not leaves:
         raise LayerError(
             "A layer that runs when the model does.",
-            f"{type(site.module).__name__}, which did not run or handled no tensor",
+            f"{site.label}, which did not run or handled no tensor",
             "a block's norm or the block itself.",
         )
     if transformer is not None:
-        refuse_several(len(leaves), site.module)
+        refuse_several(len(leaves), site.label)
     refuse_not_finite(output.detach(), "output", infinite=False)
     return Leaf(leaves[-1], output, watch)
 
 
-def refuse_several(times: int, module: nn.Module) -> None:
+def refuse_several(times: int, label: str) -> None:
     """What runs several times in a pass has several maps."""
     if times > 1:
         raise TraceError(
             "A layer that runs once in a pass.",
-            f"{type(module).__name__}, which ran {times} times",
+            f"{label}, which ran {times} times",
             "the model inside of what calls it several times, on one input at a time.",
         )
 
@@ -84,7 +84,7 @@ def refuse_several(times: int, module: nn.Module) -> None:
 def gradient_at(
     model: nn.Module,
     transformer: Transformer | None,
-    site: Site,
+    site: Place,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     target: TargetType,

@@ -11,7 +11,7 @@ from torch.nn.modules import module as everywhere
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record import Record
 from captum_vit.trace.state import widened
 
@@ -41,32 +41,26 @@ def output_map(
     values: Tensor,  # shape: (B, H, N, d), what the heads hold
 ) -> tuple[Tensor, Tensor | None]:  # shapes: (H, d, D), (D,)
     """What each head's vector becomes in the residual stream, and what is added: the output projection, scaled."""
-    block, spec = transformer.blocks[layer], transformer.spec
-    extras = [path for path in spec.attn_extra if not _transparent(transformer.find(block, path))]
-    if spec.out_proj is None or extras:
+    block = transformer.blocks[layer]
+    if block.between:
         raise UnsupportedModelError(
             "Heads that reach the residual stream through a linear projection alone.",
-            f"{spec.family} with {', '.join(extras) or 'something else'} in between",
+            f"{transformer.family} with {block.between} in between",
             WITHOUT_HEADS,
         )
     heads, width = values.shape[1], values.shape[-1]
     like = values.new_empty(len(values), values.shape[2], heads * width)
-    W, bias = linear_map(transformer.part(block, spec.out_proj), like)
+    W, bias = linear_map(transformer.part(layer, "out_proj"), like)
     if len(W) != heads * width:
         raise UnsupportedModelError(
             "An output projection of the merged heads and nothing else.",
-            f"one of {len(W)} numbers in {spec.family}, for {heads} heads of {width}",
+            f"one of {len(W)} numbers in {transformer.family}, for {heads} heads of {width}",
             WITHOUT_HEADS,
         )
-    scale = None if spec.attn_scale is None else transformer.part(block, spec.attn_scale)
-    if scale is not None:
-        scale = scale.detach()
+    if block.attn_scale is not None or "attn_scale" in block.missing:
+        scale = transformer.part(layer, "attn_scale").detach()
         W, bias = W * scale, None if bias is None else bias * scale
     return W.unflatten(0, (heads, width)), bias
-
-
-def _transparent(module: object) -> bool:
-    return module is None or isinstance(module, nn.Identity | nn.Dropout)
 
 
 def untouched(module: nn.Module) -> bool:
@@ -144,6 +138,6 @@ def _refuse_other_row(
     if error > rounding:
         raise UnsupportedModelError(
             "An attention branch that is what its heads write through the output projection, and nothing more.",
-            f"block {layer} of {found.transformer.spec.family}, in which the stream gains something else",
+            f"block {layer} of {found.transformer.family}, in which the stream gains something else",
             f"the model without hooks on the modules around the attention, a spec that fits, or {WITHOUT_HEADS}",
         )

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
 from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
-from captum_vit.sites.hooks import mine
+from captum_vit.models.transformer import Block
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.trace.attention import SOFTMAX
@@ -42,7 +41,7 @@ class _Held(Mode):
 
 
 @contextmanager
-def attention_held(block: nn.Module) -> Iterator[None]:
+def attention_held(block: Block) -> Iterator[None]:
     """Inside, the attention probabilities of this block count as constants in a backward pass.
 
     Raises:
@@ -50,13 +49,13 @@ def attention_held(block: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         mode = _Held()
-        stack.callback(block.register_forward_pre_hook(mine(lambda *_: setattr(mode, "active", True))).remove)
-        stack.callback(block.register_forward_hook(mine(lambda *_: setattr(mode, "active", False))).remove)
+        stack.callback(block.entrance.hook(lambda x: setattr(mode, "active", True)).remove)
+        stack.callback(block.out.hook(lambda x: setattr(mode, "active", False)).remove)
         stack.enter_context(mode)
         yield
     if not mode.seen:
         raise TraceError(
             "An attention in the block, as softmax or PyTorch's scaled_dot_product_attention.",
-            f"none seen in {type(block).__name__}",
+            f"none seen behind {block.entrance.label}",
             'a model loaded with attn_implementation="sdpa" or "eager".',
         )

@@ -9,22 +9,20 @@ from torch import nn
 
 from captum_vit.errors import LayerError, OptionError
 from captum_vit.models.modules import uncompiled
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Block, Transformer
 from captum_vit.options import shown
-from captum_vit.sites.site import Site
+from captum_vit.sites.site import Place
 
 Layer = nn.Module | str | int | None
 
 
-def reading_point(transformer: Transformer, layer: int) -> Site:
+def reading_point(transformer: Transformer, layer: int) -> Place:
     """Where a block's attention reads: after the pre-attention norm, or the block's input if post-norm."""
-    block = block_of(transformer, layer)
-    if transformer.post_norm:
-        return Site(transformer.entrance(layer_index(transformer, layer)), "input")
-    return Site(transformer.part(block, transformer.spec.attn), "input")
+    place: Place = transformer.part(layer_index(transformer, layer), "attn_in")
+    return place
 
 
-def block_of(transformer: Transformer, layer: int) -> nn.Module:
+def block_of(transformer: Transformer, layer: int) -> Block:
     """The block with this index; negative ones count from the end."""
     return transformer.blocks[layer_index(transformer, layer)]
 
@@ -43,7 +41,7 @@ def block_index(model: nn.Module, transformer: Transformer, layer: Layer) -> int
         return layer_index(transformer, -1 if layer is None else layer)
     module = uncompiled(literal_module(model, layer))
     for index, block in enumerate(transformer.blocks):
-        if any(module is m for m in block.modules()):
+        if block.module is not None and any(module is m for m in block.module.modules()):
             return index
     raise LayerError(
         "A block, or a module inside one: attention belongs to a block.",

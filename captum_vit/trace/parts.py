@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.heads import untouched, written_by_heads
 from captum_vit.trace.record import Record
 from captum_vit.trace.state import widened
@@ -169,10 +169,9 @@ def attention_parts(found: Record, layer: int, rows: Tensor) -> Parts:
 def stream_parts(found: Record, layer: int, rows: Tensor) -> Parts:
     """The same with the residual stream; in a post-norm block through the norm that follows. It needs ``mid_kinds``."""
     parts = attention_parts(found, layer, rows).with_stream(widened(found.seen["tokens"][layer]))
-    path = found.transformer.spec.first_norm
-    if path is None:
+    if not found.transformer.post_norm:
         return parts
-    norm = found.transformer.part(found.transformer.blocks[layer], path)
+    norm = found.transformer.part(layer, "first_norm")
     return parts.through(frozen_norm(norm, found.seen["before_mid"][layer]))
 
 
@@ -182,11 +181,10 @@ def mid_kinds(transformer: Transformer) -> list[str]:
     Raises:
         UnsupportedModelError: a post-norm block whose norm behind the attention is not known.
     """
-    spec = transformer.spec
-    if transformer.post_norm and spec.first_norm is None:
+    if transformer.post_norm and any(block.first_norm is None for block in transformer.blocks):
         raise UnsupportedModelError(
-            "A spec of a post-norm block that names the norm behind the attention.",
-            f"{spec.family}, whose `first_norm` is None",
+            "A post-norm block whose norm behind the attention is known.",
+            f"{transformer.family}, whose `first_norm` is None",
             "captum_vit.register_spec with `first_norm`, or AttIN, which stops before that norm.",
         )
     return ["probs", "values", *branch_kinds(transformer)]
@@ -194,5 +192,5 @@ def mid_kinds(transformer: Transformer) -> list[str]:
 
 def branch_kinds(transformer: Transformer) -> list[str]:
     """The stream before and after the attention, where it is known: what the heads write is compared with it."""
-    after = "mid" if not transformer.post_norm else "before_mid" if transformer.spec.first_norm is not None else None
-    return ["tokens", *([after] if after else [])]
+    after = "before_mid" if transformer.post_norm else "mid"
+    return ["tokens", *([after] if all(getattr(block, after) is not None for block in transformer.blocks) else [])]

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import OptionError
-from captum_vit.models.spec import Transformer
-from captum_vit.sites.site import Site
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.gradient import gradient_of
 from captum_vit.trace.redistribution import Added, Passed, Redistributed
 from captum_vit.trace.relevance import ADDED, Relevance, carried, is_stream, refuse_half_precision, wide
@@ -48,7 +47,7 @@ def relevance_of_pixels(
         )
     refuse_half_precision(model)
     mode, watch = FromPixels(len(inputs[0])), Watch(model, transformer)
-    watch.at(Site(transformer.entrance(0), "input"), lambda x: setattr(mode, "embedding", False))
+    watch.at(transformer.blocks[0].entrance, lambda x: setattr(mode, "embedding", False))
     pixels = inputs[0].double().requires_grad_()
     with torch.enable_grad(), carried(model):
         score = select(watch.run((pixels, *inputs[1:]), args, mode), target)

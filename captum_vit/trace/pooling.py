@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.attention import Attention
 from captum_vit.trace.finite import refuse_not_finite
@@ -48,8 +48,8 @@ def pooling_weights(
     reached = torch.linalg.vector_norm(by_rows, torch.inf, dim=-1)
     refuse_not_finite(reached, "gradient of the outputs at the last block")
     read = reached.ne(0).to(rows.dtype)  # not the output's: a wrapper may have widened that
-    if transformer.spec.pool is not None:
-        read = read * transformer.spec.pool(layout.n_tokens, layout.prefix).to(read)
+    if transformer.pool is not None:
+        read = read * transformer.pool(layout.n_tokens, layout.prefix).to(read)
     weights = F.normalize(read, p=1, dim=-1)  # zeros stay
     for attention, g in reversed(list(zip(read_by, by_context, strict=True))):
         if g is not None:  # an attention pooling: it counts for those samples whose output it feeds, the first one

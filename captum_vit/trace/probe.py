@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import OptionError, TraceError
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
-from captum_vit.sites.site import Site, Visit
+from captum_vit.sites.site import Place, Visit
 from captum_vit.trace.attention import Attention
 from captum_vit.trace.rules import checked_rule
 from captum_vit.trace.score import SCORES
 from captum_vit.trace.watch import Watch
 
-KINDS = ("tokens", "attn_in", "probs", "values", "context", "before_mid", "mid", "before_norm", "out")
+INSIDE = ("attn_in", "before_mid", "mid", "before_norm")
+KINDS = ("tokens", "probs", "values", "context", "out", *INSIDE)
 ATTENTION = {"probs", "values", "context"}
 
 
@@ -56,7 +57,7 @@ class Want:
     biases: bool = False
     incomplete: bool = False
     first_row: bool = False
-    site: Site | None = None
+    site: Place | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in (("seen", self.seen), ("grads", self.grads)):
@@ -87,17 +88,13 @@ class Probe:
         self._block: int | None = None
 
     def attach(self, watch: Watch) -> None:
-        spec, blocks = self.transformer.spec, self.transformer.blocks
+        blocks = self.transformer.blocks
         for layer, block in enumerate(blocks):
-            watch.at(Site(self.transformer.entrance(layer), "input"), self._enter(layer))
-            if layer >= self.start:
-                parts = (("attn_in", spec.attn), ("mid", spec.mid))
-                norms = (("before_mid", spec.first_norm), ("before_norm", spec.last_norm))
-                for kind, path in (*parts, *norms):
-                    if kind in self.want.kinds and path is not None:
-                        site = Site(self.transformer.part(block, path), "input")
-                        watch.at(site, self._keep(kind, layer))
-            watch.at(Site(block, "output"), self._leave(layer, last=layer == len(blocks) - 1))
+            watch.at(block.entrance, self._enter(layer))
+            for kind in INSIDE if layer >= self.start else ():
+                if kind in self.want.kinds:
+                    watch.at(self.transformer.part(layer, kind), self._keep(kind, layer))
+            watch.at(block.out, self._leave(layer, last=layer == len(blocks) - 1))
         if self.want.site is not None:
             watch.at(self.want.site, self._keep_site)
 

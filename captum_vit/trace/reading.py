@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, OptionError
 from captum_vit.models.registry import spec_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
-from captum_vit.sites.site import Site
+from captum_vit.sites.site import Place, Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
@@ -118,7 +118,7 @@ class Reading:
         refuse_unread(layout, read, READ)
         return layout
 
-    def _site(self) -> Site:
+    def _site(self) -> Place:
         layer = -1 if self.layer is None else self.layer
         if not isinstance(layer, int):
             return Site(literal_module(self.model, layer), "input" if self.at_input else "output")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from captum_vit.errors import LayerError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import IN_MEMORY, whole_or_none
-from captum_vit.sites.site import Site
+from captum_vit.sites.site import Place, Site
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.products import over_channels
@@ -30,7 +30,7 @@ class Prefix:
 
     model: nn.Module
     transformer: Transformer | None
-    site: Site
+    site: Place
     inputs: tuple[Tensor, ...]
     args: tuple[Any, ...]
     watch: Watch
@@ -43,7 +43,7 @@ class Prefix:
 def run_prefix(
     model: nn.Module,
     transformer: Transformer | None,
-    site: Site,
+    site: Place,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     *contexts: AbstractContextManager[Any],
@@ -51,10 +51,10 @@ def run_prefix(
     """One pass without a graph; inside contexts that see to it that no block runs twice for the whole batch."""
     streams: list[Tensor] = []
     seen: list[Tensor] = []
-    block = None if transformer is None else _block_around(transformer, site.module)
+    block = None if transformer is None else _block_around(transformer, site)
     watch = Watch(model, transformer)
     if transformer is not None and block is not None:
-        watch.at(Site(transformer.blocks[block], "input"), lambda x: streams.append(x))
+        watch.at(Site(transformer.modules()[block], "input"), lambda x: streams.append(x))
     watch.at(site, lambda x: seen.append(x))
     with torch.no_grad():
         output = watch.run(inputs, args, *contexts)
@@ -63,19 +63,22 @@ def run_prefix(
     if not seen or len(seen[0]) != len(inputs[0]):
         raise LayerError(
             "A layer that runs when the model does, on the whole batch.",
-            f"{type(site.module).__name__}, which {'saw another batch' if seen else 'did not run on a tensor'}",
+            f"{site.label}, which {'saw another batch' if seen else 'did not run on a tensor'}",
             "a block's norm or the block itself.",
         )
     if not contexts and transformer is not None:
-        refuse_several(len(seen), site.module)
+        refuse_several(len(seen), site.label)
     stream = streams[0] if streams else None
     known = None if transformer is None else watch.described(transformer)
     return Prefix(model, known, site, inputs, args, watch, seen[0], output, block, stream)
 
 
-def _block_around(transformer: Transformer, module: nn.Module) -> int | None:
-    held = (i for i in reversed(range(len(transformer.blocks))) if module in modules_of(transformer.blocks[i]))
-    return next(held, None)
+def _block_around(transformer: Transformer, site: Place) -> int | None:
+    """The block whose module holds a site; None where blocks are no modules of their own, which can be skipped."""
+    if not isinstance(site, Site) or not transformer.stacked:
+        return None
+    held = (i for i, block in enumerate(transformer.modules()) if site.module in modules_of(block))
+    return max(held, default=None)
 
 
 @dataclass

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from captum_vit.errors import CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import Forward
-from captum_vit.sites.site import Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import UNHIDDEN, own_refusals
@@ -31,14 +30,19 @@ def entering(
     layer: int,
     tokens: Tensor,  # shape: (B', N', D), at the input of the block; the depth means after the last block
 ) -> Iterator[None]:
-    """Inside, the model runs its embedding, skips the blocks before ``layer``, and goes on with ``tokens``."""
-    blocks, returns = transformer.blocks, transformer.spec.returns
+    """Inside, the model runs its embedding, skips the blocks before ``layer``, and goes on with ``tokens``.
+
+    Blocks that are no modules of their own run, and what they make is not used.
+    """
+    blocks, returns = transformer.blocks, transformer.returns
     skipped = tokens if returns is None else returns(tokens)
     with ExitStack() as stack:
-        for block in blocks[:layer]:
-            stack.enter_context(forward_replaced(block, lambda *args, **kwargs: skipped))
+        for module in transformer.modules()[:layer] if transformer.stacked else ():
+            stack.enter_context(forward_replaced(module, lambda *args, **kwargs: skipped))
         if layer < len(blocks):
-            stack.callback(Site(transformer.entrance(layer), "input").hook(lambda x: tokens).remove)
+            stack.callback(blocks[layer].entrance.hook(lambda x: tokens).remove)
+        elif not transformer.stacked:
+            stack.callback(blocks[-1].out.hook(lambda x: tokens).remove)
         yield
 
 

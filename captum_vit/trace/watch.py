@@ -16,11 +16,12 @@ from captum_vit.errors import CaptumVitError, InputError, LayerError, TraceError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.positions import refuse_too_long
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
+from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.hooks import mine
 from captum_vit.sites.nests import first_tensor, swap
-from captum_vit.sites.site import Site, Visit
+from captum_vit.sites.site import Place, Visit
 from captum_vit.tokens import Box, TokenLayout, check_grid
 from captum_vit.trace.cover import box_of, followed
 
@@ -46,7 +47,7 @@ class Watch:
     def __init__(self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False) -> None:
         self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
-        self._visits: list[tuple[Site, Visit]] = []
+        self._visits: list[tuple[Place, Visit]] = []
         self._returned: Any = None  # what a block returned, where that is more than its tokens
         self._grid: tuple[int, int] | None = None
         self._image_size: tuple[int, int] | None = None
@@ -57,7 +58,7 @@ class Watch:
         self._words: int | None = None
         self._reached_blocks = self._in_inference_mode = False
 
-    def at(self, site: Site, visit: Visit) -> None:
+    def at(self, site: Place, visit: Visit) -> None:
         """Visit a site during the run."""
         self._visits.append((site, visit))
 
@@ -68,12 +69,18 @@ class Watch:
         with own_refusals(self.model, *inputs, *args), ExitStack() as stack:
             if self.transformer is not None:
                 self._look_at_embedding(self.transformer, stack)
-            for site, visit in self._visits:
-                stack.callback(site.hook(visit).remove)
-            for mode in modes:
+            values = Visits()
+            for place, visit in [*self._own_visits(), *self._visits]:
+                if isinstance(place, ValueSite):
+                    values.add(place, visit)
+                else:
+                    stack.callback(place.hook(visit).remove)
+            for mode in (*modes, *([values] if values.by_number else [])):
                 stack.enter_context(mode)
             try:
-                return scores_of(self.model(*inputs, *args))
+                output = self.model(*inputs, *args)
+                values.refuse_other_code()
+                return scores_of(output)
             except _REFUSALS as error:
                 if self._in_inference_mode:
                     got = f"one that runs in inference mode: {error}"
@@ -83,7 +90,7 @@ class Watch:
     def described(self, transformer: Transformer) -> Transformer:
         """With what its blocks were seen to return, where that is more than tokens and the spec does not say."""
         returned = self._returned
-        if returned is None or isinstance(returned, Tensor) or transformer.spec.returns is not None:
+        if returned is None or isinstance(returned, Tensor) or transformer.returns is not None:
             return transformer
         tokens = first_tensor(returned)
         return transformer if tokens is None else transformer.returning(lambda x: swap(returned, tokens, x))
@@ -148,8 +155,16 @@ class Watch:
         if self._image_size is not None and inputs[0].dim() == 4 and _size(inputs[0]) != self._image_size:
             self._image_size, self._call = _size(inputs[0]), (inputs[0], (*inputs, *args), {}, self.model)
 
+    def _own_visits(self) -> list[tuple[Place, Visit]]:
+        """Whether the blocks run once, and keep their tokens."""
+        if self.transformer is None:
+            return []
+        blocks = self.transformer.blocks
+        left: list[tuple[Place, Visit]] = [] if self.thinned else [(block.out, self._see_left) for block in blocks]
+        return [(blocks[0].entrance, self._see_blocks), *left]
+
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
-        blocks = transformer.blocks
+        blocks = transformer.modules()
         for module in modules_of(transformer.tower, without=blocks):
             if isinstance(module, nn.Conv2d):
                 stack.callback(module.register_forward_hook(mine(self._see_convolution)).remove)
@@ -158,9 +173,8 @@ class Watch:
                 stack.callback(module.register_forward_pre_hook(mine(self._see_words)).remove)
         hook = transformer.tower.register_forward_pre_hook(mine(self._see_arguments), with_kwargs=True)
         stack.callback(hook.remove)
-        stack.callback(blocks[0].register_forward_pre_hook(mine(self._see_blocks)).remove)
-        for block in () if self.thinned else blocks:
-            stack.callback(block.register_forward_hook(mine(self._see_left)).remove)
+        for block in blocks[:1]:
+            stack.callback(block.register_forward_hook(mine(self._see_returned)).remove)
 
     def _refuse_prompts(self, n_tokens: int) -> None:
         """Learned tokens among the words, or learned keys beside them, belong to no word."""
@@ -183,30 +197,29 @@ class Watch:
                 if self._image_size is None:  # the tower was entered by another of its functions
                     self._image_size = _size(picture)
 
-    def _see_blocks(self, module: nn.Module, args: Any) -> None:
+    def _see_blocks(self, tokens: Tensor) -> None:
         if self._reached_blocks:
             raise TraceError(
                 "A model that runs its transformer once in a pass.",
                 f"{type(self.model).__name__}, in which the first block ran again",
                 "the module inside that runs once: a map belongs to one view of the input, not to several.",
             )
-        tokens = first_tensor(args)
-        if tokens is not None and len(tokens) != self._batch:
+        if len(tokens) != self._batch:
             raise TraceError(
                 "A model that gives its transformer one sequence for each sample.",
                 f"{len(tokens)} sequences for {self._batch} samples",
                 "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, "
                 "on the parts themselves: a map belongs to one view of a sample, not to several.",
             )
-        self._n_entered = 0 if tokens is None or tokens.dim() != 3 else tokens.shape[1]
+        self._n_entered = 0 if tokens.dim() != 3 else tokens.shape[1]
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()
 
-    def _see_left(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not isinstance(output, Tensor):
-            self._returned = output
-        tokens = first_tensor(output)
-        if tokens is None or tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
+    def _see_returned(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._returned = output
+
+    def _see_left(self, tokens: Tensor) -> None:
+        if tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
             return
         raise UnsupportedModelError(
             "Blocks that keep one token for each place from the first to the last.",
@@ -242,7 +255,7 @@ def layout_of(
         raise _Reached
 
     watch = Watch(model, transformer)
-    watch.at(Site(transformer.entrance(0), "input"), stop)
+    watch.at(transformer.blocks[0].entrance, stop)
     with suppress(_Reached):
         watch.run(inputs, args)
     watch.measure_in(inputs, args)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, TraceError, UnsupportedModelError
 from captum_vit.models.registry import spec_of
 from captum_vit.options import one_of
-from captum_vit.sites.site import Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.probe import Want
@@ -101,7 +100,7 @@ class Without:
                 return None
             return torch.where(F.pad(gone, (x.shape[1] - gone.shape[1], 0)).unsqueeze(-1), 1 - x, x)
 
-        watch.at(Site(self.transformer.entrance(0), "input"), see)
+        watch.at(self.transformer.blocks[0].entrance, see)
         inputs, args = (of_rows(given, rows, len(self.inputs[0])) for given in (self.inputs, self.args))
         with torch.no_grad():
             scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
@@ -181,7 +180,7 @@ class Without:
     def _unsupported(self, how: str, why: str) -> UnsupportedModelError:
         return UnsupportedModelError(
             f"A model whose tokens can be {how}.",
-            f"{self.transformer.spec.family}: {why}",
+            f"{self.transformer.family}: {why}",
             "removing them in the input instead: a blurred or filled patch, a mask token for a word.",
         )
 

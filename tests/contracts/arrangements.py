@@ -62,7 +62,7 @@ for path in ("visual.trunk", "trunk", "backbone", "net.0.quite_another_name"):
 @same("a second name for a part")
 def with_alias(model: nn.Module) -> nn.Module:
     holder = At("backbone", model)
-    holder.last = cv.spec_of(model).blocks[-1]
+    holder.last = cv.spec_of(model).modules()[-1]
     return holder
 
 

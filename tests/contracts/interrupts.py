@@ -30,7 +30,7 @@ METHODS = (
 
 def calls(model: nn.Module, x: Tensor) -> dict[str, Call]:
     """What a user may break off: methods, and what runs the model beside them."""
-    layer = cv.spec_of(model).blocks[-1].norm1
+    layer = cv.spec_of(model).modules()[-1].norm1
     tokens = cv.from_layer(model, layer).activation(x)
     relevance, masked = torch.rand(1, 4, 4), qm.perturb.MaskKeys()
 

@@ -181,14 +181,14 @@ def test_a_layer_whose_patches_get_no_gradient_in_text():
 @pytest.mark.parametrize("model", ["timm ViT mean", "HF CLIP classifier"])
 def test_that_layer_carries_a_map_where_all_tokens_are_read(model):
     case = CASES[model]()
-    last = cv.spec_of(case.forward_func).blocks[-1]
+    last = cv.spec_of(case.forward_func).modules()[-1]
     assert explain(cv.LayerCDAM(case.forward_func, last), case).any()
 
 
 def test_there_a_norm_of_single_tokens_leaves_nothing():
     """SigLIP's pooling attends to normalised tokens: along a token itself the score has no slope."""
     case = CASES["timm SigLIP"]()
-    last = cv.spec_of(case.forward_func).blocks[-1]
+    last = cv.spec_of(case.forward_func).modules()[-1]
     with pytest.warns(cv.ZeroMapWarning):
         assert not explain(cv.LayerCDAM(case.forward_func, last), case).any()
 

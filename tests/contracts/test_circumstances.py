@@ -193,7 +193,7 @@ def test_training_mode_is_refused(pair):
 
 def test_one_layer_in_training_mode_is_refused(slice_pair):
     model = copied(slice_pair)
-    next(iter(cv.spec_of(model).blocks)).train()
+    cv.spec_of(model).modules()[0].train()
     with pytest.raises(cv.ModelStateError, match="training mode"):
         explain(slice_pair.on(model), slice_pair.case)
 
@@ -250,7 +250,7 @@ def test_blocks_compiled_one_by_one(method, name):
     holders: list[nn.Sequential | nn.ModuleList] = []
 
     def compile_blocks(model: nn.Module) -> None:
-        stack = cv.spec_of(model).blocks
+        stack = cv.spec_of(model).modules()
         lists = [m for m in model.modules() if isinstance(m, nn.Sequential | nn.ModuleList)]
         holders.append(next(blocks for blocks in lists if blocks[0] is stack[0]))
         for i, block in enumerate(stack):

@@ -168,7 +168,7 @@ def test_a_post_norm_block_is_read_as_it_is_called() -> None:
     case = plain("HF BERT")
 
     def hook(model: Any) -> None:
-        first, *_, last = cv.spec_of(model).blocks
+        first, *_, last = cv.spec_of(model).modules()
         by_hook(first.attention.output.dense)
         by_keywords(first.attention.output.LayerNorm)
         by_forward(last.output.LayerNorm)

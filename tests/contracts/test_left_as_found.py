@@ -31,7 +31,7 @@ def sites(pair: Pair) -> list[nn.Module]:
     """The blocks, every norm, and every linear layer outside the blocks: pooling, projections, heads."""
     model = pair.case.forward_func
     transformer = cv.spec_of(model)
-    blocks = transformer.blocks
+    blocks = transformer.modules()
     inside = {module for block in blocks for module in block.modules()}
     norms = [m for m in transformer.tower.modules() if type(m).__name__.endswith("Norm")]
     heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
@@ -126,7 +126,7 @@ def test_inputs_that_require_grad_and_gradients_that_exist(image_pair, failing):
 def test_the_users_own_hooks_stay_and_run(slice_pair):
     case = slice_pair.case
     seen = []
-    handle = cv.spec_of(case.forward_func).blocks[-1].register_forward_hook(lambda *_: seen.append(1))
+    handle = cv.spec_of(case.forward_func).modules()[-1].register_forward_hook(lambda *_: seen.append(1))
     try:
         explain(slice_pair.on(), case)
         assert seen

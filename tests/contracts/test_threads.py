@@ -71,7 +71,7 @@ def test_another_thread_uses_the_model_meanwhile(method: str, name: str):
             served.append(None)
             served[-1:] = at_once(lambda: output(case))
 
-    blocks = cv.spec_of(case.forward_func).blocks
+    blocks = cv.spec_of(case.forward_func).modules()
     wanted = explain(pair.on(), case)
     handles = [block.register_forward_hook(interrupt) for block in blocks[:-1]]
     try:

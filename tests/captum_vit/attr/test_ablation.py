@@ -28,7 +28,7 @@ def explain(method: cv.TokenAblation, case: Case, **options: object) -> Tensor:
 def batches(model: nn.Module) -> list[int]:
     """The number of rows of every pass from now on."""
     seen: list[int] = []
-    cv.spec_of(model).blocks[0].register_forward_hook(lambda m, a, out: seen.append(len(out)))
+    cv.spec_of(model).modules()[0].register_forward_hook(lambda m, a, out: seen.append(len(out)))
     return seen
 
 

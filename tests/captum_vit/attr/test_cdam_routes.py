@@ -57,7 +57,7 @@ def site(case: Case) -> tuple[nn.Module, nn.Module]:
     """The module whose input is read, and the last block."""
     transformer = cv.spec_of(case.forward_func)
     block = transformer.blocks[-1]
-    return block if transformer.post_norm else transformer.part(block, transformer.spec.attn), block
+    return block.attn_in.module, block.module
 
 
 class Loop:

@@ -53,15 +53,14 @@ def all_rows(found: Record) -> Tensor:
 @pytest.mark.parametrize("name", DECOMPOSABLE)
 def test_parts_and_biases_sum_to_the_stream_behind_the_attention(name: str) -> None:
     found = seen(name)
-    spec = found.transformer.spec
     for layer, block in enumerate(found.transformer.blocks):
         total = whole(stream_parts(found, layer, all_rows(found))).sum(2)
-        bias = getattr(found.transformer.part(block, spec.out_proj), "bias", None)
+        bias = getattr(block.out_proj, "bias", None)
         bias = total.new_zeros(total.shape[-1]) if bias is None else bias.detach()
-        if spec.attn_scale is not None and (scale := found.transformer.part(block, spec.attn_scale)) is not None:
-            bias = bias * scale.detach()
+        if block.attn_scale is not None:
+            bias = bias * block.attn_scale.detach()
         if found.transformer.post_norm:
-            norm = found.transformer.part(block, spec.first_norm)
+            norm = block.first_norm
             frozen = frozen_norm(norm, found.seen["before_mid"][layer])
             bias = frozen.unscaled(bias) * frozen.scale.unsqueeze(-1) + norm.bias.detach()
         torch.testing.assert_close(total + bias, found.seen["mid"][layer], rtol=1e-10, atol=1e-10)
@@ -209,7 +208,7 @@ def test_wrong_options_are_refused(method: Any) -> None:
 def test_a_post_norm_block_without_a_named_first_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (ids, mask) = reference_bert(), reference_sentences()
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    cv.register_spec("transformers.BertModel", spec=replace(cv.spec_of(model).spec, first_norm=None))
+    cv.register_spec("transformers.BertModel", spec=replace(registry.described(model.bert), first_norm=None))
     with pytest.raises(cv.UnsupportedModelError, match="first_norm"):
         cv.GlobEnc(model).attribute(ids, additional_forward_args=(mask,))
     assert cv.AttIN(model).attribute(ids, additional_forward_args=(mask,)).any()

@@ -219,7 +219,7 @@ def test_a_wrong_description_shows(wrong: str, dtype: torch.dtype, examined: Exa
 def test_a_post_norm_block_described_wrongly(norms: dict[str, Any], examined: Examine, monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     model, ids, args, _ = CASES["HF BERT"]()
-    right = cv.spec_of(model).spec
+    right = registry.described(model.bert)
     cv.register_spec(type(model.bert), spec=dataclasses.replace(right, **norms))
     assert examined(model, ids, args)[HEADS].holds is False
 

@@ -36,7 +36,7 @@ def test_every_family_without_inputs(name: str):
     prefix, read = KNOWN.get(name, (1, "CLS"))
     assert (report.depth, report.width, report.heads, report.prefix) == (3, 24, 3, prefix)
     assert report.pooling == READS.get(read, f"attention over {report.tokens - prefix * (name != 'timm PE')} tokens")
-    assert report.family == cv.spec_of(model).spec.family
+    assert report.family == cv.spec_of(model).family
     refused = {method for method, reason in report.methods.items() if reason is not None}
     assert refused == (READ_HEADS if name in NO_HEAD_VECTORS else set())
     assert report.methods.keys() == METHODS.keys() and not report.problems

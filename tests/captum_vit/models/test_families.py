@@ -6,11 +6,12 @@ from functools import cache
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.models.output import scores_of
+from captum_vit.models.transformer import Block
 from captum_vit.trace.heads import output_map
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import undisturbed
@@ -101,17 +102,15 @@ def test_values_and_probabilities_make_the_attention_branch(name: str):
                 output_map(found.transformer, layer, values)
             continue
         W, _ = output_map(found.transformer, layer, values)
-        branch = torch.einsum("bhij,bhjd,hdD->biD", probs, values, W) + output_bias(found, block)
+        branch = torch.einsum("bhij,bhjd,hdD->biD", probs, values, W) + output_bias(block)
         after = found.seen["tokens"][layer] + branch
         if found.transformer.post_norm:
-            after = (block.sa_layer_norm if "Distil" in name else block.attention.output.LayerNorm)(after)
+            after = block.first_norm(after)
         assert (after - found.seen["mid"][layer]).abs().max() < EXACT
 
 
-def output_bias(found: Record, block: nn.Module) -> Tensor | int:
-    spec = found.transformer.spec
-    bias = found.transformer.part(block, spec.out_proj).bias
-    scale = None if spec.attn_scale is None else found.transformer.part(block, spec.attn_scale)
+def output_bias(block: Block) -> Tensor | int:
+    bias, scale = block.out_proj.bias, block.attn_scale
     return 0 if bias is None else bias if scale is None else bias * scale
 
 

@@ -106,17 +106,17 @@ def test_a_description_by_class_by_name_or_by_function():
         pass
 
     model = Mine(**TIMM)
-    assert cv.spec_of(model).spec.family == "timm Mine"
+    assert cv.spec_of(model).family == "timm Mine"
     cv.register_spec("Mine", spec=cv.Spec(family="by name"))
-    assert cv.spec_of(model).spec.family == "by name"
+    assert cv.spec_of(model).family == "by name"
     cv.register_spec(Mine, spec=cv.Spec(family="by class"))
-    assert cv.spec_of(model).spec.family == "by class"
+    assert cv.spec_of(model).family == "by class"
 
     @cv.register_spec(Mine)
     def describe(model: nn.Module) -> cv.Spec:
         return cv.Spec(family=f"{len(model.blocks)} blocks")
 
-    assert cv.spec_of(nn.Sequential(model)).spec.family == "3 blocks"
+    assert cv.spec_of(nn.Sequential(model)).family == "3 blocks"
 
 
 @pytest.mark.usefixtures("own_registry")
@@ -125,7 +125,7 @@ def test_a_wrong_path_is_named():
         pass
 
     cv.register_spec(Mine, spec=cv.Spec(mid="ln_2", family="mine"))
-    with pytest.raises(cv.UnsupportedModelError, match="'ln_2', as the spec of mine"):
+    with pytest.raises(cv.UnsupportedModelError, match="of mine: no 'ln_2', which its spec names"):
         cv.VTranM(redrawn(Mine(**TIMM))).attribute(image(), target=0)
 
 

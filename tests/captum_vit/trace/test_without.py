@@ -264,7 +264,7 @@ def test_the_model_is_left_as_it_was_found(name: str):
             asked = without(case, way)
             asked(torch.arange(3), some(case, asked))
             assert not torch.is_grad_enabled()
-    last = cv.spec_of(case.forward_func).blocks[-1]
+    last = cv.spec_of(case.forward_func).modules()[-1]
 
     def fail(*_: object) -> None:
         raise ArithmeticError

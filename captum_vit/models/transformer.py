@@ -1,0 +1,103 @@
+"""A transformer as the places where its values are while it runs, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.sites.site import Place
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: attention that adds to the stream of tokens, and what follows up to the next one.
+
+    A place that a block does not have is None, and ``missing`` says why.
+
+    Args:
+        entrance: tokens that enter.
+        attn_in: what queries, keys and values are made of: behind the first norm, or the tokens themselves.
+        mid: the stream between attention and feed-forward; of a post-norm block behind the norm between them.
+        out: tokens that leave.
+        before_mid, before_norm: what a post-norm block's two norms are given.
+        first_norm, last_norm: these two norms; both None in a pre-norm block.
+        mid_norm: the norm of a pre-norm block before its feed-forward.
+        out_proj: the layer that maps the merged heads to the model's width.
+        attn_scale: one number for each channel by which the attention branch is multiplied (LayerScale).
+        between: what else stands between the merged heads and the stream, where that is no linear map.
+        module: the one module call that is the block; None where there is none.
+        missing: by name of a part that is None, what there is in its place.
+    """
+
+    entrance: Place
+    attn_in: Place | None
+    mid: Place | None
+    out: Place
+    before_mid: Place | None = None
+    before_norm: Place | None = None
+    first_norm: nn.Module | None = None
+    last_norm: nn.Module | None = None
+    mid_norm: nn.Module | None = None
+    out_proj: nn.Module | None = None
+    attn_scale: Tensor | None = None
+    between: str = ""
+    module: nn.Module | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """One tower of a model: the module that embeds an input and runs it through a stack of blocks.
+
+    Args:
+        tower: that module.
+        blocks: in their order.
+        name: dotted name of the tower inside the model.
+        family: a name for people.
+        pool: row weights, a function of ``(n_tokens, prefix)`` giving (N,), for heads that mix several poolings.
+        returns: what a block returns, from the tokens that leave it, where that is more than tokens.
+    """
+
+    tower: nn.Module
+    blocks: list[Block]
+    name: str
+    family: str = "custom"
+    pool: Callable[[int, int], Tensor] | None = None
+    returns: Callable[[Tensor], Any] | None = None
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether norms stand behind the branches, on the stream itself."""
+        return any(block.before_norm is not None for block in self.blocks)
+
+    @cached_property
+    def stacked(self) -> bool:
+        """Whether every block is a module that runs once, so that it can be skipped."""
+        modules = self.modules()
+        return len(set(modules)) == len(self.blocks) and all(block.out.of == 1 for block in self.blocks)
+
+    def returning(self, returns: Callable[[Tensor], Any]) -> Transformer:
+        """The same, knowing what its blocks return."""
+        return replace(self, returns=returns)
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that are its blocks; those that are none are left out."""
+        return [block.module for block in self.blocks if block.module is not None]
+
+    def part(self, layer: int, name: str) -> Any:
+        """A part of a block; refused by name if it has none."""
+        block = self.blocks[layer]
+        part = getattr(block, name)
+        if part is None:
+            raise UnsupportedModelError(
+                f"A block with `{name}`.",
+                f"block {layer} of {self.family}: {block.missing.get(name, 'it has none')}",
+                "a method that does not read it, such as LayerCDAM, or captum_vit.register_spec with the attribute "
+                "names of that block.",
+            )
+        return part
