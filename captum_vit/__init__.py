@@ -63,6 +63,7 @@ from captum_vit.errors import (
 )
 from captum_vit.explain import Explanation, explain
 from captum_vit.models import Spec, register_spec, spec_of
+from captum_vit.models.transformer import Transformer
 from captum_vit.targets import (
     AnswerSpan,
     ConceptSimilarity,
@@ -77,6 +78,7 @@ from captum_vit.targets import (
     logits_of,
 )
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.record import Record, Want
 
 __version__ = "0.1.0"
 
@@ -142,6 +144,10 @@ __all__ = [
     "Spec",
     "register_spec",
     "spec_of",
+    "Transformer",
+    # for methods of one's own
+    "Record",
+    "Want",
     "TokenLayout",
     # errors
     "CaptumVitError",

@@ -25,8 +25,9 @@ from captum_vit.models.reading import (
     read_text,
     target_index,
 )
-from captum_vit.models.registry import spec_of
+from captum_vit.models.registry import known as known_transformer
 from captum_vit.options import kind_of, known, shown
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.repeated import same_again
 from captum_vit.trace.score import checked_target, select, transform
 from captum_vit.trace.state import checked_inputs, undisturbed
@@ -90,14 +91,15 @@ def explain(
         >>> explain(bert, "a good film", "positive", words=True).save("film.html")  # doctest: +SKIP
         >>> explain(nli, ("It rains.", "It is wet."), "entailment", special=False)  # doctest: +SKIP
     """
-    spec_of(model)  # refuses what is no transformer before anything is read
+    known_transformer(model)  # refuses several transformers before anything is read
     attribution, name = _attribution(model, method)
     _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)
     args = forward_args(options.get("additional_forward_args")) or given.args
-    watch = Watch(model, spec_of(model))
     with undisturbed(model):
-        output = watch.run(checked_inputs(given.inputs, model), args).detach()
+        inputs = checked_inputs(given.inputs, model)
+        watch = Watch(model, transformer_of(model, inputs, args))
+        output = watch.run(inputs, args).detach()
         image = None if given.image is None else watch.under_grid(given.image)
     targets = _targets(model, target, output)
     scores = transform(output, "auto", model)

@@ -17,12 +17,10 @@ from torch import Tensor
 
 import captum_vit as cv
 from captum_vit import viz
-from captum_vit.attr.base import TokenAttribution
 from captum_vit.demo import demo_vit, digit_scenes
-from captum_vit.trace.record import Record, Want
 
 
-class ValueGrad(TokenAttribution):
+class ValueGrad(cv.TokenAttribution):
     r"""How much the target would gain from each token's values, in the last block, if they grew.
 
     .. math:: S_j = \sum_h \sum_d V^h_{jd}\,\partial f_c / \partial V^h_{jd}
@@ -34,13 +32,13 @@ class ValueGrad(TokenAttribution):
         output: see :class:`TokenAttribution`.
     """
 
-    def _want(self) -> Want:
-        return Want(grads=["values"])
+    def want(self, transformer: cv.Transformer) -> cv.Want:
+        return cv.Want(grads=["values"])
 
-    def _relevance(self, found: Record) -> Tensor:  # shape: (B, N)
-        return self._layer_maps(found)[-1]
+    def relevance(self, found: cv.Record) -> Tensor:  # shape: (B, N)
+        return self.layer_maps(found)[-1]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: cv.Record) -> list[Tensor]:
         """One map for each block: with it, PLUS and SkipPLUS run over the method."""
         V, G = found.seen["values"], found.grads["values"]  # shape of each block's: (B, H, N, d)
         return [(V[layer] * G[layer]).sum((1, 3)) for layer in found.layers]

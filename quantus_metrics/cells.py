@@ -10,8 +10,8 @@ from torch import Tensor
 
 from captum_vit.errors import InputError, ModelStateError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import alone, module_of
-from captum_vit.models.registry import spec_of
 from captum_vit.tokens import Box, placed
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.watch import layout_of
 
@@ -51,10 +51,9 @@ def patches_of(
     """
     try:
         module = alone(module_of(model))
-        transformer = spec_of(module)
         images = checked_inputs(inputs if args else inputs[:1], module)
         with undisturbed(module):
-            layout = layout_of(module, transformer, images, args)
+            layout = layout_of(module, transformer_of(module, images, args), images, args)
     except (InputError, ModelStateError, TraceError, UnsupportedModelError):
         return None  # a convolutional network, say, or a model that no method of ours explains
     with undisturbed(module):

@@ -45,16 +45,16 @@ class RawAttention(TokenAttribution):
         super().__init__(forward_func, layer, output=output)
         self.head = whole_or_none("head", head, least=None, hint="head=0, or None for the average over heads.")
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(seen=["probs"], pool=True, first_row=True)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return self._of_heads(found.attended(found.start))
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         return [self._of_heads(found.attended(layer)) for layer in found.layers]
 
     def _of_heads(self, attended: Tensor) -> Tensor:  # (B, H, N) -> (B, N)
@@ -91,11 +91,11 @@ class AttentionRollout(TokenAttribution):
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
         super().__init__(forward_func, start_layer, output=output)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(seen=["probs"], pool=True)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return rolled_out(found, lambda row, layer: row @ found.seen["probs"][layer].mean(1), stream=0.5, branch=0.5)

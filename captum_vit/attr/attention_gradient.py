@@ -26,7 +26,7 @@ HEADS = ("mean", "abs")
 class WeightedAttention(TokenAttribution):
     """What methods on attention and its gradient share: both, of every block, and the rows that the head reads."""
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(seen=["probs"], grads=["probs"], pool=True)
 
 
@@ -55,10 +55,10 @@ class GenAtt(WeightedAttention):
     def __init__(self, forward_func: nn.Module, *, output: str = "grid") -> None:
         super().__init__(forward_func, output=output)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return rolled_out(found, lambda row, layer: carried_back(row, found, layer))
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
         return maps_of_layers(found, lambda row, layer: carried_back(row, found, layer))
 
@@ -87,10 +87,10 @@ class GradSAM(WeightedAttention):
         super().__init__(forward_func, output=output)
         self.rows = one_of("rows", rows, ROWS)
 
-    def _relevance(self, found: Record) -> Tensor:
-        return reduce(torch.add, self._layer_maps(found))
+    def relevance(self, found: Record) -> Tensor:
+        return reduce(torch.add, self.layer_maps(found))
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         row = found.row if self.rows == "cls" else _mean_row(found)
         return [carried_back(row, found, layer).squeeze(1) for layer in found.layers]
 
@@ -109,13 +109,13 @@ class _OneBlock(WeightedAttention):
     def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
         super().__init__(forward_func, layer, output=output)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
-        return self._layer_maps(found)[0]
+    def relevance(self, found: Record) -> Tensor:
+        return self.layer_maps(found)[0]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         return maps_of_layers(found, lambda row, layer: self._carried(row, found, layer))
 
     def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:  # (B, 1, N) -> the same
@@ -198,7 +198,7 @@ class AttCAM(_OneBlock):
         truth("relu_attributions", relu_attributions)
         with undisturbed(self.model):
             found = self._record(inputs, target, additional_forward_args)
-            relevance = self._relevance(found)
+            relevance = self.relevance(found)
             return self._finish(F.relu(relevance) if relu_attributions else relevance, found.layout, inputs)
 
     def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:

@@ -60,18 +60,18 @@ class AttIxG(TokenAttribution):
         """True: the gradient is multiplied by the tokens."""
         return True
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(seen=["probs"], grads=[ALIGNMENTS[self.alignment]])
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         kind = ALIGNMENTS[self.alignment]
         refuse_unread(found.layout, found.grads[kind][found.start], 'an earlier block, or alignment="input".')
-        return self._layer_maps(found)[0]
+        return self.layer_maps(found)[0]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         """For each block its tokens times their gradient times the attention from them."""
         kind = ALIGNMENTS[self.alignment]
         return [
@@ -106,11 +106,11 @@ class AttCAT(AttIxG):
     ) -> None:
         super().__init__(forward_func, start_layer, alignment=alignment, output=output)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
-        return reduce(torch.add, self._layer_maps(found))
+    def relevance(self, found: Record) -> Tensor:
+        return reduce(torch.add, self.layer_maps(found))
 
 
 def attention_from(found: Record, layer: int) -> Tensor:  # shape: (B, N)

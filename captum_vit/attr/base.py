@@ -1,4 +1,4 @@
-"""What every token attribution shares: ``attribute`` once; a method writes ``_relevance``."""
+"""What every token attribution shares: ``attribute`` once; a method writes ``relevance``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarni
 from captum_vit.models.modules import alone, module_of
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.padding import warn_if_padded
-from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown, truth
 from captum_vit.tokens import TokenLayout, check_output
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.finite import refuse_not_finite, samples
 from captum_vit.trace.layers import layer_index
 from captum_vit.trace.products import over_channels
@@ -37,8 +37,8 @@ PRODUCTS = (*MAPS, "channels")
 class TokenAttribution(LayerAttribution, GradientAttribution):
     r"""Relevance of every token of a transformer, as a Captum ``LayerAttribution``.
 
-    An author of a method says what must be seen (``_want``) and computes from that record a relevance
-    for every token (``_relevance``). Methods with one map for each layer also offer ``_layer_maps``;
+    An author of a method says what must be seen (``want``) and computes from that record a relevance
+    for every token (``relevance``). Methods with one map for each layer also offer ``layer_maps``;
     ``PLUS`` and ``SkipPLUS`` then run over them. A method that looks at ``self.layer`` says ``reads_layer = True``.
 
     The map of a sample never depends on the others of its batch. A sample whose score has no gradient, or whose
@@ -78,15 +78,15 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 
     # -- what a method supplies ------------------------------------------------------------------
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         """What the pass must be watched for."""
-        raise unwritten(self, "_want(self)", 'return captum_vit.trace.record.Want(seen=["probs"], pool=True)')
+        raise unwritten(self, "want(self, transformer)", 'return captum_vit.Want(seen=["probs"], pool=True)')
 
-    def _relevance(self, found: Record) -> Tensor:  # shape: (B, N), or (B, N, D) for products over channels
+    def relevance(self, found: Record) -> Tensor:  # shape: (B, N), or (B, N, D) for products over channels
         """The map, from what was seen."""
-        raise unwritten(self, "_relevance(self, found)", "return found.attended(found.layers[-1]).mean(1)")
+        raise unwritten(self, "relevance(self, found)", "return found.attended(found.layers[-1]).mean(1)")
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         """The first block that is watched."""
         return 0
 
@@ -120,7 +120,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         """
         with undisturbed(self.model):
             found = self._record(inputs, target, additional_forward_args)
-            return self._finish(self._relevance(found), found.layout, inputs)
+            return self._finish(self.relevance(found), found.layout, inputs)
 
     def attribute_future(self) -> None:
         """Not offered: explanations are computed at once."""
@@ -136,22 +136,19 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         """The module behind ``forward_func``."""
         return alone(module_of(self.forward_func))
 
-    @property
-    def _transformer(self) -> Transformer:
-        return spec_of(self.model)
-
     def _record(
         self, inputs: Any, target: TargetType, args: Any, want: Want | None = None, start: int | None = None
     ) -> Record:
-        transformer = self._transformer
+        checked, args = self._checked(inputs, target), forward_args(args)
+        transformer = transformer_of(self.model, checked, args)
         found = record(
             self.model,
             transformer,
-            self._checked(inputs, target),
-            forward_args(args),
+            checked,
+            args,
             target,
-            self._want() if want is None else want,
-            self._start(transformer) if start is None else start,
+            self.want(transformer) if want is None else want,
+            self.start(transformer) if start is None else start,
         )
         if target is not None:
             select(found.output, target)  # refuses a wrong one in methods that know no target too
@@ -208,7 +205,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     def _check_shape(self, relevance: Tensor, n_tokens: int) -> None:
         """One relevance for each token, or its products over channels."""
         if relevance.dim() not in (2, 3) or relevance.shape[1] != n_tokens:
-            wanted = f"`_relevance` of shape (B, {n_tokens}), or (B, {n_tokens}, D) for products over channels."
+            wanted = f"`relevance` of shape (B, {n_tokens}), or (B, {n_tokens}, D) for products over channels."
             got = f"{type(self).__name__}, with shape {tuple(relevance.shape)}"
             raise MethodError(wanted, got, "found.attended(layer).mean(1), the mean over heads of the rows read.")
 
@@ -253,16 +250,16 @@ class InputProducts(TokenAttribution):
         """True: the gradient is multiplied by the tokens."""
         return True
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(grads=["tokens"], rule=self.rule)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return gradient_x_input(found)[0]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         return gradient_x_input(found)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import truth
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layers import Layer
@@ -96,10 +97,10 @@ class TokenCAM(TokenAttribution):
                 relevance = F.relu(over_channels(relevance, layout.prefix))
             return self._finish(relevance, layout, inputs)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(grads=["tokens"], rule=self.rule)
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         tokens, grads = found.seen["tokens"], found.grads["tokens"]
         return [self._product(tokens[layer], grads[layer], found.layout) for layer in found.layers]
 

@@ -42,5 +42,5 @@ class CAT(InputProducts):
         super().__init__(forward_func, start_layer, output=output)
         self.rule = checked_rule(rule)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return reduce(torch.add, gradient_x_input(found))

@@ -154,6 +154,6 @@ class LayerCDAM(TokenAttribution):
         with undisturbed(self.model), under(self.rule):
             reading = self._reading(inputs, target, additional_forward_args, rule=self.rule)
             both, layout = reading.gradient_x_tokens(target)
-            with attention_held(block_of(self._transformer, layer)):
+            with attention_held(block_of(reading.described, layer)):
                 values, _ = reading.gradient_x_tokens(target)
             return self._laid_out(values, layout), self._laid_out(both - values, layout)

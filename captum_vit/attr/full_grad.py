@@ -68,16 +68,16 @@ class FullGrad(TokenAttribution):
         """True: the gradient is multiplied by the tokens, and by the biases."""
         return True
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(grads=["tokens"], rule=self.rule, pool=True, biases=True)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
-        return self._layer_maps(found)[0]
+    def relevance(self, found: Record) -> Tensor:
+        return self.layer_maps(found)[0]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         """For each start layer its own gradient x input and all biases from there on."""
         behind = torch.zeros_like(found.biases_of(found.start))
         maps = []
@@ -113,10 +113,10 @@ class FullGradPlus(FullGrad):
     Source: the SkipPLUS paper, equations 5 and 6.
     """
 
-    def _relevance(self, found: Record) -> Tensor:
-        return reduce(torch.add, self._layer_maps(found))
+    def relevance(self, found: Record) -> Tensor:
+        return reduce(torch.add, self.layer_maps(found))
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own gradient x input and its own biases."""
         products = zip(found.layers, gradient_x_input(found), strict=True)
         return [product.sum(-1) + found.biases_of(layer) for layer, product in products]

@@ -10,6 +10,7 @@ from captum.attr import Attribution, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import function
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.score import plain_target, select
@@ -62,10 +63,10 @@ class InputGradient(TokenAttribution):
         self.method = function("method", method, hint="method=captum.attr.Saliency, the class itself.")
         self.arguments = arguments
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(seen=["tokens"])
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         select(found.output, found.target)  # refuses a wrong target before Captum meets it
         if found.layout.grid is None:
             tokens = found.seen["tokens"][0]

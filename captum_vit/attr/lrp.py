@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, InputProducts, TokenAttribution, forward_args, warn_if_zero
 from captum_vit.models.transformer import Transformer
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.layers import Layer, block_index, layer_index
 from captum_vit.trace.pixels import relevance_of_pixels
 from captum_vit.trace.record import Record, Want
@@ -70,16 +71,16 @@ class LRP(TokenAttribution):
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
         super().__init__(forward_func, start_layer, output=output)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(grads=["tokens"], relevance=True)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return found.grads["tokens"][found.start]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         return [found.grads["tokens"][layer] for layer in found.layers]
 
     @log_usage()
@@ -94,7 +95,8 @@ class LRP(TokenAttribution):
         """
         with undisturbed(self.model):
             checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
-            relevance = relevance_of_pixels(self.model, self._transformer, checked, args, target)
+            transformer = transformer_of(self.model, checked, args)
+            relevance = relevance_of_pixels(self.model, transformer, checked, args, target)
             warn_if_zero(relevance, type(self).__name__)
         relevance = relevance.sum(1, keepdim=True)
         return (relevance,) if isinstance(inputs, tuple) else relevance
@@ -127,16 +129,16 @@ class PartialLRP(TokenAttribution):
     def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
         super().__init__(forward_func, layer, output=output)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(grads=["probs"], pool=True, relevance=True)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
-        return self._layer_maps(found)[0]
+    def relevance(self, found: Record) -> Tensor:
+        return self.layer_maps(found)[0]
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         R = found.grads["probs"]  # shape of each: (B, H, N, N)
         return maps_of_layers(found, lambda row, layer: row @ R[layer].clamp(min=0).mean(1))
 
@@ -171,16 +173,16 @@ class TransAttr(TokenAttribution):
     def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
         super().__init__(forward_func, start_layer, output=output)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want(grads=["probs"], pool=True, relevance=True)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return rolled_out(found, self._carry(found))
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map alone, without the identity."""
         return maps_of_layers(found, self._carry(found))
 

@@ -40,9 +40,9 @@ class PartsAttribution(TokenAttribution):
         self.aggregation = one_of("aggregation", aggregation, AGGREGATIONS)
         self.layers = listed("layers", layers)
 
-    def _kinds(self) -> list[str]:
+    def _kinds(self, transformer: Transformer) -> list[str]:
         """What must be seen of every block."""
-        return mid_kinds(self._transformer)
+        return mid_kinds(transformer)
 
     def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:  # shape: (B, R, N)
         """Some rows of a block's matrix, not negative."""
@@ -51,23 +51,23 @@ class PartsAttribution(TokenAttribution):
     def _rolled_out(self, found: Record, layers: list[int]) -> Tensor:
         raise NotImplementedError
 
-    def _want(self) -> Want:
-        return Want(seen=self._kinds(), pool=True, first_row=self.aggregation != "rollout")
+    def want(self, transformer: Transformer) -> Want:
+        return Want(seen=self._kinds(transformer), pool=True, first_row=self.aggregation != "rollout")
 
     def _chosen(self, transformer: Transformer) -> list[int]:
         chosen = chosen_layers(transformer, self.layers)
         return chosen[-1:] if self.aggregation == "last" else chosen
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return self._chosen(transformer)[0]
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         chosen = self._chosen(found.transformer)
         if self.aggregation == "rollout":
             return self._rolled_out(found, chosen)
         return reduce(torch.add, maps_of_layers(found, self._carry(found), chosen))
 
-    def _layer_maps(self, found: Record) -> list[Tensor]:
+    def layer_maps(self, found: Record) -> list[Tensor]:
         return maps_of_layers(found, self._carry(found))
 
     def _carry(self, found: Record, shared: bool = False) -> Carry:
@@ -121,8 +121,8 @@ class AttIN(PartsAttribution):
     ) -> None:
         super().__init__(forward_func, layers, aggregation=aggregation, output=output)
 
-    def _kinds(self) -> list[str]:
-        return ["probs", "values", *branch_kinds(self._transformer)]
+    def _kinds(self, transformer: Transformer) -> list[str]:
+        return ["probs", "values", *branch_kinds(transformer)]
 
     def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
         return attention_parts(found, layer, rows).lengths()
@@ -184,10 +184,9 @@ class GlobEnc(PartsAttribution):
     def _passes_ln2(self, transformer: Transformer) -> bool:
         return transformer.post_norm if self.include_ln2 is None else self.include_ln2
 
-    def _kinds(self) -> list[str]:
-        transformer = self._transformer
+    def _kinds(self, transformer: Transformer) -> list[str]:
         read = ["before_norm" if transformer.post_norm else "mid"] if self._passes_ln2(transformer) else []
-        return [*super()._kinds(), *read]
+        return [*super()._kinds(transformer), *read]
 
     def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
         T, transformer = stream_parts(found, layer, rows), found.transformer
@@ -249,8 +248,8 @@ class ALTI(PartsAttribution):
         super().__init__(forward_func, layers, aggregation=aggregation, output=output)
         self.norm = one_of("norm", norm, NORMS)
 
-    def _kinds(self) -> list[str]:
-        return [*super()._kinds(), "mid"]
+    def _kinds(self, transformer: Transformer) -> list[str]:
+        return [*super()._kinds(transformer), "mid"]
 
     def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
         T, y = stream_parts(found, layer, rows), widened(found.seen["mid"][layer])[:, rows]

@@ -48,7 +48,7 @@ class PLUS(TokenAttribution):
 
     def __init__(self, method: Attribution, layers: Iterable[int] | None = None) -> None:
         self.method = method
-        self._offered = hasattr(method, "_layer_maps") and not isinstance(method, type)
+        self._offered = hasattr(method, "layer_maps") and not isinstance(method, type)
         if not self._offered and not _runs_on_subnetworks(method):
             raise OptionError(
                 "An instance of a method with maps for start layers: DecompX, CAT, GenAtt, RawAttention, ..., or "
@@ -64,13 +64,13 @@ class PLUS(TokenAttribution):
         """The start layers as 0 ... L-1."""
         return chosen_layers(transformer, self.layers)
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return self._chosen(transformer)[0]
 
-    def _want(self) -> Want:
-        return self.method._want() if self._offered else Want(seen=["tokens"])
+    def want(self, transformer: Transformer) -> Want:
+        return self.method.want(transformer) if self._offered else Want(seen=["tokens"])
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return reduce(torch.add, self._terms(found))
 
     def _terms(self, found: Record) -> list[Tensor]:
@@ -79,7 +79,7 @@ class PLUS(TokenAttribution):
         if not self._offered:
             select(found.output, found.target)  # refuses a wrong target before Captum meets it
             return [self._on_subnetwork(found, layer) for layer in chosen]
-        maps = dict(zip(found.layers, self.method._layer_maps(found), strict=True))
+        maps = dict(zip(found.layers, self.method.layer_maps(found), strict=True))
         return [maps[layer] for layer in chosen]
 
     def _on_subnetwork(self, found: Record, layer: int) -> Tensor:  # shape: (B, N, D)

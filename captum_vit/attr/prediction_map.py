@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import InputError, LayerError, OptionError
-from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of, real, truth
 from captum_vit.sites.site import Place, Site
@@ -68,18 +67,18 @@ class PredictionMap(TokenAttribution):
             found = self._record(inputs, None, additional_forward_args)
             return self._finish_classes(self._every(found), found.layout, inputs)
 
-    def _want(self) -> Want:
-        return Want(site=self._site())
+    def want(self, transformer: Transformer) -> Want:
+        return Want(site=self._site(transformer))
 
     def _every(self, found: Record) -> Tensor:  # shape: (B, N, C)
         """The maps of all classes; of a head that scores every token, what it says of each."""
         scores = self._readings(found)
         return scores.squeeze(2) if scores.dim() == 4 else scores
 
-    def _site(self) -> Place:
+    def _site(self, transformer: Transformer) -> Place:
         layer = -1 if self.layer is None else self.layer
         if isinstance(layer, int):
-            return block_of(spec_of(self.model), layer).out
+            return block_of(transformer, layer).out
         return Site(literal_module(self.model, layer), "output")
 
     def _readings(self, found: Record) -> Tensor:  # shape: (B, N, C)
@@ -104,7 +103,7 @@ class PredictionMap(TokenAttribution):
             said = said[:, :, -1:]  # a head that scores every token, prefix included, says the same of every row
         return transform(said, self.score, self.model)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         scores = self._readings(found)  # shape: (B, N, C)
         batch, n_tokens = scores.shape[:2]
         everywhere = scores.flatten(0, 1).expand(batch * n_tokens, *(found.output.shape[1:] or (1,)))
@@ -175,20 +174,20 @@ class PredicAtt(PredictionMap):
         if self.attention_layers == []:
             raise OptionError("At least one attention layer.", "none", "attention_layers=None for all of them.")
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         if self.attention == "none":
-            return super()._want()
-        return Want(seen=["probs"], pool=True, first_row=True, site=self._site())
+            return super().want(transformer)
+        return Want(seen=["probs"], pool=True, first_row=True, site=self._site(transformer))
 
-    def _start(self, transformer: Transformer) -> int:
+    def start(self, transformer: Transformer) -> int:
         return self._taking_part(transformer)[0]
 
     def _taking_part(self, transformer: Transformer) -> list[int]:
         """The blocks whose attention takes part, as 0 ... L-1."""
         return chosen_layers(transformer, self.attention_layers)
 
-    def _relevance(self, found: Record) -> Tensor:
-        return self._seen_through(found, super()._relevance(found))
+    def relevance(self, found: Record) -> Tensor:
+        return self._seen_through(found, super().relevance(found))
 
     def _every(self, found: Record) -> Tensor:
         return self._seen_through(found, super()._every(found))

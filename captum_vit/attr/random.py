@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import lot
 from captum_vit.trace.record import Record, Want
 
@@ -28,10 +29,10 @@ class RandomAttribution(TokenAttribution):
         super().__init__(forward_func, output=output)
         self.generator = lot("generator", generator)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         return Want()
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         shape, output = (len(found.output), found.layout.n_tokens), found.output
         device = output.device if self.generator is None else self.generator.device
         wide = torch.float64 if output.dtype == torch.float64 else torch.float32

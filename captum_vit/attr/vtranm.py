@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of, truth
 from captum_vit.trace.heads import written_by_heads
 from captum_vit.trace.parts import branch_kinds
@@ -86,16 +87,16 @@ class VTranM(TokenAttribution):
         if variant == "tokentm":
             _refuse_contradiction(score, aggregate and length and direction and feed_forward)
 
-    def _want(self) -> Want:
+    def want(self, transformer: Transformer) -> Want:
         if self.variant == "tokentm":
             return Want(seen=["probs", "tokens", "mid", "out"], grads=["probs"], score="logit", pool=True)
         weighted = self.aggregate and (self.length or self.direction)
-        kinds = ["probs", "tokens", *(["values", *branch_kinds(self._transformer)] if weighted else [])]
+        kinds = ["probs", "tokens", *(["values", *branch_kinds(transformer)] if weighted else [])]
         if self.aggregate and self.feed_forward:
-            kinds += ["mid", "before_norm" if self._transformer.post_norm else "out"]
+            kinds += ["mid", "before_norm" if transformer.post_norm else "out"]
         return Want(seen=kinds, grads=["probs"], score=self.score, pool=True)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         row = found.row  # shape: (B, 1, N)
         if self.variant == "tokentm":
             return self._tokentm(found, row).squeeze(1) * found.seen["tokens"][0].norm(dim=-1)

@@ -20,6 +20,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import checked_inputs, undisturbed
 from captum_vit.trace.tail import is_of_each_sample
@@ -47,17 +48,15 @@ def doctor(
     """
     report = Report(type(model).__name__)
     try:
-        transformer = spec_of(model)
+        given = example(spec_of(model)) if inputs is None else inputs
+        sample = tuple(x[:1] for x in checked_inputs(given, model))
+        batch = len(given if isinstance(given, Tensor) else given[0])
+        args = tuple(a[:1] if is_of_each_sample(a, batch) else a for a in forward_args(additional_forward_args))
+        with undisturbed(model):
+            transformer = transformer_of(model, sample, args)
     except CaptumVitError as error:
         return _refused(report, reason_of(error))
     _describe(report, model, transformer)
-    try:
-        given = example(transformer) if inputs is None else inputs
-        sample = tuple(x[:1] for x in checked_inputs(given, model))
-    except CaptumVitError as error:
-        return _refused(report, reason_of(error))
-    batch = len(given if isinstance(given, Tensor) else given[0])
-    args = tuple(a[:1] if is_of_each_sample(a, batch) else a for a in forward_args(additional_forward_args))
 
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
         bare = alone(model)

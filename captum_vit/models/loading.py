@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError, UnsupportedModelError
 from captum_vit.extras import extra
-from captum_vit.models.registry import spec_of
 
 _HEADS = ("ForImageClassification", "ForSequenceClassification")
 _NESTS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
@@ -109,8 +108,6 @@ def _timm(name: str, pretrained: bool, checkpoint: str | Path | None) -> nn.Modu
     try:
         model = timm.create_model(name, pretrained=pretrained and weights is None)
     except (OSError, RuntimeError) as error:
-        if not local:
-            spec_of(timm.create_model(name.partition(".")[0], pretrained=False))  # no weights would help another kind
         raise InputError(
             f"The pretrained weights of {name!r}.",
             _reason(error),

@@ -85,15 +85,26 @@ def spec_of(model: nn.Module) -> Transformer:
     Raises:
         UnsupportedModelError: no tower, or more than one, was found.
     """
+    found = known(model)
+    if found is None:
+        raise _none(model)
+    return found
+
+
+def known(model: nn.Module) -> Transformer | None:
+    """As :func:`spec_of`; None where no module has a spec.
+
+    Raises:
+        UnsupportedModelError: more than one tower has.
+    """
     if not isinstance(model, nn.Module):
         raise no_module(model)
     found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
-    if len(found) == 1:
-        ((tower, spec),) = found.values()
-        return transformer_from(tower, spec, _name_of(tower, model))
-    if found:
+    if len(found) > 1:
         raise _several(model, [f"{_name_of(tower, model)} ({type(tower).__name__})" for tower, _ in found.values()])
-    raise _none(model)
+    for tower, spec in found.values():
+        return transformer_from(tower, spec, _name_of(tower, model))
+    return None
 
 
 def _name_of(tower: nn.Module, model: nn.Module) -> str:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from captum_vit.attr.base import forward_args
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.errors import InputError, TargetError
-from captum_vit.models.registry import spec_of
 from captum_vit.studies.batches import Batches, batches_of
 from captum_vit.trace.record import Record
 from captum_vit.trace.score import plain_target
@@ -91,7 +90,7 @@ def head_agreement(
     with undisturbed(model):
         found = method._record(inputs, target, forward_args(additional_forward_args))
         found.target = target = _predicted(found) if target is None else target
-        psi = widened(found.layout.silence_padding(PredictionMap._relevance(method, found)))  # shape: (B, N)
+        psi = widened(found.layout.silence_padding(PredictionMap.relevance(method, found)))  # shape: (B, N)
         alpha = method._agreement(found, psi.unsqueeze(-1))  # shape: (B, L*H, 1)
         depth, A = len(found.transformer.blocks), method._attention(found)
         rows = torch.cat([psi.unsqueeze(1), A], 1).mT  # shape: (B, N, 1 + L*H)
@@ -145,9 +144,10 @@ def most_similar_layers(model: nn.Module, data: Batches, **options: Any) -> Most
 
     Source: Prediction Maps, Figure 22: the prediction map of the predicted class at the last layer.
     """
-    found = [
-        head_agreement(model, batch.inputs, batch.targets, batch.args, **options).most_similar.cpu()
-        for batch in batches_of(data)
-    ]
-    heads = torch.cat(found)
-    return MostSimilarLayers(heads[:, 0].bincount(minlength=len(spec_of(model).blocks)), heads)
+    found, depth = [], 0
+    for batch in batches_of(data):
+        heads = head_agreement(model, batch.inputs, batch.targets, batch.args, **options)
+        depth = heads.similarity.shape[1]
+        found.append(heads.most_similar.cpu())
+    every = torch.cat(found)
+    return MostSimilarLayers(every[:, 0].bincount(minlength=depth), every)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from captum_vit.attr.prediction_map import PredictionMap
 from captum_vit.errors import InputError, TargetError, UnsupportedModelError
 from captum_vit.models.output import probability_of
-from captum_vit.models.registry import spec_of
 from captum_vit.studies.batches import Batch, Batches, batches_of
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.score import plain_target
 from captum_vit.trace.state import checked_inputs, undisturbed, widened
@@ -85,7 +85,8 @@ def _joined(parts: Sequence[Readings]) -> Readings:
 def _read_layers(model: nn.Module, batch: Batch) -> PerLayer:
     """One batch; the shape of every reading is (B, L)."""
     with undisturbed(model):
-        transformer, inputs = spec_of(model), checked_inputs(batch.inputs, model)
+        inputs = checked_inputs(batch.inputs, model)
+        transformer = transformer_of(model, inputs, batch.args)
         found = record(model, transformer, inputs, batch.args, None, Want(seen=["out"]))
         labels = _labels(batch.targets, found.output, model)
         head, reader = (

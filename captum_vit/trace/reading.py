@@ -9,12 +9,12 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, OptionError
-from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.site import Place, Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.cls_tail import ClsTail, cls_tail, may_have_cls_tail
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.gradient import gradient_at, leaf_at
 from captum_vit.trace.layers import Layer, literal_module, reading_point
@@ -56,9 +56,17 @@ class Reading:
     def __post_init__(self) -> None:
         refuse_unknown(self.grad_kwargs)
         literal = self.layer is not None and not isinstance(self.layer, int)
-        self.transformer: Transformer | None = None if literal and self.channels else spec_of(self.model)
+        self.transformer: Transformer | None = (
+            None if literal and self.channels else transformer_of(self.model, self.inputs, self.args)
+        )
         self.site = self._site()
         self._call = (self.model, self.transformer, self.site, self.inputs, self.args)
+
+    @property
+    def described(self) -> Transformer:
+        """The transformer; a reading of products at any layer needs none."""
+        assert self.transformer is not None
+        return self.transformer
 
     def gradient_x_tokens(self, target: TargetType) -> tuple[Tensor, TokenLayout | None]:
         """Relevance (B, N), or products (B, N, D), at the tokens as they are."""
@@ -122,8 +130,7 @@ class Reading:
         layer = -1 if self.layer is None else self.layer
         if not isinstance(layer, int):
             return Site(literal_module(self.model, layer), "input" if self.at_input else "output")
-        assert self.transformer is not None
-        return reading_point(self.transformer, layer)
+        return reading_point(self.described, layer)
 
     def _may_have_tail(self) -> bool:
         if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":

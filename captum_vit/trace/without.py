@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, TraceError, UnsupportedModelError
-from captum_vit.models.registry import spec_of
 from captum_vit.options import one_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
+from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.probe import Want
 from captum_vit.trace.record import record
 from captum_vit.trace.tail import MISFITS, is_of_each_sample
@@ -45,7 +45,7 @@ class Without:
     def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], way: str = "auto") -> None:
         one_of("way", way, WAYS)
         self.model, self.inputs, self.args, self.asked = model, inputs, args, way
-        self.transformer = spec_of(model)
+        self.transformer = transformer_of(model, inputs, args)
         self.text = not inputs[0].is_floating_point()
         self.way: str | None = None  # "drop" or "mask", once it was needed
         self._places: tuple[int, ...] = ()

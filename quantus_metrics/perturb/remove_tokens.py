@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.modules import module_of
-from captum_vit.models.registry import spec_of
 from captum_vit.options import truth, whole
 from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
 from captum_vit.trace.without import Without, of_rows
@@ -117,9 +116,7 @@ class ReplaceTokens(Remover):
 
 def _module(model: Any) -> nn.Module:
     """The module that the model is, or whose forward; tokens are taken out inside it."""
-    module = module_of(model)
-    spec_of(module)
-    return module
+    return module_of(model)
 
 
 def removable_words(

@@ -17,10 +17,10 @@ MODEL, IMAGES = CASES["timm ViT"]().forward_func, CASES["timm ViT"]().inputs
 class Mine(cv.TokenAttribution):
     """Attention in the last block, whatever the layer."""
 
-    def _want(self) -> Want:
+    def want(self, transformer: cv.Transformer) -> Want:
         return Want(seen=["probs"], pool=True)
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         return found.attended(found.layers[-1]).mean(1)
 
 
@@ -29,7 +29,7 @@ class MineAtALayer(Mine):
 
     reads_layer = True
 
-    def _relevance(self, found: Record) -> Tensor:
+    def relevance(self, found: Record) -> Tensor:
         assert isinstance(self.layer, int)
         return found.attended(self.layer).mean(1)
 
@@ -79,10 +79,10 @@ class Nothing(cv.TokenAttribution):
 class WantsOnly(Mine):
     """It says what it wants, and nothing of it."""
 
-    _relevance = cv.TokenAttribution._relevance
+    relevance = cv.TokenAttribution.relevance
 
 
-@pytest.mark.parametrize(("kind", "part"), [(Nothing, "_want"), (WantsOnly, "_relevance")])
+@pytest.mark.parametrize(("kind", "part"), [(Nothing, "want"), (WantsOnly, "relevance")])
 def test_a_part_that_is_not_written(kind: type[cv.TokenAttribution], part: str):
     with pytest.raises(cv.MethodError, match=f"def {part}") as refused:
         kind(MODEL).attribute(IMAGES)
@@ -103,7 +103,7 @@ OTHER_SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("of", OTHER_SHAPES.values(), ids=list(OTHER_SHAPES))
 def test_a_map_of_another_shape_is_refused_by_name(of: Callable[[Tensor], Tensor]):
     class Other(Mine):
-        def _relevance(self, found: Record) -> Tensor:
+        def relevance(self, found: Record) -> Tensor:
             return of(found.seen["probs"][0])
 
     with pytest.raises(cv.MethodError, match="Other, with shape"):
