@@ -45,6 +45,11 @@ def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None)
     return describe
 
 
+def registered() -> tuple[Describe, ...]:
+    """All descriptions, to see whether others were registered in the meantime."""
+    return tuple(_REGISTRY.values())
+
+
 def _names(cls: type) -> tuple[str, str]:
     """A class is known by package and name, or by name alone."""
     return f"{cls.__module__.partition('.')[0]}.{cls.__name__}", cls.__name__

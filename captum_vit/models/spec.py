@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -84,6 +85,7 @@ def _block(module: nn.Module, spec: Spec, entry: nn.Module | None) -> Block:
     entrance = Site(module if entry is None else entry, "input")
     post_norm = spec.last_norm is not None
     extras = [path for path in spec.attn_extra if not _transparent(_there(module, path))]
+    scale = None if part("attn_scale", spec.attn_scale) is None else spec.attn_scale
     if post_norm and spec.first_norm is None:
         missing["before_mid"] = missing["first_norm"] = "its spec has no `first_norm`"
     if spec.out_proj is None:
@@ -99,7 +101,7 @@ def _block(module: nn.Module, spec: Spec, entry: nn.Module | None) -> Block:
         last_norm=part("last_norm", spec.last_norm),
         mid_norm=None if post_norm else part("mid_norm", spec.mid),
         out_proj=part("out_proj", spec.out_proj),
-        attn_scale=part("attn_scale", spec.attn_scale),
+        attn_scale=None if scale is None else partial(follow, module, scale),
         between=", ".join(extras) or ("something else" if spec.out_proj is None else ""),
         module=module,
         missing=missing,

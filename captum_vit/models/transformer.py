@@ -24,11 +24,14 @@ class Block:
         attn_in: what queries, keys and values are made of: behind the first norm, or the tokens themselves.
         mid: the stream between attention and feed-forward; of a post-norm block behind the norm between them.
         out: tokens that leave.
-        before_mid, before_norm: what a post-norm block's two norms are given.
-        first_norm, last_norm: these two norms; both None in a pre-norm block.
+        before_mid: what a post-norm block's first norm is given.
+        before_norm: what its last norm is given.
+        first_norm: the norm behind a post-norm block's attention; None in a pre-norm block.
+        last_norm: the norm that ends a post-norm block.
         mid_norm: the norm of a pre-norm block before its feed-forward.
         out_proj: the layer that maps the merged heads to the model's width.
-        attn_scale: one number for each channel by which the attention branch is multiplied (LayerScale).
+        attn_scale: gives one number for each channel by which the attention branch is multiplied (LayerScale), as
+            it is when it is called.
         between: what else stands between the merged heads and the stream, where that is no linear map.
         module: the one module call that is the block; None where there is none.
         missing: by name of a part that is None, what there is in its place.
@@ -44,7 +47,7 @@ class Block:
     last_norm: nn.Module | None = None
     mid_norm: nn.Module | None = None
     out_proj: nn.Module | None = None
-    attn_scale: Tensor | None = None
+    attn_scale: Callable[[], Tensor] | None = None
     between: str = ""
     module: nn.Module | None = None
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -58,7 +58,7 @@ def test_parts_and_biases_sum_to_the_stream_behind_the_attention(name: str) -> N
         bias = getattr(block.out_proj, "bias", None)
         bias = total.new_zeros(total.shape[-1]) if bias is None else bias.detach()
         if block.attn_scale is not None:
-            bias = bias * block.attn_scale.detach()
+            bias = bias * block.attn_scale().detach()
         if found.transformer.post_norm:
             norm = block.first_norm
             frozen = frozen_norm(norm, found.seen["before_mid"][layer])

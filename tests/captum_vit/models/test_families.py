@@ -110,7 +110,7 @@ def test_values_and_probabilities_make_the_attention_branch(name: str):
 
 
 def output_bias(block: Block) -> Tensor | int:
-    bias, scale = block.out_proj.bias, block.attn_scale
+    bias, scale = block.out_proj.bias, block.attn_scale and block.attn_scale()
     return 0 if bias is None else bias if scale is None else bias * scale
 
 

@@ -40,13 +40,6 @@ def test_weights_that_cannot_be_fetched_are_told_of():
         load_model(f"timm:{NAME}.nobody")
 
 
-def test_what_is_no_transformer_is_refused_before_its_weights_are_asked_for():
-    with pytest.raises(UnsupportedModelError, match="no module is named after attention"):
-        load_model("timm:test_resnet")
-    with pytest.raises(UnsupportedModelError, match="ResNet"):
-        load_model("timm:test_resnet.a_tag")
-
-
 def test_a_timm_model_comes_in_eval_mode():
     assert not load_model(f"timm:{NAME}", pretrained=False).training
 
