@@ -1,0 +1,116 @@
+"""From a value of one pass to where it can be read and replaced in every pass."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from captum_vit.description.stream import Layer
+from captum_vit.description.values import Call, Graph, Value
+from captum_vit.models.modules import uncompiled
+from captum_vit.sites.calls import ValueSite
+from captum_vit.sites.site import Place, Site
+
+
+class Places:
+    """The places of one pass.
+
+    A place at a module is given only where another tensor put there replaces the value for all who read it later:
+
+    - the first tensor that enters a call, inside of which all readers lie, in whatever shape they read it;
+    - the first tensor that leaves a call, which nobody inside reads.
+
+    A result of a torch call otherwise.
+    """
+
+    def __init__(self, graph: Graph, sizes: tuple[int, int, int]) -> None:
+        self.graph, self.sizes = graph, sizes
+        self._taken: dict[Value, list[Call]] = {}
+        self._given: dict[Value, list[Call]] = {}
+        for call in graph.calls:
+            if call.takes:
+                self._taken.setdefault(call.takes[0].root, []).append(call)
+            if call.gives:
+                self._given.setdefault(call.gives[0].root, []).append(call)
+
+    def entering(self, value: Value, inside: Call | None) -> Place | None:
+        """The tokens that enter a block: at its own call, or the smallest call that all their readers lie in."""
+        complete = [c for c in self.taking(value) if self._holds_readers(c, value)]
+        if inside in complete:
+            return self.input_of(inside)
+        return self.input_of(complete[-1]) if complete else self.at(value)
+
+    def read(self, value: Value, layer: Layer, around: Call | None) -> Place | None:
+        """What an attention reads: at the outermost call inside the block that takes it, and holds all its readers."""
+        complete = [c for c in self.taking(value) if self._holds_readers(c, value) and c is not around]
+        attending = [c for c in complete if c.holds(layer.attention.op)]
+        if complete:
+            return self.input_of((attending or complete)[0])
+        return self.at(value)
+
+    def seen(self, value: Value) -> Place | None:
+        """A value that is read more than replaced: also where one of its readers takes this very tensor."""
+        complete = [c for c in self.taking(value) if self._holds_readers(c, value)]
+        if complete:
+            return self.input_of(complete[0])
+        by_value = self.at(value)
+        if isinstance(by_value, ValueSite):
+            very = [c for c in self.taking(value) if c.takes[0] is value]
+            return self.input_of(very[0]) if very else by_value
+        return by_value
+
+    def at(self, value: Value) -> Place | None:
+        """Where a value leaves a module, or the torch call that makes it; None where it has no shape of tokens."""
+        left = [c for c in self._given.get(value.root, []) if self._fits(c.gives[0].tensor) and self._is_left(c, value)]
+        if left:
+            return self.output_of(left[0])
+        return self._result(value)
+
+    def input_of(self, call: Call) -> Site:
+        """The first tensor that enters a call."""
+        return Site(uncompiled(call.module), "input", call.nth, self.graph.times(call.module))
+
+    def output_of(self, call: Call) -> Site:
+        """The first tensor that leaves a call."""
+        return Site(uncompiled(call.module), "output", call.nth, self.graph.times(call.module))
+
+    def taking(self, value: Value) -> list[Call]:
+        """Calls whose first tensor it is, as (B, N, D), outer ones first."""
+        return [c for c in self._taken.get(value.root, []) if self._fits(c.takes[0].tensor)]
+
+    def block_call(self, layer: Layer, layers: list[Layer]) -> Call | None:
+        """The innermost call that takes what enters a block, gives what leaves it, and holds this attention alone."""
+        attentions = [other.attention.op for other in layers]
+        around = [
+            c
+            for c in self.taking(layer.stream)
+            if c.gives
+            and c.gives[0].has_numbers_of(layer.out)
+            and [op for op in attentions if c.holds(op)] == [layer.attention.op]
+        ]
+        return around[-1] if around else None
+
+    def _fits(self, tensor: Tensor) -> bool:
+        return tensor.shape == self.sizes
+
+    def _holds_readers(self, call: Call, value: Value) -> bool:
+        """Whether all readers of the value lie in a call, and have it from the tensor that enters there."""
+        return all(call.holds(op) and shape.comes_by(call.takes[0]) for shape, op in value.readers())
+
+    def _is_left(self, call: Call, value: Value) -> bool:
+        """Whether all readers of the value come behind a call, and have it from the tensor that leaves there."""
+        return all(op.index >= call.end and shape.comes_by(call.gives[0]) for shape, op in value.readers())
+
+    def _result(self, value: Value) -> ValueSite | None:
+        """The first torch call that gives the value in the shape of tokens to all who read it."""
+        for made in value.root.same:
+            op = made.op
+            if op is None or op.number is None or made.result is None or not self._fits(made.tensor):
+                continue
+            if all(shape.comes_by(made) for shape, _ in value.readers()):
+                return ValueSite(op.number, op.name, made.result, self.graph.number)
+        return None
+
+
+def name_in(model: nn.Module, module: nn.Module) -> str:
+    """The dotted name of a module."""
+    return next((name for name, m in model.named_modules() if m is module), "")

@@ -1,0 +1,132 @@
+"""How the merged heads reach the stream: the output projection, tried for linearity, and a scale for each channel."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.description.stream import Layer
+from captum_vit.description.values import PROJECT, RESHAPE, Call, Graph, Value
+from captum_vit.models.modules import modules_of
+from captum_vit.sites.nests import first_tensor
+
+MISFITS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of a module that is tried
+LINEAR = 1e-3  # what may be missing, as a share: half precision rounds so much
+SCALED = 1e-4
+TIMES = {*"mul __mul__ __rmul__ mul_ addcmul".split()}
+
+
+class Projection(NamedTuple):
+    """The layer that maps the merged heads, one factor for each channel, and what else there is in its place."""
+
+    module: nn.Module | None
+    scale: Tensor | None
+    between: str
+
+
+def projection(graph: Graph, model: nn.Module, layer: Layer) -> Projection:
+    """Of the innermost linear map of the merged heads whose result gives the branch, up to one factor a channel."""
+    tried = list(_candidates(graph, model, layer))
+    for module, given, made in reversed(tried):
+        if made.has_numbers_of(layer.branch):
+            scale = None
+        else:
+            found = _factors(made, layer.branch)
+            if found is None:
+                continue
+            scale = _own(graph, found, made, layer)
+        between = "a factor before the addition" if layer.scaled else _other_order(given, layer)
+        return Projection(None if between else module, None if between else scale, between)
+    start = tried[-1][2] if tried else layer.attention.context
+    return Projection(None, None, _named(graph, start, layer.branch))
+
+
+def _candidates(graph: Graph, model: nn.Module, layer: Layer) -> list[tuple[nn.Module, Value, Value]]:
+    """Linear modules that take the merged heads, outer ones first: each with what it was given and made."""
+    context, branch = layer.attention.context, layer.branch
+    called = [c for c in graph.calls if _maps(graph, c, context, branch)]
+    found = [(c.module, c.takes[0], c.gives[0]) for c in called]
+    owners = {id(p): m for m in modules_of(model) for p in m._parameters.values() if p is not None}
+    assert branch.op is not None
+    for op in graph.ops[layer.attention.op.index + 1 : branch.op.index + 1]:  # weights that are read past their module
+        if op.name == "linear" and op.takes[0].has_numbers_of(context) and branch.made_from(op.makes[0]):
+            owner = owners.get(id(op.takes[1].tensor))
+            if owner is not None and all(owner is not module for module, *_ in found):
+                found.append((owner, op.takes[0], op.makes[0]))
+    return [(module, given, made) for module, given, made in found if _is_linear(module, given.tensor)]
+
+
+def _maps(graph: Graph, call: Call, context: Value, branch: Value) -> bool:
+    if not call.takes or not call.gives or not call.takes[0].has_numbers_of(context):
+        return False
+    made = call.gives[0]
+    on_the_path = made.made_from(context) and branch.made_from(made) and not made.has_numbers_of(context)
+    return on_the_path and any(op.name in PROJECT for op in graph.ops[call.start : call.end])
+
+
+@torch.no_grad()
+def _is_linear(module: nn.Module, like: Tensor) -> bool:
+    r"""Whether :math:`f(a) + f(b) - f(0) = f(a + b)` for two random inputs."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(1, 3, like.shape[-1], generator=generator).to(like) for _ in range(2))
+
+    def f(x: Tensor) -> Tensor:
+        y = first_tensor(module(x))
+        return torch.full_like(x, torch.nan) if y is None else y.double()
+
+    try:
+        zero = f(torch.zeros_like(a))
+        missing = f(a) + f(b) - zero - f(a + b)
+        return bool(missing.norm() <= LINEAR * (f(a) - zero).norm())
+    except MISFITS:
+        return False
+
+
+def _factors(made: Value, branch: Value) -> Tensor | None:  # shape: (D,)
+    """One factor for each channel that makes one value of the other; None if there are none."""
+    wanted = branch.tensor
+    y = next((v.tensor for v in made.root.same if v.tensor.shape == wanted.shape), made.tensor)
+    if y.numel() != wanted.numel() or y.shape[-1] != wanted.shape[-1]:
+        return None
+    rows, gained = (t.double().reshape(-1, wanted.shape[-1]) for t in (y, wanted))
+    factors = (rows * gained).sum(0) / rows.pow(2).sum(0).clamp_min(1e-30)
+    return factors if (factors * rows - gained).norm() < SCALED * gained.norm() else None
+
+
+def _own(graph: Graph, factors: Tensor, made: Value, layer: Layer) -> Tensor | None:
+    """The model's own tensor of these factors, where it multiplies by one."""
+    if (factors - 1).abs().max() < 1e-5:
+        return None
+    assert layer.joined.op is not None
+    for op in graph.ops[layer.attention.op.index : layer.joined.op.index + 1]:
+        for value in op.takes if op.name in TIMES else ():
+            held = value.root.tensor.flatten()
+            same = not graph.depends(value) and held.shape == factors.shape
+            if same and torch.allclose(held.double(), factors, rtol=1e-3, atol=1e-6):
+                return held.detach()
+    return factors.to(made.tensor.dtype)
+
+
+def _other_order(given: Value, layer: Layer) -> str:
+    """The projection must be given each token's heads side by side; what there is instead, or nothing."""
+    context, x, n = layer.attention.context.tensor, given.tensor, layer.attention.rows
+    merged = []
+    if context.shape[-2] == n and x.shape[-1] % context.shape[-1] == 0:  # (..., H, N, d)
+        heads = x.shape[-1] // context.shape[-1]
+        merged.append(context.reshape(-1, heads, n, context.shape[-1]).transpose(1, 2))
+    if context.dim() == 4 and context.shape[1] == n:  # (B, N, H, d)
+        merged.append(context)
+    orders = [x, x.transpose(0, 1)] if x.dim() == 3 else [x]
+    if any(torch.equal(rows.flatten(), wanted.flatten()) for rows in orders for wanted in merged):
+        return ""
+    return "a merge that does not lay the heads of each token side by side"
+
+
+def _named(graph: Graph, start: Value, branch: Value) -> str:
+    """The torch calls between two values that do more than to change a shape."""
+    assert start.op is not None and branch.op is not None
+    path = graph.ops[start.op.index + 1 : branch.op.index + 1]
+    names = [op.name for op in path if op.makes and op.makes[0].made_from(start) and branch.made_from(op.makes[0])]
+    return ", ".join(dict.fromkeys(name for name in names if name not in RESHAPE)) or "another map than a linear layer"

@@ -1,0 +1,131 @@
+"""What cannot be described, each refused with what was found in this very model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from captum_vit.description.attention import Attention
+from captum_vit.description.stream import Layer
+from captum_vit.description.tower import named_tower
+from captum_vit.description.values import Graph, Op
+from captum_vit.errors import UnsupportedModelError
+
+CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
+WANTED = "Blocks in which every token attends to every token, and one stream to which each attention adds."
+HINT = "a model whose blocks do so, or a part of it as the model to explain."
+Others = list[tuple[Attention, str]]
+
+
+def checked_chain(
+    graph: Graph, model: nn.Module, batch: int, chains: list[list[Layer]], others: Others
+) -> list[Layer]:
+    """The one stack of blocks in a model.
+
+    Raises:
+        UnsupportedModelError: there is none, or several, or it has parts that break the assumptions of every method.
+    """
+    if not chains:
+        raise _refused(model, _nothing(graph, others))
+    chains, others = _in_tower(graph, model, chains, others)
+    sound = [c for c in chains if not _fault(graph, c, batch)]
+    chain = sound[0] if sound else chains[0]
+    if fault := _fault(graph, chain, batch):
+        raise _refused(model, fault)
+    if len(sound) > 1:
+        raise _several(model, sound)
+    foreign = [layer.attention for c in chains if c is not chain for layer in c]
+    for attention, why in [*others, *((a, _shape(a)) for a in foreign)]:
+        place = _place(attention, chain)
+        if place:
+            raise _refused(model, f"an attention {place} the blocks in which {why}")
+    return chain
+
+
+def _nothing(graph: Graph, others: Others) -> str:
+    if others:
+        return f"{len(others)} attentions, of which the first: {others[0][1]}"
+    softmaxes = sum(op.name == "softmax" for op in graph.ops)
+    return (
+        "no attention: no call of scaled_dot_product_attention among "
+        f"{graph.number} torch calls, and none of {softmaxes} softmaxes is multiplied onto values"
+    )
+
+
+def _in_tower(
+    graph: Graph, model: nn.Module, chains: list[list[Layer]], others: Others
+) -> tuple[list[list[Layer]], Others]:
+    """Those within the tower that a target module names, if it names one that was called."""
+    tower = named_tower(model)
+    calls = [c for c in graph.calls if c.module is tower]
+    within = [c for c in chains if any(call.holds(c[0].attention.op) for call in calls)]
+    if not within:
+        return chains, others
+    return within, [(a, why) for a, why in others if any(call.holds(a.op) for call in calls)]
+
+
+def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
+    """What a stack of blocks has that no method expects, or nothing."""
+    for k, layer in enumerate(chain):
+        attention, stream = layer.attention, layer.stream.tensor
+        tokens = stream.numel() // stream.shape[-1] // batch
+        where = f"block {k}, in which "
+        if attention.between:
+            return where + f"{', '.join(attention.between)} stands between the softmax and the values"
+        shapes = [value.tensor.shape for value in layer.stream.root.same]
+        if not any(len(shape) == 3 and shape[0] == batch for shape in shapes):
+            if any(len(shape) == 3 and shape[1] == batch for shape in shapes):
+                return where + f"the stream is {tuple(stream.shape)}, the sequence before the batch of {batch}"
+            return where + f"the stream is {tuple(stream.shape)}, not one sequence for each of {batch} samples"
+        if not attention.rows == attention.columns == tokens:
+            return where + f"{_shape(attention)}, with a stream of {tokens} tokens: windows, channels, or other tokens"
+        if (convolution := _convolution(graph, layer)) is not None:
+            size = "x".join(map(str, convolution.takes[1].tensor.shape[2:]))
+            return where + f"a convolution of {size} ({convolution.name}) mixes tokens beside the attention"
+        if any(layer.stream.has_numbers_of(other.stream) for other in chain[:k]):
+            return where + "a second attention reads the stream that another one reads"
+        if k and layer.stream.has_numbers_of(chain[k - 1].joined) and chain[k - 1].additions == 0:
+            if any(other.additions for other in chain):
+                return where + "a second attention follows the first without a feed-forward between them"
+        if layer.additions == 0 and not layer.parallel and any(other.additions for other in chain):
+            return where + "no feed-forward adds to the stream behind the attention"
+    return ""
+
+
+def _shape(attention: Attention) -> str:
+    return f"{attention.rows} places attend to {attention.columns}"
+
+
+def _convolution(graph: Graph, layer: Layer) -> Op | None:
+    """A convolution over more than one place, on the paths through a block."""
+    assert layer.end.op is not None
+    start = 0 if layer.stream.op is None else layer.stream.op.index + 1
+    for op in graph.ops[start : layer.end.op.index]:
+        if op.name in CONVOLUTIONS and op.makes[0].made_from(layer.stream) and layer.end.made_from(op.makes[0]):
+            if any(size > 1 for size in op.takes[1].tensor.shape[2:]):
+                return op
+    return None
+
+
+def _place(attention: Attention, chain: list[Layer]) -> str:
+    """Where an attention of another kind lies, if the stack depends on it."""
+    first, last = chain[0], chain[-1]
+    if first.stream.made_from(attention.context):
+        return "before"
+    return "among" if last.end.made_from(attention.context) else ""
+
+
+def _refused(model: nn.Module, got: str) -> UnsupportedModelError:
+    return UnsupportedModelError(WANTED, f"{type(model).__name__} with {got}", HINT)
+
+
+def _several(model: nn.Module, chains: list[list[Layer]]) -> UnsupportedModelError:
+    first, second = chains[:2]
+    stacks = ", ".join(f"{len(c)} blocks on a stream of {tuple(c[0].stream.tensor.shape)}" for c in chains)
+    if second[0].stream.made_from(first[-1].end):
+        return _refused(model, f"a stream that changes its size on the way: {stacks}")
+    return UnsupportedModelError(
+        "A model with one transformer, or a target module that names the tower to explain.",
+        f"{type(model).__name__} with {len(chains)} transformers: {stacks}",
+        "captum_vit.TextSimilarity(model, ...) for an image-text model, or a module of yours whose attribute "
+        "`tower` is the part to explain.",
+    )

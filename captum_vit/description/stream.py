@@ -1,0 +1,189 @@
+"""The stream of tokens: what an attention adds to it, what it reads of it, and what follows up to the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captum_vit.description.attention import Attention
+from captum_vit.description.norms import is_norm_of, norm_behind
+from captum_vit.description.values import ADD, PROJECT, Graph, Op, Value
+
+TIMES = {*"mul __mul__ __rmul__ mul_ div __truediv__".split()}
+
+
+@dataclass(eq=False)
+class Layer:
+    """One attention, and the stream around it."""
+
+    attention: Attention
+    stream: Value  # that enters
+    reads: Value  # that queries, keys and values are made of
+    branch: Value  # what the attention adds, in the end
+    joined: Value  # the stream with it
+    scaled: bool  # the stream was multiplied before
+    mid: Value | None  # that the feed-forward adds to
+    end: Value  # the stream with the feed-forward
+    out: Value  # that leaves: the end, or its norm
+    additions: int = 0
+    parallel: bool = False
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether a norm stands on the stream itself."""
+        return self.out is not self.end or (self.mid is not None and not self.mid.has_numbers_of(self.joined))
+
+
+def layer_of(graph: Graph, attention: Attention) -> Layer | str:
+    """The first addition behind an attention of its branch to what it was made from; or why there is none."""
+    context, cross = attention.context, False
+    for op in graph.ops[attention.op.index + 1 :]:
+        for stream, branch in _operands(op):
+            if not branch.made_from(context) or stream.made_from(context):
+                continue
+            entered, scaled = _unscaled(stream, context)
+            if entered is None:
+                continue
+            if not all(value.made_from(entered) for value in (attention.values, *attention.looks)):
+                cross = cross or any(value.made_from(entered) for value in attention.looks)
+                continue
+            joined = op.makes[0]
+            reads = reading_point(graph, entered, attention)
+            return Layer(attention, entered, reads, branch, joined, scaled, joined, joined, joined)
+    if cross:
+        return "cross-attention: its values are not made of the tokens that it adds to"
+    return "what it makes is not added to the tokens that it was made of"
+
+
+def _operands(op: Op) -> list[tuple[Value, Value]]:
+    """The two sides of an addition, each as the stream and the other as the branch."""
+    if op.name not in ADD or len(op.takes) < 2:
+        return []
+    size = op.makes[0].tensor.numel()
+    sides = [v for v in op.takes if v.tensor.is_floating_point()]
+    if len(sides) < 2:
+        return []
+    first, *others = sides if op.name == "addcmul" else sides[:2]
+    pairs = [pair for other in others for pair in ((first, other), (other, first))]
+    return [(x, y) for x, y in pairs if x.tensor.numel() == size]
+
+
+def _unscaled(stream: Value, context: Value | None = None) -> tuple[Value | None, bool]:
+    """What is added to, and whether it was multiplied by a number before; None where the context is not made of it."""
+    root = stream.root
+    if context is None or context.made_from(root):
+        return root, False
+    if root.op is not None and root.op.name in TIMES:
+        for value in root.op.takes:
+            if value.tensor.numel() == root.tensor.numel() and context.made_from(value.root):
+                return value.root, True
+    return None, False
+
+
+def reading_point(graph: Graph, stream: Value, attention: Attention) -> Value:
+    """The last value that every path from the stream to the context runs through, above the values' projection.
+
+    Paths are counted from both sides: a value lies on all of them where the product is their number.
+    """
+    context, values = attention.context, attention.values
+    inside = [v for v in graph.values[stream.number : context.number + 1] if v.made_from(stream) and context.made_from(v)]
+    there, back = {stream: 1}, {context: 1}
+    for value in inside[1:]:
+        there[value] = sum(there.get(taken, 0) for taken in value.op.takes) if value.op else 0
+    for value in reversed(inside[:-1]):
+        back[value] = sum(
+            back.get(made, 0) * op.takes.count(value) for op in dict.fromkeys(value.users) for made in op.makes
+        )
+    gates = [v for v in inside[:-1] if there[v] * back[v] == there[context]]
+    projected = [v for v in inside if values.made_from(v) and v.op is not None and v.op.name in PROJECT]
+    above = [gate for gate in gates if any(v is not gate and v.made_from(gate) for v in projected)]
+    return (above or gates)[-1].root
+
+
+def add_feed_forwards(graph: Graph, layers: list[Layer]) -> None:
+    """Find in each layer the additions behind that of its attention."""
+    for k, layer in enumerate(layers):
+        following = next((other for other in layers[k + 1 :] if other.stream.made_from(layer.joined)), None)
+        before = layers[k - 1] if k else None
+        most = None if following else max(before.additions, 1) if before else 1
+        last = len(graph.ops) if following is None or following.stream.op is None else following.stream.op.index
+        _add_feed_forward(graph, layer, last, most)
+
+
+def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -> None:
+    trunk = layer.joined
+    assert trunk.op is not None
+    for op in graph.ops[trunk.op.index + 1 : last + 1]:
+        if layer.additions == most:
+            break
+        for stream, branch in _operands(op):
+            if op.makes[0].tensor.numel() != trunk.tensor.numel() or not branch.made_from(layer.stream):
+                continue
+            if not (_continues(stream, trunk) or _is_normed(stream, trunk, branch)):
+                continue
+            if layer.additions == 0:
+                layer.mid = layer.joined if _continues(stream, trunk) else stream.root
+                layer.parallel = not branch.made_from(layer.joined)
+            layer.additions += 1
+            trunk = layer.end = layer.out = op.makes[0]
+            break
+    if layer.additions == 0:
+        layer.parallel = _holds_another_branch(graph, layer)
+    if layer.parallel:
+        layer.mid = None
+
+
+def _continues(stream: Value, trunk: Value) -> bool:
+    """Whether one is the other, up to its shape and a factor."""
+    if stream.has_numbers_of(trunk):
+        return True
+    op = stream.root.op
+    return op is not None and op.name in TIMES and any(v.has_numbers_of(trunk) for v in op.takes)
+
+
+def _is_normed(stream: Value, trunk: Value, branch: Value) -> bool:
+    return stream.made_from(trunk) and branch.made_from(stream.root) and is_norm_of(stream, trunk)
+
+
+def _holds_another_branch(graph: Graph, layer: Layer) -> bool:
+    """Whether the attention's branch has taken up another branch from the same stream: the two run in parallel."""
+    context, branch = layer.attention.context, layer.branch
+    assert layer.joined.op is not None
+    between = graph.ops[layer.attention.op.index : layer.joined.op.index]
+    return any(
+        side.made_from(layer.stream) and not side.made_from(context) and other.made_from(context)
+        for op in between
+        if op.name in ADD and branch.made_from(op.makes[0])
+        for side, other in _operands(op)
+    )
+
+
+def chained(layers: list[Layer]) -> list[list[Layer]]:
+    """Layers in stacks: each stream is made from the one before and has its size."""
+    chains: list[list[Layer]] = []
+    for layer in layers:
+        before = next((c for c in chains if _follows(layer, c[-1])), None)
+        if before is None:
+            chains.append([layer])
+        else:
+            before.append(layer)
+    return chains
+
+
+def _follows(layer: Layer, before: Layer) -> bool:
+    x, y = before.end.tensor, layer.stream.tensor
+    return layer.stream.made_from(before.end) and x.numel() == y.numel() and x.shape[-1] == y.shape[-1]
+
+
+def find_ends(graph: Graph, chain: list[Layer]) -> None:
+    """What leaves each layer: what enters the next where that is its end or a norm of it, and a norm that follows."""
+    open_ends = [chain[-1]]
+    for layer, following in zip(chain, chain[1:], strict=False):
+        if following.stream.has_numbers_of(layer.end):
+            continue
+        if is_norm_of(following.stream, layer.end):
+            layer.out = following.stream
+        else:
+            open_ends.insert(-1, layer)
+    for layer in open_ends:
+        if layer.post_norm or (len(chain) > 1 and chain[-2].out is not chain[-2].end):
+            layer.out = norm_behind(graph, layer.end) or layer.end
