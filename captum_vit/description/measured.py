@@ -47,9 +47,8 @@ def _read(graph: Graph, model: nn.Module, batch: int) -> Transformer:
     chains = chained(layers)
     chain = checked_chain(graph, model, batch, chains, [(a, why) for a, why in found if isinstance(why, str)])
     find_ends(graph, chain)
-    sizes = chain[0].stream.tensor
-    width = sizes.shape[-1]
-    places = Places(graph, (batch, sizes.numel() // width // batch, width))
+    width, numbers = chain[0].width, chain[0].joined.tensor.numel()
+    places = Places(graph, (batch, numbers // width // batch, width))
     tower = tower_of(graph, model, chain)
     blocks = [_block(graph, model, places, layer, chain) for layer in chain]
     return Transformer(tower, blocks, name_in(model, tower), _family(tower))
@@ -59,14 +58,13 @@ def _block(graph: Graph, model: nn.Module, places: Places, layer: Layer, chain: 
     call = places.block_call(layer, chain)
     heads = projection(graph, model, layer)
     entrance = places.entering(layer.stream, call)
-    reads_stream = layer.reads.has_numbers_of(layer.stream)
     post_mid = layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)
     post_end = layer.out is not layer.end
     out = places.seen(layer.out) if call is None else places.output_of(call)
     last_norm = norm_module(graph, layer.end, layer.out) or norm_module(graph, layer.end) if post_end else None
     return Block(
         entrance=entrance,
-        attn_in=entrance if reads_stream else places.read(layer.reads, layer, call),
+        attn_in=places.read(layer, call) or entrance,
         mid=None if layer.mid is None else places.seen(layer.mid),
         out=out,
         before_mid=places.seen(layer.joined) if post_mid else None,

@@ -39,13 +39,23 @@ class Places:
             return self.input_of(inside)
         return self.input_of(complete[-1]) if complete else self.at(value)
 
-    def read(self, value: Value, layer: Layer, around: Call | None) -> Place | None:
-        """What an attention reads: at the outermost call inside the block that takes it, and holds all its readers."""
-        complete = [c for c in self.taking(value) if self._holds_readers(c, value) and c is not around]
+    def read(self, layer: Layer, around: Call | None) -> Place | None:
+        """What an attention reads: at the outermost call inside the block that takes it, and holds all its readers.
+
+        A pre-norm block without a norm reads the stream itself: there it is the call that all its queries, keys and
+        values are made in, since the stream goes on beside it; None where there is no such call, or in a post-norm
+        block, whose attention reads what enters.
+        """
+        value, context = layer.reads, layer.attention.context
+        stream = value.has_numbers_of(layer.stream)
+        if stream and layer.post_norm:
+            return None
+        taking = [c for c in self.taking(value) if c is not around]
+        complete = [c for c in taking if self._holds_readers(c, value, context if stream else None)]
         attending = [c for c in complete if c.holds(layer.attention.op)]
         if complete:
             return self.input_of((attending or complete)[0])
-        return self.at(value)
+        return None if stream else self.at(value)
 
     def seen(self, value: Value) -> Place | None:
         """A value that is read more than replaced: also where one of its readers takes this very tensor."""
@@ -92,9 +102,16 @@ class Places:
     def _fits(self, tensor: Tensor) -> bool:
         return tensor.shape == self.sizes
 
-    def _holds_readers(self, call: Call, value: Value) -> bool:
-        """Whether all readers of the value lie in a call, and have it from the tensor that enters there."""
-        return all(call.holds(op) and shape.comes_by(call.takes[0]) for shape, op in value.readers())
+    def _holds_readers(self, call: Call, value: Value, towards: Value | None = None) -> bool:
+        """Whether all readers of a value lie in a call, and have it from the tensor that enters there.
+
+        ``towards`` leaves out readers that take no part in making another value.
+        """
+        return all(
+            call.holds(op) and shape.comes_by(call.takes[0])
+            for shape, op in value.readers()
+            if towards is None or any(towards.made_from(made) for made in op.makes)
+        )
 
     def _is_left(self, call: Call, value: Value) -> bool:
         """Whether all readers of the value come behind a call, and have it from the tensor that leaves there."""

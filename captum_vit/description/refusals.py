@@ -66,12 +66,12 @@ def _in_tower(
 def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
     """What a stack of blocks has that no method expects, or nothing."""
     for k, layer in enumerate(chain):
-        attention, stream = layer.attention, layer.stream.tensor
-        tokens = stream.numel() // stream.shape[-1] // batch
+        attention, stream = layer.attention, layer.joined.tensor
+        tokens = stream.numel() // layer.width // batch
         where = f"block {k}, in which "
         if attention.between:
             return where + f"{', '.join(attention.between)} stands between the softmax and the values"
-        shapes = [value.tensor.shape for value in layer.stream.root.same]
+        shapes = [value.tensor.shape for value in layer.stream.same if value.tensor.shape[-1:] == stream.shape[-1:]]
         if not any(len(shape) == 3 and shape[0] == batch for shape in shapes):
             if any(len(shape) == 3 and shape[1] == batch for shape in shapes):
                 return where + f"the stream is {tuple(stream.shape)}, the sequence before the batch of {batch}"
@@ -120,7 +120,7 @@ def _refused(model: nn.Module, got: str) -> UnsupportedModelError:
 
 def _several(model: nn.Module, chains: list[list[Layer]]) -> UnsupportedModelError:
     first, second = chains[:2]
-    stacks = ", ".join(f"{len(c)} blocks on a stream of {tuple(c[0].stream.tensor.shape)}" for c in chains)
+    stacks = ", ".join(f"{len(c)} blocks on a stream of {tuple(c[0].joined.tensor.shape)}" for c in chains)
     if second[0].stream.made_from(first[-1].end):
         return _refused(model, f"a stream that changes its size on the way: {stacks}")
     return UnsupportedModelError(

@@ -28,6 +28,11 @@ class Layer:
     parallel: bool = False
 
     @property
+    def width(self) -> int:
+        """How many numbers a token has."""
+        return self.joined.tensor.shape[-1]
+
+    @property
     def post_norm(self) -> bool:
         """Whether a norm stands on the stream itself."""
         return self.out is not self.end or (self.mid is not None and not self.mid.has_numbers_of(self.joined))
@@ -170,8 +175,8 @@ def chained(layers: list[Layer]) -> list[list[Layer]]:
 
 
 def _follows(layer: Layer, before: Layer) -> bool:
-    x, y = before.end.tensor, layer.stream.tensor
-    return layer.stream.made_from(before.end) and x.numel() == y.numel() and x.shape[-1] == y.shape[-1]
+    as_large = layer.joined.tensor.numel() == before.joined.tensor.numel() and layer.width == before.width
+    return as_large and layer.stream.made_from(before.end)
 
 
 def find_ends(graph: Graph, chain: list[Layer]) -> None:

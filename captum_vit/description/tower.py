@@ -24,7 +24,7 @@ def tower_of(graph: Graph, model: nn.Module, chain: list[Layer]) -> nn.Module:
 
 def _takes_tokens(call: Call, first: Layer) -> bool:
     """Whether it is given as many vectors as the stack has tokens."""
-    stream = first.stream.tensor
+    stream = first.joined.tensor
     if not call.takes or not call.takes[0].tensor.is_floating_point():
         return not call.takes
     x = call.takes[0].tensor
