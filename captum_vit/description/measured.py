@@ -48,14 +48,14 @@ def _read(graph: Graph, model: nn.Module, batch: int) -> Transformer:
     chain = checked_chain(graph, model, batch, chains, [(a, why) for a, why in found if isinstance(why, str)])
     find_ends(graph, chain)
     width, numbers = chain[0].width, chain[0].joined.tensor.numel()
-    places = Places(graph, (batch, numbers // width // batch, width))
+    places = Places(graph, chain, (batch, numbers // width // batch, width))
     tower = tower_of(graph, model, chain)
-    blocks = [_block(graph, model, places, layer, chain) for layer in chain]
+    blocks = [_block(graph, model, places, layer) for layer in chain]
     return Transformer(tower, blocks, name_in(model, tower), _family(tower))
 
 
-def _block(graph: Graph, model: nn.Module, places: Places, layer: Layer, chain: list[Layer]) -> Block:
-    call = places.block_call(layer, chain)
+def _block(graph: Graph, model: nn.Module, places: Places, layer: Layer) -> Block:
+    call = places.block_call(layer)
     heads = projection(graph, model, layer)
     entrance = places.entering(layer.stream, call)
     post_mid = layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)

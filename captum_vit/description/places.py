@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from captum_vit.description.stream import Layer
-from captum_vit.description.values import Call, Graph, Value
+from captum_vit.description.values import Call, Graph, Op, Value
 from captum_vit.models.modules import uncompiled
 from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.site import Place, Site
@@ -22,8 +22,9 @@ class Places:
     A result of a torch call otherwise.
     """
 
-    def __init__(self, graph: Graph, sizes: tuple[int, int, int]) -> None:
+    def __init__(self, graph: Graph, layers: list[Layer], sizes: tuple[int, int, int]) -> None:
         self.graph, self.sizes = graph, sizes
+        self.attentions = [layer.attention.op for layer in layers]
         self._taken: dict[Value, list[Call]] = {}
         self._given: dict[Value, list[Call]] = {}
         for call in graph.calls:
@@ -50,7 +51,7 @@ class Places:
         stream = value.has_numbers_of(layer.stream)
         if stream and layer.post_norm:
             return None
-        taking = [c for c in self.taking(value) if c is not around]
+        taking = [c for c in self.taking(value) if c is not around and not self._attends(c) - {layer.attention.op}]
         complete = [c for c in taking if self._holds_readers(c, value, context if stream else None)]
         attending = [c for c in complete if c.holds(layer.attention.op)]
         if complete:
@@ -87,17 +88,18 @@ class Places:
         """Calls whose first tensor it is, as (B, N, D), outer ones first."""
         return [c for c in self._taken.get(value.root, []) if self._fits(c.takes[0].tensor)]
 
-    def block_call(self, layer: Layer, layers: list[Layer]) -> Call | None:
+    def block_call(self, layer: Layer) -> Call | None:
         """The innermost call that takes what enters a block, gives what leaves it, and holds this attention alone."""
-        attentions = [other.attention.op for other in layers]
         around = [
             c
             for c in self.taking(layer.stream)
-            if c.gives
-            and c.gives[0].has_numbers_of(layer.out)
-            and [op for op in attentions if c.holds(op)] == [layer.attention.op]
+            if c.gives and c.gives[0].has_numbers_of(layer.out) and self._attends(c) == {layer.attention.op}
         ]
         return around[-1] if around else None
+
+    def _attends(self, call: Call) -> set[Op]:
+        """The attentions inside a call."""
+        return {op for op in self.attentions if call.holds(op)}
 
     def _fits(self, tensor: Tensor) -> bool:
         return tensor.shape == self.sizes
