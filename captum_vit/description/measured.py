@@ -60,7 +60,7 @@ def _block(graph: Graph, model: nn.Module, places: Places, layer: Layer) -> Bloc
     entrance = places.entering(layer.stream, call)
     post_mid = layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)
     post_end = layer.out is not layer.end
-    out = places.seen(layer.out) if call is None else places.output_of(call)
+    out = places.entering(layer.out, None) if call is None else places.output_of(call)
     last_norm = norm_module(graph, layer.end, layer.out) or norm_module(graph, layer.end) if post_end else None
     return Block(
         entrance=entrance,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from captum_vit.description.attention import Attention
 from captum_vit.description.norms import is_norm_of, norm_behind
-from captum_vit.description.values import ADD, PROJECT, Graph, Op, Value
+from captum_vit.description.values import ADD, PROJECT, RESHAPE, Graph, Op, Value
 
 TIMES = {*"mul __mul__ __rmul__ mul_ div __truediv__".split()}
 
@@ -132,7 +132,7 @@ def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -
             trunk = layer.end = layer.out = op.makes[0]
             break
     if layer.additions == 0:
-        layer.parallel = _holds_another_branch(graph, layer)
+        _take_branch_apart(graph, layer)
     if layer.parallel:
         layer.mid = None
 
@@ -149,34 +149,40 @@ def _is_normed(stream: Value, trunk: Value, branch: Value) -> bool:
     return stream.made_from(trunk) and branch.made_from(stream.root) and is_norm_of(stream, trunk)
 
 
-def _holds_another_branch(graph: Graph, layer: Layer) -> bool:
-    """Whether the attention's branch has taken up another branch from the same stream: the two run in parallel."""
-    context, branch = layer.attention.context, layer.branch
+def _take_branch_apart(graph: Graph, layer: Layer) -> None:
+    """Whether the branch is the sum of the attention's and another one from the same stream: the two run in parallel.
+
+    The branch is then the attention's own, if nothing but additions follows it.
+    """
+    context = layer.attention.context
     assert layer.joined.op is not None
-    between = graph.ops[layer.attention.op.index : layer.joined.op.index]
-    return any(
-        side.made_from(layer.stream) and not side.made_from(context) and other.made_from(context)
-        for op in between
-        if op.name in ADD and branch.made_from(op.makes[0])
-        for side, other in _operands(op)
-    )
+    for op in graph.ops[layer.attention.op.index + 1 : layer.joined.op.index]:
+        for other, own in _operands(op):
+            if own.made_from(context) and other.made_from(layer.stream) and not other.made_from(context):
+                if layer.branch.made_from(op.makes[0]):
+                    layer.parallel = True
+                    behind = graph.ops[op.index + 1 : layer.joined.op.index]
+                    changing = [o for o in behind if o.makes[0].made_from(op.makes[0]) and o.name not in ADD | RESHAPE]
+                    layer.branch = layer.branch if changing else own
+                    return
 
 
 def chained(layers: list[Layer]) -> list[list[Layer]]:
     """Layers in stacks: each stream is made from the one before and has its size."""
     chains: list[list[Layer]] = []
     for layer in layers:
-        before = next((c for c in chains if _follows(layer, c[-1])), None)
-        if before is None:
-            chains.append([layer])
+        before = [c for c in chains if _follows(layer, c[-1])]
+        if before:
+            max(before, key=lambda c: c[-1].end.number).append(layer)
         else:
-            before.append(layer)
+            chains.append([layer])
     return chains
 
 
 def _follows(layer: Layer, before: Layer) -> bool:
     as_large = layer.joined.tensor.numel() == before.joined.tensor.numel() and layer.width == before.width
-    return as_large and layer.stream.made_from(before.end)
+    again = layer.stream.has_numbers_of(before.stream)  # two attentions side by side
+    return as_large and (again or layer.stream.made_from(before.end))
 
 
 def find_ends(graph: Graph, chain: list[Layer]) -> None:

@@ -158,6 +158,8 @@ class Graph(Calls):
 
     def _note(self, op: Op, new: list[Any], target: Tensor | None, before: list[tuple[Tensor, Value]]) -> None:
         self.ops.append(op)
+        sharing = [(tensor, old) for tensor, old in before if tensor is not target]
+        op.takes += [old for _, old in sharing]
         for value in dict.fromkeys(op.takes):
             value.users.append(op)
         for result, tensor in new:
@@ -168,13 +170,11 @@ class Graph(Calls):
                 value.also(first.root)
         if target is not None:
             written = self._now[id(target)]
-            for tensor, old in before:
-                if tensor is not target:
-                    op.takes.append(old)
-                    value = self._made(tensor, op, None)
-                    op.makes.append(value)
-                    if value.tensor.numel() == written.tensor.numel():
-                        value.also(written.root)
+            for tensor, _ in sharing:
+                value = self._made(tensor, op)
+                op.makes.append(value)
+                if tensor.numel() == target.numel():
+                    value.also(written)
 
     def _made(self, tensor: Tensor, op: Op | None = None, result: int | None = None) -> Value:
         value = Value(len(self.values), tensor, op, result)
