@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.extras", "captum_vit.options"),
     ("captum_vit.sites", "captum_vit.tokens"),
     ("captum_vit.models",),
+    ("captum_vit.description",),
     ("captum_vit.trace",),
     ("captum_vit.targets",),
     ("captum_vit.attr", "captum_vit.viz"),

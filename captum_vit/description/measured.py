@@ -16,14 +16,14 @@ from captum_vit.description.tower import tower_of
 from captum_vit.description.values import Graph
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.transformer import Block, Transformer
-from captum_vit.trace.state import undisturbed
 
 
 def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
     """The transformer in a model, found by one pass over some inputs.
 
     No name of a class or attribute is used: attention is where probabilities over tokens meet values, the stream is
-    what its result is added to, and so on. Costs one forward pass, and holds its tensors until it returns.
+    what its result is added to, and so on. Costs one forward pass, and holds its tensors until it returns. Call it
+    inside :func:`captum_vit.trace.state.undisturbed`.
 
     Args:
         model: what runs.
@@ -33,10 +33,9 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     Raises:
         UnsupportedModelError: the blocks cannot be followed; what was found is named.
     """
-    with undisturbed(model):
-        graph = Graph()
-        graph.run(model, inputs, args)
-        return _read(graph, model, len(inputs[0]))
+    graph = Graph()
+    graph.run(model, inputs, args)
+    return _read(graph, model, len(inputs[0]))
 
 
 def _read(graph: Graph, model: nn.Module, batch: int) -> Transformer:

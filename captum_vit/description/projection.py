@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,17 +14,24 @@ from captum_vit.description.values import PROJECT, RESHAPE, Call, Graph, Value
 from captum_vit.models.modules import modules_of
 from captum_vit.sites.nests import first_tensor
 
-MISFITS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of a module that is tried
+MISFITS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)  # of a module that is tried
 LINEAR = 1e-3  # what may be missing, as a share: half precision rounds so much
 SCALED = 1e-4
-TIMES = {*"mul __mul__ __rmul__ mul_ addcmul".split()}
+TIMES = {*["mul", "__mul__", "__rmul__", "mul_", "addcmul"]}
 
 
 class Projection(NamedTuple):
     """The layer that maps the merged heads, one factor for each channel, and what else there is in its place."""
 
     module: nn.Module | None
-    scale: Tensor | None
+    scale: Callable[[], Tensor] | None
     between: str
 
 
@@ -36,7 +45,7 @@ def projection(graph: Graph, model: nn.Module, layer: Layer) -> Projection:
             found = _factors(made, layer.branch)
             if found is None:
                 continue
-            scale = _own(graph, found, made, layer)
+            scale = _own(graph, model, found, layer)
         between = "a factor before the addition" if layer.scaled else _other_order(given, layer)
         return Projection(None if between else module, None if between else scale, between)
     start = tried[-1][2] if tried else layer.attention.context
@@ -95,8 +104,8 @@ def _factors(made: Value, branch: Value) -> Tensor | None:  # shape: (D,)
     return factors if (factors * rows - gained).norm() < SCALED * gained.norm() else None
 
 
-def _own(graph: Graph, factors: Tensor, made: Value, layer: Layer) -> Tensor | None:
-    """The model's own tensor of these factors, where it multiplies by one."""
+def _own(graph: Graph, model: nn.Module, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | None:
+    """What gives these factors: the model's own tensor, where it multiplies by one, else they themselves."""
     if (factors - 1).abs().max() < 1e-5:
         return None
     assert layer.joined.op is not None
@@ -105,8 +114,17 @@ def _own(graph: Graph, factors: Tensor, made: Value, layer: Layer) -> Tensor | N
             held = value.root.tensor.flatten()
             same = not graph.depends(value) and held.shape == factors.shape
             if same and torch.allclose(held.double(), factors, rtol=1e-3, atol=1e-6):
-                return held.detach()
-    return factors.to(made.tensor.dtype)
+                return _owned(model, value.root.tensor) or partial(torch.clone, held.detach())
+    return partial(torch.clone, factors)
+
+
+def _owned(model: nn.Module, tensor: Tensor) -> Callable[[], Tensor] | None:
+    """A parameter or buffer as the model holds it when it is called."""
+    for module in modules_of(model):
+        for name, own in (*module._parameters.items(), *module._buffers.items()):
+            if own is tensor:
+                return partial(getattr, module, name)
+    return None
 
 
 def _other_order(given: Value, layer: Layer) -> str:

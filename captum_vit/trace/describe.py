@@ -2,48 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
+from captum_vit.description.measured import measured
 from captum_vit.models.modules import modules_of
-from captum_vit.models.registry import Describe, known, registered, spec_of
+from captum_vit.models.registry import Describe, known, registered
 from captum_vit.models.transformer import Transformer
+from captum_vit.sites.nests import tensors_in
+from captum_vit.trace.watch import own_refusals
+
+KINDS = 16  # of inputs, of which a model's transformer is remembered
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """A transformer, and all modules of its model at that time; nothing here keeps the model alive."""
+    """Transformers of one model, and all its modules at that time; nothing here keeps the model alive."""
 
-    transformer: Transformer  # without its tower
-    tower: ref[nn.Module]
     modules: list[ref[nn.Module]]
     specs: tuple[Describe, ...]  # all that were registered
+    by_kind: dict[Hashable, tuple[Transformer, ref[nn.Module]]] = field(default_factory=dict)  # the tower is apart
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
         same = len(modules) == len(self.modules) and self.specs == registered()
         return same and all(was() is module for was, module in zip(self.modules, modules, strict=True))
 
+    def get(self, kind: Hashable) -> Transformer | None:
+        """The transformer that reads inputs of this kind, if it is known."""
+        transformer, tower = self.by_kind.get(kind, (None, None))
+        there = None if tower is None else tower()
+        return None if transformer is None or there is None else replace(transformer, tower=there)
+
+    def add(self, kind: Hashable, transformer: Transformer) -> None:
+        """Remember one more, and forget the oldest of too many."""
+        self.by_kind[kind] = replace(transformer, tower=nn.Identity()), ref(transformer.tower)
+        if len(self.by_kind) > KINDS:
+            del self.by_kind[next(iter(self.by_kind))]
+
 
 _REMEMBERED: WeakKeyDictionary[nn.Module, Remembered] = WeakKeyDictionary()
 
 
 def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
-    """The transformer that reads these inputs. Call it inside :func:`captum_vit.trace.state.undisturbed`.
+    """The transformer that reads these inputs: as a spec describes it, and else as it is found in a pass over them.
+
+    What is found is remembered for inputs of the same shapes. Call it inside
+    :func:`captum_vit.trace.state.undisturbed`.
 
     Raises:
         UnsupportedModelError: no transformer, or more than one, was found; it says what was found.
+        InputError: the model refuses the inputs.
     """
     modules = modules_of(model)
     before = _REMEMBERED.get(model)
-    if before is not None and before.still_holds(modules):
-        tower = before.tower()
-        assert tower is not None  # one of these modules
-        return replace(before.transformer, tower=tower)
-    found = known(model) or spec_of(model)
-    without = replace(found, tower=nn.Identity())
-    _REMEMBERED[model] = Remembered(without, ref(found.tower), list(map(ref, modules)), registered())
+    if before is None or not before.still_holds(modules):
+        before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
+    kind: Hashable = "any"
+    found = before.get(kind)
+    if found is None:
+        found = known(model)
+    if found is None:
+        kind = _kind(inputs, args)
+        found = before.get(kind)
+        if found is not None:
+            return found
+        with own_refusals(model, *inputs, *args):
+            found = measured(model, inputs, args)
+    before.add(kind, found)
     return found
+
+
+def _kind(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
+    """What the code that a model runs may depend on: shapes, types, whether a mask hides anything, other arguments."""
+    tensors = [(tuple(x.shape), x.dtype, _hides(x)) for x in tensors_in((inputs, args))]
+    return (*tensors, *(repr(x) for x in args if not isinstance(x, Tensor)))
+
+
+def _hides(x: Tensor) -> bool:
+    return not x.is_floating_point() and x.dim() == 2 and not bool(x.all())

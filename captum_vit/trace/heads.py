@@ -58,7 +58,7 @@ def output_map(
             WITHOUT_HEADS,
         )
     if block.attn_scale is not None or "attn_scale" in block.missing:
-        scale = transformer.part(layer, "attn_scale")().detach()
+        scale = transformer.part(layer, "attn_scale")().detach().flatten().to(W)
         W, bias = W * scale, None if bias is None else bias * scale
     return W.unflatten(0, (heads, width)), bias
 
