@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from captum_vit.description.agreement import refuse_contradiction
 from captum_vit.description.attention import attentions
 from captum_vit.description.norms import norm_module
 from captum_vit.description.places import Places, name_in
@@ -86,3 +87,21 @@ def _family(tower: nn.Module) -> str:
     """Package and class, for people."""
     package = type(tower).__module__.partition(".")[0]
     return f"{_NAMES.get(package, package)} {type(tower).__name__}"
+
+
+def refuse_other(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:
+    """Hold a description by hand to one pass; what the pass does not show is believed.
+
+    Raises:
+        UnsupportedModelError: the pass shows something else; both are named.
+    """
+    graph = Graph()
+    graph.run(model, inputs, args)
+    calls = [c for c in graph.calls if c.module is described.tower]
+    within = [a for a in attentions(graph) if not calls or any(c.holds(a.op) for c in calls)]
+    layers = [layer for layer in (layer_of(graph, a) for a in within) if isinstance(layer, Layer)]
+    add_feed_forwards(graph, layers)
+    chain = max(chained(layers), key=len, default=[])
+    if chain:
+        find_ends(graph, chain)
+        refuse_contradiction(graph, chain, described)

@@ -15,6 +15,7 @@ from captum_vit.options import shown
 
 Describe = Spec | Callable[[nn.Module], Spec]
 _REGISTRY: dict[str, Describe] = {}
+_OURS: dict[str, Describe] = {}  # those of this package, which its tests hold to the models
 
 
 def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None) -> Callable[[Describe], Describe]:
@@ -57,16 +58,36 @@ def _names(cls: type) -> tuple[str, str]:
 
 def described(module: nn.Module) -> Spec | None:
     """The spec of this very module, or None if its class is unknown."""
+    _, name = _described_as(module)
+    if name is None:
+        return None
+    known = _REGISTRY[name]
+    found = known if isinstance(known, Spec) else known(module)
+    if not isinstance(found, Spec):
+        wanted = f"A Spec from the description of {type(module).__name__}."
+        raise OptionError(wanted, shown(found), "a function that returns captum_vit.Spec(...).")
+    return found
+
+
+def is_ours(module: nn.Module) -> bool:
+    """Whether its very class, as its library wrote it, is described by this package."""
+    cls, name = _described_as(module)
+    ours = name is not None and _REGISTRY[name] is _OURS.get(name)
+    return ours and cls is type(module) and "forward" not in vars(module)
+
+
+def _described_as(module: nn.Module) -> tuple[type, str] | tuple[None, None]:
+    """The class of a module, or the next above it, that is described, and the name by which it is."""
     for cls in type(module).__mro__:
         for name in _names(cls):
             if name in _REGISTRY:
-                known = _REGISTRY[name]
-                found = known if isinstance(known, Spec) else known(module)
-                if not isinstance(found, Spec):
-                    wanted = f"A Spec from the description of {type(module).__name__}."
-                    raise OptionError(wanted, shown(found), "a function that returns captum_vit.Spec(...).")
-                return found
-    return None
+                return cls, name
+    return None, None
+
+
+def all_registered_are_ours() -> None:
+    """What is registered so far comes with this package."""
+    _OURS.update(_REGISTRY)
 
 
 def _towers(model: nn.Module) -> Iterator[tuple[nn.Module, Spec]]:

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
-from captum_vit.description.measured import measured
+from captum_vit.description.measured import measured, refuse_other
 from captum_vit.models.modules import modules_of
-from captum_vit.models.registry import Describe, known, registered
+from captum_vit.models.registry import Describe, is_ours, known, registered
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.trace.watch import own_refusals
@@ -51,8 +51,8 @@ _REMEMBERED: WeakKeyDictionary[nn.Module, Remembered] = WeakKeyDictionary()
 def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
     """The transformer that reads these inputs: as a spec describes it, and else as it is found in a pass over them.
 
-    What is found is remembered for inputs of the same shapes. Call it inside
-    :func:`captum_vit.trace.state.undisturbed`.
+    A spec that does not come with this package is held to a pass. What is found is remembered for inputs of the same
+    shapes. Call it inside :func:`captum_vit.trace.state.undisturbed`.
 
     Raises:
         UnsupportedModelError: no transformer, or more than one, was found; it says what was found.
@@ -64,15 +64,15 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
         before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
     kind: Hashable = "any"
     found = before.get(kind)
-    if found is None:
-        found = known(model)
-    if found is None:
-        kind = _kind(inputs, args)
-        found = before.get(kind)
-        if found is not None:
-            return found
-        with own_refusals(model, *inputs, *args):
-            found = measured(model, inputs, args)
+    if found is not None:
+        return found
+    found = known(model)
+    with own_refusals(model, *inputs, *args):
+        if found is None:
+            kind = _kind(inputs, args)
+            found = before.get(kind) or measured(model, inputs, args)
+        elif not is_ours(found.tower):
+            refuse_other(model, found, inputs, args)
     before.add(kind, found)
     return found
 
