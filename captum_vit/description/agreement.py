@@ -32,11 +32,11 @@ def refuse_contradiction(graph: Graph, layers: list[Layer], described: Transform
 def _places(block: Block, layer: Layer) -> list[tuple[str, Place | None, Value | None]]:
     """What a description says, beside what the pass shows."""
     return [
+        ("before_mid", block.before_mid, layer.joined if _normed_mid(layer) else None),
+        ("before_norm", block.before_norm, layer.end if layer.out is not layer.end else None),
         ("entrance", block.entrance, layer.stream),
         ("attn_in", block.attn_in, layer.reads),
         ("mid", block.mid, layer.mid),
-        ("before_mid", block.before_mid, layer.joined if _normed_mid(layer) else None),
-        ("before_norm", block.before_norm, layer.end if layer.out is not layer.end else None),
         ("out", block.out, layer.out),
     ]
 
