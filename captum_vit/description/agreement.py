@@ -25,7 +25,8 @@ def refuse_contradiction(graph: Graph, layers: list[Layer], described: Transform
             at = None if place is None else _value_at(graph, place)
             if at is not None and value is None:
                 raise _contradiction(described, f"block {k} with `{name}`", _why_none(name, layer))
-            if at is not None and value is not None and not _same(at, value):
+            later = name == "out" and at is not None and at.made_from(layer.end)  # a mask may follow, in the block
+            if at is not None and value is not None and not later and not _same(at, value):
                 raise _contradiction(described, f"`{name}` of block {k} at {_words(place)}", _whereabouts(graph, value))
 
 

@@ -123,14 +123,18 @@ def known(model: nn.Module) -> Transformer | None:
     Raises:
         UnsupportedModelError: more than one tower has.
     """
+    found = all_known(model)
+    if len(found) > 1:
+        raise _several(model, [f"{one.name} ({type(one.tower).__name__})" for one in found])
+    return found[0] if found else None
+
+
+def all_known(model: nn.Module) -> list[Transformer]:
+    """Every tower in a model whose class has a spec."""
     if not isinstance(model, nn.Module):
         raise no_module(model)
     found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
-    if len(found) > 1:
-        raise _several(model, [f"{_name_of(tower, model)} ({type(tower).__name__})" for tower, _ in found.values()])
-    for tower, spec in found.values():
-        return transformer_from(tower, spec, _name_of(tower, model))
-    return None
+    return [transformer_from(tower, spec, _name_of(tower, model)) for tower, spec in found.values()]
 
 
 def _name_of(tower: nn.Module, model: nn.Module) -> str:

@@ -17,6 +17,19 @@ Visit = Callable[[Tensor], Tensor | None]
 """Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
 
 
+def one_after_the_other(visits: list[Visit]) -> Visit:
+    """One visit for several; each sees what the one before put in the place."""
+
+    def all_visits(x: Tensor) -> Tensor | None:
+        put = None
+        for visit in visits:
+            new = visit(x if put is None else put)
+            put = put if new is None else new
+        return put
+
+    return visits[0] if len(visits) == 1 else all_visits
+
+
 class Handle(Protocol):
     """What a hook is removed by."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.description.measured import measured, refuse_other
 from captum_vit.models.modules import modules_of
-from captum_vit.models.registry import Describe, is_ours, known, registered
+from captum_vit.models.registry import Describe, all_known, is_ours, registered
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.trace.watch import own_refusals
@@ -66,15 +66,40 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
     found = before.get(kind)
     if found is not None:
         return found
-    found = known(model)
     with own_refusals(model, *inputs, *args):
-        if found is None:
+        described = [one for one in all_known(model) if _runs(model, one, inputs, args)]
+        if len(described) == 1:
+            found = described[0]
+            if not is_ours(found.tower):
+                refuse_other(model, found, inputs, args)
+        else:
             kind = _kind(inputs, args)
             found = before.get(kind) or measured(model, inputs, args)
-        elif not is_ours(found.tower):
-            refuse_other(model, found, inputs, args)
     before.add(kind, found)
     return found
+
+
+class _Reached(Exception):
+    """The first block has been entered."""
+
+
+def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> bool:
+    """Whether a tower takes part in a pass; of a model without other stacks of modules that is known."""
+    others = modules_of(model, without=[described.tower])
+    if described.tower is model or not any(isinstance(m, nn.ModuleList | nn.Sequential) for m in others):
+        return True
+
+    def stop(x: Tensor) -> None:
+        raise _Reached
+
+    handle = described.blocks[0].entrance.hook(stop)
+    try:
+        model(*inputs, *args)
+    except _Reached:
+        return True
+    finally:
+        handle.remove()
+    return False
 
 
 def _kind(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:

@@ -77,6 +77,9 @@ def _block_around(transformer: Transformer, site: Place) -> int | None:
     """The block whose module holds a site; None where blocks are no modules of their own, which can be skipped."""
     if not isinstance(site, Site) or not transformer.stacked:
         return None
+    for i, block in enumerate(transformer.blocks):  # no search where it is a place that is known
+        if site in (block.attn_in, block.mid):
+            return i
     held = (i for i, block in enumerate(transformer.modules()) if site.module in modules_of(block))
     return max(held, default=None)
 

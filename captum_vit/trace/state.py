@@ -126,7 +126,7 @@ def refuse_opaque(model: nn.Module) -> None:
 
 def _quantised(module: nn.Module) -> bool:
     """Whether this is a linear layer that holds no matrix of floating-point numbers."""
-    if not {"in_features", "out_features"} <= vars(module).keys():
+    if "in_features" not in vars(module) or "out_features" not in vars(module):
         return False
     return not any(p.is_floating_point() and p.dim() > 1 for p in module.parameters())
 

@@ -21,7 +21,7 @@ from captum_vit.options import shown
 from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.hooks import mine
 from captum_vit.sites.nests import first_tensor, swap
-from captum_vit.sites.site import Place, Visit
+from captum_vit.sites.site import Place, Visit, one_after_the_other
 from captum_vit.tokens import Box, TokenLayout, check_grid
 from captum_vit.trace.cover import box_of, followed
 
@@ -70,7 +70,11 @@ class Watch:
             if self.transformer is not None:
                 self._look_at_embedding(self.transformer, stack)
             values = Visits()
+            by_place: dict[Place, list[Visit]] = {}
             for place, visit in [*self._own_visits(), *self._visits]:
+                by_place.setdefault(place, []).append(visit)
+            for place, visits in by_place.items():
+                visit = one_after_the_other(visits)
                 if isinstance(place, ValueSite):
                     values.add(place, visit)
                 else:
