@@ -10,13 +10,13 @@ from captum_vit.models.spec import Spec, follow
 
 
 @register_spec("open_clip.VisionTransformer")
-def visual(model: Any) -> Spec:
+def visual(model: Any) -> Spec | None:
     """The ``visual`` of a CLIP; towers that open_clip takes from timm are timm's."""
     return _residual(model, "transformer.resblocks")
 
 
 @register_spec("open_clip.TextTransformer")
-def text(model: Any) -> Spec:
+def text(model: Any) -> Spec | None:
     """The ``text`` of a CLIP whose towers are apart."""
     if model.cls_emb is not None:
         raise UnsupportedModelError(
@@ -28,19 +28,14 @@ def text(model: Any) -> Spec:
 
 
 @register_spec("open_clip.Transformer")
-def transformer(model: Any) -> Spec:
+def transformer(model: Any) -> Spec | None:
     """The text tower of a plain CLIP, whose embedding and pooling are the CLIP's own."""
     return _residual(model, "resblocks")
 
 
-def _residual(model: Any, blocks: str) -> Spec:
-    block = type(follow(model, blocks)[0]).__name__
-    if block != "ResidualAttentionBlock":
-        raise UnsupportedModelError(
-            f"Blocks of class ResidualAttentionBlock in open_clip's {type(model).__name__}.",
-            f"blocks of class {block}",
-            "captum_vit.register_spec with the attribute names of that block.",
-        )
+def _residual(model: Any, blocks: str) -> Spec | None:
+    if type(follow(model, blocks)[0]).__name__ != "ResidualAttentionBlock":
+        return None
     return Spec(
         blocks=blocks,
         out_proj="attn.out_proj",

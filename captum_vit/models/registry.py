@@ -13,7 +13,7 @@ from captum_vit.models.spec import Spec, transformer_from
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 
-Describe = Spec | Callable[[nn.Module], Spec]
+Describe = Spec | Callable[[nn.Module], Spec | None]
 _REGISTRY: dict[str, Describe] = {}
 _OURS: dict[str, Describe] = {}  # those of this package, which its tests hold to the models
 
@@ -26,7 +26,7 @@ def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None)
 
     Args:
         classes: the class, or its name, alone (``"MyViT"``) or after its package (``"timm.Eva"``).
-        spec: the description; leave it out to decorate.
+        spec: the description; leave it out to decorate. A function that returns None leaves a tower to a pass.
 
     Example:
         >>> register_spec("MyViT", spec=Spec(blocks="stages", attn="mha", out_proj="mha.proj", mid="ln2"))
@@ -63,8 +63,8 @@ def described(module: nn.Module) -> Spec | None:
         return None
     known = _REGISTRY[name]
     found = known if isinstance(known, Spec) else known(module)
-    if not isinstance(found, Spec):
-        wanted = f"A Spec from the description of {type(module).__name__}."
+    if not isinstance(found, Spec | None):
+        wanted = f"A Spec from the description of {type(module).__name__}, or None if it does not fit this one."
         raise OptionError(wanted, shown(found), "a function that returns captum_vit.Spec(...).")
     return found
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.registry import register_spec
 from captum_vit.models.spec import Spec
@@ -16,23 +15,17 @@ _BRANCH_NORM = {"ResPostBlock", "EvaBlockPostNorm", "ResPostRelPosBlock"}  # x +
 
 
 @register_spec("timm.VisionTransformer", "timm.VisionTransformerRelPos", "timm.Eva", "timm.Beit")
-def timm_vit(model: Any) -> Spec:
+def timm_vit(model: Any) -> Spec | None:
     """ViT, DeiT, DeiT-3, DINOv2, SigLIP and CLIP towers; EVA, EVA-02, PE and DINOv3; BEiT; relative positions.
 
-    Per-head vectors cannot be read where a norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).
+    Of other blocks than these nothing is known here: they are found by a pass. Per-head vectors cannot be read where a norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).
     """
     family = f"timm {type(model).__name__}"
     for block in map(uncompiled, model.blocks):
         kinds = {cls.__name__ for cls in type(block).__mro__}
         attention = type(getattr(block, "attn", None)).__name__
         if not kinds & (_PRE_NORM | _BRANCH_NORM) or attention == "DiffAttention":
-            raise UnsupportedModelError(
-                f"Blocks in timm's {type(model).__name__} with one plain attention and then one feed-forward: "
-                f"{', '.join(sorted(_PRE_NORM | _BRANCH_NORM))}.",
-                f"{type(block).__name__} with {'no `attn`' if attention == 'NoneType' else f'attention {attention}'}",
-                "a model with such blocks; parallel, differential and hybrid blocks form several attention maps, "
-                "or none between two points of the stream.",
-            )
+            return None
         if kinds & _BRANCH_NORM:
             return Spec(out_proj=None, mid="mlp", family=f"{family} ({type(block).__name__})")
     return Spec(attn_scale=_layer_scale, attn_extra=("attn.norm", "attn.gate"), family=family)

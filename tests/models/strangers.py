@@ -12,7 +12,13 @@ from tests.models.table import CLASSES
 READ_HEADS = {"VTranM", "AttIN", "GlobEnc", "ALTI", "PLUS(GlobEnc)", "PLUS(ALTI)"}  # refuse what mixes the heads
 STRANGERS: dict[str, Callable[[], nn.Module]] = {
     "Swin": lambda: timm.create_model(
-        "swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(2, 2), num_heads=(2, 2), num_classes=CLASSES
+        "swin_tiny_patch4_window7_224",
+        img_size=32,
+        window_size=4,
+        embed_dim=24,
+        depths=(2, 2),
+        num_heads=(2, 2),
+        num_classes=CLASSES,
     ),
     "ConvNeXt": lambda: timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=CLASSES),
     "ConViT": lambda: timm.create_model("convit_tiny", img_size=32, embed_dim=24, depth=3, num_heads=3),

@@ -167,16 +167,14 @@ def _diff(**kwargs: Any) -> torch.nn.Module:
 UNSUPPORTED: dict[str, Callable[[], torch.nn.Module]] = STRANGERS | {
     "CaiT": lambda: timm.create_model("cait_xxs24_224", img_size=32, patch_size=8, **SMALL),
     "XCiT": lambda: timm.create_model("xcit_nano_12_p16_224", img_size=32, **SMALL),
-    "PiT": lambda: timm.create_model("pit_ti_224", depth=(1, 1, 1), num_classes=CLASSES),
-    "NaFlexViT": lambda: timm.create_model("naflexvit_base_patch16_gap", **SMALL),
+    "PiT": lambda: timm.create_model("pit_ti_224", img_size=32, depth=(1, 1, 1), num_classes=CLASSES),
     "ParallelThingsBlock": lambda: timm_vit(**TIMM, block_fn=vision_transformer.ParallelThingsBlock),
-    "ParallelScalingBlock": lambda: timm_vit(**TIMM, block_fn=vision_transformer.ParallelScalingBlock),
     "DiffParallelScalingBlock": lambda: _diff(block_fn=vision_transformer.DiffParallelScalingBlock),
     "DiffAttention": lambda: _diff(attn_layer="diff"),
-    "HF Swin": lambda: transformers.SwinModel(transformers.SwinConfig(image_size=32, embed_dim=12)),
-    "HF GPT-2": lambda: transformers.GPT2Model(transformers.GPT2Config(n_embd=24, n_head=3, n_layer=2, vocab_size=50)),
+    "HF Swin": lambda: transformers.SwinModel(
+        transformers.SwinConfig(image_size=32, embed_dim=12, window_size=4, depths=[1, 1], num_heads=[3, 3])
+    ),
     "HF CLIP as it is": clip_model,
     "HF SigLIP as it is": _siglip,
-    "open_clip as it is": open_clip_model,
     "torchvision Swin": lambda: torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [2, 2], [7, 7]),
 }
