@@ -15,7 +15,7 @@ from captum_vit.doctor.report import DEFECT, Report, reason_of
 from captum_vit.doctor.subject import Subject
 from captum_vit.doctor.sums import stream_kinds
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
-from captum_vit.models.modules import alone
+from captum_vit.models.modules import alone, module_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
@@ -48,6 +48,7 @@ def doctor(
     """
     report = Report(type(model).__name__)
     try:
+        module_of(model)
         given = example(spec_of(model)) if inputs is None else inputs
         sample = tuple(x[:1] for x in checked_inputs(given, model))
         batch = len(given if isinstance(given, Tensor) else given[0])
