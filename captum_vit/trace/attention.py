@@ -18,24 +18,18 @@ from torch.nn import functional as F
 
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
-
-SOFTMAX = {torch.softmax, F.softmax, torch.Tensor.softmax}
-MATMUL = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
-# What an eager attention does to its probabilities on their way to the values.
-CARRY = {
-    F.dropout, torch.dropout, torch.reshape, torch.flatten, torch.Tensor.view, torch.Tensor.reshape,
-    torch.Tensor.contiguous, torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.float, torch.Tensor.half,
-    torch.Tensor.bfloat16, torch.Tensor.clone, torch.Tensor.flatten,
-}  # fmt: skip
+from captum_vit.trace.einsums import PAIRED
+from captum_vit.trace.weights import SOFTMAX, Attended, attended, begins, follow
 
 
 @dataclass
 class Attention:
-    """One attention: ``context = probs @ values``, all three in the graph."""
+    """One attention: ``context = probs @ values``, all three in the graph of the model's output."""
 
     probs: Tensor  # shape: (B, H, Nq, Nk)
     values: Tensor  # shape: (B, H, Nk, d)
     context: Tensor  # shape: (B, H, Nq, d)
+    sure: bool = True  # whether it is beyond doubt which of the axes is the batch
 
 
 def scores(
@@ -105,64 +99,63 @@ def of_first_query(
 class AttentionTap(Mode):
     """Reports every attention that Python code runs inside the context, fused or not.
 
+    One that is written out is followed from its softmax to the product with the values, in whatever order its axes
+    are, and that product is done on (B, H, N, .) tensors so that those are in the graph.
+
     Args:
         see: called with each :class:`Attention`.
+        batch: the number of samples: of heads behind one another it says how many there are.
         first_row: report the first query's probabilities alone, (B, H, 1, Nk). The model's own kernel then
             runs, and the row is computed beside it: a share of 1 / N of the work, and no gradient.
         when: asked before each attention whether it is wanted; others run as they are.
     """
 
     def __init__(
-        self, see: Callable[[Attention], None], first_row: bool = False, when: Callable[[], bool] = lambda: True
+        self,
+        see: Callable[[Attention], None],
+        batch: int = 1,
+        first_row: bool = False,
+        when: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
-        self.see, self.first_row, self.when = see, first_row, when
+        self.see, self.batch, self.first_row, self.when = see, batch, first_row, when
+        self._written_out = False  # a softmax was seen
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self.when():
             return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            if not self.first_row:
-                return self._report(explicit(*args, **kwargs)).context
-            self.see(of_first_query(*args, **kwargs))
-            return func(*args, **kwargs)
+            return self._fused(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
-        if func in MATMUL and (probs := _carried(args[0])) is not None:
-            return self._consumed(probs, args[1]).reshape(*args[0].shape[:-1], args[1].shape[-1])
-        result = func(*args, **kwargs)
-        if func in SOFTMAX and result.dim() >= 3:
-            _carry(result, result)
-        elif func in CARRY and (probs := _carried(args[0])) is not None and isinstance(result, Tensor):
-            # A cast keeps the shape: the matmul then uses the cast tensor, so that one is reported.
-            _carry(result, result if result.shape == probs.shape else probs)
+        if self._written_out and func in PAIRED and (found := attended(func, args, kwargs, self.batch)) is not None:
+            return self._product(*found)
+        result = follow(func, args, kwargs) if self._written_out else func(*args, **kwargs)
+        self._written_out |= func in SOFTMAX and begins(args, kwargs, result)
         return result
 
-    def _report(self, attention: Attention) -> Attention:
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """A kernel; without an axis for the heads, they are one, or lie behind one another."""
+        flat = query.dim() == 3
+        if flat:
+            mask = kwargs.pop("attn_mask", args[0] if args else None)
+            mask = mask if mask is None or mask.dim() < 3 else self._with_heads(mask.expand(len(query), -1, -1))
+            query, key, value = map(self._with_heads, (query, key, value))
+            args = (mask, *args[1:])
+        run = of_first_query if self.first_row else explicit
+        attention = run(query, key, value, *args, **kwargs)
+        attention.sure = not flat or self.batch == 1 or query.shape[1] == 1
         self.see(attention)
-        return attention
+        kernel = F.scaled_dot_product_attention
+        context = kernel(query, key, value, *args, **kwargs) if self.first_row else attention.context
+        return context.flatten(0, 1) if flat else context
 
-    def _consumed(self, probs: Tensor, values: Tensor) -> Tensor:
-        """The matmul of an eager attention, done on (B, H, N, .) tensors so that those are in the graph."""
-        if values.dim() != probs.dim():
-            values = values.view(*probs.shape[:-2], *values.shape[-2:])
-        if probs.dim() == 3:
-            probs, values = probs[None], values[None]
-        return self._report(Attention(probs, values, probs @ values)).context
+    def _with_heads(self, x: Tensor) -> Tensor:  # (B * H, N, .) -> (B, H, N, .)
+        return x.unflatten(0, (self.batch if len(x) % self.batch == 0 else len(x), -1))
 
-
-_MARK = "_attention_probs"
-
-
-def _carry(tensor: Tensor, probs: Tensor) -> None:
-    """Mark a tensor as holding these probabilities; itself is written as None, to make no reference cycle."""
-    setattr(tensor, _MARK, None if probs is tensor else probs)
-
-
-def _carried(tensor: Any) -> Tensor | None:
-    if not isinstance(tensor, Tensor) or not hasattr(tensor, _MARK):
-        return None
-    probs: Tensor | None = getattr(tensor, _MARK)
-    return tensor if probs is None else probs
+    def _product(self, found: Attended, out_axes: str) -> Tensor:
+        attention = Attention(found.probs, found.values, found.probs @ found.values, found.sure)
+        self.see(attention)
+        return found.result(attention.context, out_axes)

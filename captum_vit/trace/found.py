@@ -71,6 +71,7 @@ class Found:
         self.function_modes = _function_modes()
         self.autocast = {device: torch.is_autocast_enabled(device) for device in devices}
         self.grad = torch.is_grad_enabled()
+        self.fast_path = False  # whether one is to be switched on again
         self.no_inference = torch._C._InferenceMode(False)  # a guard, not entered yet
         self.stance: Any = None
         self.checkpointing: list[nn.Module] = []
@@ -94,7 +95,7 @@ class Found:
             self.put_back()
 
     def quieten(self, compiled: bool) -> None:
-        """No graph until a hook asks for one, no autocast, no checkpoints; compiled modules run as written."""
+        """No graph until a hook asks for one; no autocast, checkpoints, packed layers; compiled modules run as written."""
         self.quiet = True
         # timm recomputes activations in eval mode too; hooks and modes must see one pass only
         self.checkpointing = [m for m in self.modules if vars(m).get("grad_checkpointing") is True]
@@ -103,6 +104,8 @@ class Found:
             torch.compiler.set_stance("force_eager")
         self.no_inference.__enter__()
         torch.set_grad_enabled(False)
+        self.fast_path = torch.backends.mha.get_fastpath_enabled()  # of nn.TransformerEncoder, past modules and hooks
+        torch.backends.mha.set_fastpath_enabled(False)
         for device, enabled in self.autocast.items():
             if enabled:
                 torch.set_autocast_enabled(device, False)
@@ -120,6 +123,8 @@ class Found:
                 torch._C._push_on_torch_function_stack(mode)
         self.no_inference.__exit__(None, None, None)
         torch.set_grad_enabled(self.grad)
+        if self.fast_path:
+            torch.backends.mha.set_fastpath_enabled(True)
         for device, enabled in self.autocast.items():
             torch.set_autocast_enabled(device, enabled)
         if self.stance is not None:

@@ -11,8 +11,9 @@ from torch.overrides import resolve_name
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.sites.multi_head import unpacked_multi_head
-from captum_vit.trace.attention import SOFTMAX, Attention, explicit
+from captum_vit.trace.attention import Attention, explicit
 from captum_vit.trace.functions import PRODUCTS, is_in_place
+from captum_vit.trace.weights import SOFTMAX
 
 
 def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

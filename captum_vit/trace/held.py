@@ -12,8 +12,8 @@ from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Block
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
-from captum_vit.trace.attention import SOFTMAX
 from captum_vit.trace.frozen import frozen_attention
+from captum_vit.trace.weights import SOFTMAX
 
 
 class _Held(Mode):

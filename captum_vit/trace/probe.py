@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,7 @@ class Probe:
         self.pool_attention: list[Attention] = []
         self.last_rows: Tensor | None = None
         self.at_site: Tensor | None = None
+        self.unsure: tuple[int, Tensor] | None = None  # block and probabilities whose samples are known by order alone
         self.batch = self.n_tokens = 0
         self.place = 0  # the last block that was entered; after the blocks their number
         self.done = False  # all blocks are behind
@@ -145,6 +146,15 @@ class Probe:
             return
         if self._block < self.start:
             return
+        if attention.probs.dim() != 4 or len(attention.probs) != self.batch:
+            raise TraceError(
+                f"Attention of {self.batch} samples in (B, H, N, N).",
+                f"{tuple(attention.probs.shape)} in block {self._block}, where {self.n_tokens} tokens enter",
+                "a model whose attention is not cut into windows, or a method that does not read attention, such as "
+                "LayerCDAM.",
+            )
+        if not attention.sure:
+            self.unsure = self._block, attention.probs.detach()
         if attention.probs.shape[-1] != self.n_tokens:
             raise TraceError(
                 "Attention among the tokens.",
@@ -161,16 +171,18 @@ class Probe:
                     )
                 self.seen[kind][self._block] = tensor
 
-    def refuse_silence(self) -> None:
+    def refuse_silence(self, what_ran: Callable[[int], str]) -> None:
         """A kind that was not seen in some block would otherwise be a map of nothing."""
         layers = range(self.start, len(self.transformer.blocks))
         for kind in self.want.kinds:
             missing = [layer for layer in layers if layer not in self.seen[kind]]
             if missing:
+                ran = f"; in block {missing[0]} {what_ran(missing[0])}" if kind in ATTENTION else ""
                 raise TraceError(
                     f"The {kind} of every block from {self.start} on.",
-                    f"nothing seen in blocks {missing}",
-                    "an attention that runs in Python as softmax and matmul or through PyTorch's "
-                    "scaled_dot_product_attention; for flash or flex kernels load the model with "
-                    'attn_implementation="sdpa", and pass the bare model, not one that runs in other threads.',
+                    f"nothing seen in blocks {missing}{ran}",
+                    "a method that does not read attention, such as LayerCDAM; else an attention that runs in Python "
+                    "as softmax and matmul or through PyTorch's scaled_dot_product_attention: for flash or flex "
+                    'kernels load the model with attn_implementation="sdpa", and pass the bare model, not one that '
+                    "runs in other threads.",
                 )

@@ -23,7 +23,9 @@ from captum_vit.trace.probe import ATTENTION, Probe, Want
 from captum_vit.trace.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.rules import rule_modes
 from captum_vit.trace.score import select, transform
+from captum_vit.trace.silence import what_ran
 from captum_vit.trace.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
+from captum_vit.trace.tail import is_of_each_sample
 from captum_vit.trace.watch import Watch
 
 __all__ = ["Record", "Want", "record"]
@@ -108,12 +110,14 @@ def record(
     if want.biases:
         modes.append(bias_tap)
     if want.kinds & ATTENTION:
-        modes.append(AttentionTap(probe.see_attention, want.first_row))
+        modes.append(AttentionTap(probe.see_attention, len(inputs[0]), want.first_row))
     elif want.pool:
-        modes.append(AttentionTap(probe.see_attention, when=lambda: probe.done))
+        modes.append(AttentionTap(probe.see_attention, len(inputs[0]), when=lambda: probe.done))
     with carried(model) if want.relevance else nullcontext():
         output = watch.run(inputs, args, *modes)
-    probe.refuse_silence()
+    probe.refuse_silence(lambda layer: what_ran(model, transformer, layer, inputs, args))
+    if probe.unsure is not None:
+        _refuse_other_order(model, transformer, inputs, args, *probe.unsure)
     refuse_not_finite(output.detach(), "output", infinite=False)
 
     seen = probe.seen
@@ -140,6 +144,27 @@ def record(
     found.eps = max((torch.finfo(x.dtype).eps for row in found.seen.values() for x in row.values()), default=0.0)
     _as_precise_as(found, dtype_of(model), narrow=want.relevance)
     return found
+
+
+def _refuse_other_order(
+    model: nn.Module,
+    transformer: Transformer,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    layer: int,
+    found: Tensor,  # shape: (B, H, N, N)
+) -> None:
+    """The heads of a sample must lie behind one another: the first sample by itself has those of the batch's first."""
+    batch, heads = found.shape[:2]
+    own, others = (tuple(x[:1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    alone = record(model, transformer, own, others, None, Want(seen=["probs"]), layer).seen["probs"][layer][0]
+    mixed = found.flatten(0, 1)[::batch]  # were they those of all samples, head by head
+    if not (found[0] - alone).abs().max() <= (mixed - alone).abs().max():
+        raise TraceError(
+            "Heads of a batch sample by sample.",
+            f"all samples of a head before the next head ({heads} heads, {batch} samples), in block {layer}",
+            "a batch of one sample.",
+        )
 
 
 def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> None:

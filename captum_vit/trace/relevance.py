@@ -33,7 +33,8 @@ from torch.nn import functional as F
 from captum_vit.errors import CaptumVitError, ModelStateError, UnsupportedModelError
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
-from captum_vit.trace.attention import MATMUL, SOFTMAX, explicit
+from captum_vit.trace.attention import explicit
+from captum_vit.trace.einsums import MATMUL
 from captum_vit.trace.entrywise import common_origin, copied, mark, operands, written_over
 from captum_vit.trace.frozen import gated_linear
 from captum_vit.trace.functions import (
@@ -59,6 +60,7 @@ from captum_vit.trace.redistribution import (
     positive,
     undefined,
 )
+from captum_vit.trace.weights import SOFTMAX
 
 LINEAR = named("linear conv1d conv2d")
 MEANS = named("mean sum")

@@ -31,7 +31,7 @@ from captum_vit.options import one_of
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap
 from captum_vit.trace import functions
-from captum_vit.trace.attention import MATMUL, SOFTMAX
+from captum_vit.trace.einsums import MATMUL
 from captum_vit.trace.entrywise import (
     adds,
     at_zero,
@@ -52,6 +52,7 @@ from captum_vit.trace.entrywise import (
     written_over,
 )
 from captum_vit.trace.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
+from captum_vit.trace.weights import SOFTMAX
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]

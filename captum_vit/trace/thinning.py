@@ -13,7 +13,7 @@ from captum_vit.errors import InputError, TraceError
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.sites.nests import first_tensor, holds_tensor
-from captum_vit.trace.attention import SOFTMAX
+from captum_vit.trace.weights import SOFTMAX
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
