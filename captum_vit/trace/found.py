@@ -95,7 +95,7 @@ class Found:
             self.put_back()
 
     def quieten(self, compiled: bool) -> None:
-        """No graph until a hook asks for one; no autocast, checkpoints, packed layers; compiled modules run as written."""
+        """No graph until a hook asks for one; no autocast, checkpoints, packed layers; nothing runs compiled."""
         self.quiet = True
         # timm recomputes activations in eval mode too; hooks and modes must see one pass only
         self.checkpointing = [m for m in self.modules if vars(m).get("grad_checkpointing") is True]
