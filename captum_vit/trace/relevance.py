@@ -68,11 +68,12 @@ PASSES = SOFTMAX | named("layer_norm rms_norm batch_norm normalize")
 SINGLE = CURVED | NEGATED | COMPARISONS
 TWO = SUMS | PRODUCTS | QUOTIENTS
 ADDED = named("add __add__ __radd__")
+ADDED_PRODUCTS = named("addmm baddbmm")
 SUBTRACTED = named("sub __sub__ subtract")
 MOVES = named(
     "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
     "movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
-    "alpha_dropout feature_alpha_dropout "
+    "alpha_dropout feature_alpha_dropout nan_to_num "
     "to transpose type_as unbind unflatten unsqueeze view view_as flip requires_grad_ double amax amin max min sort "
     "topk"
 )  # fmt: skip
@@ -130,8 +131,11 @@ class Relevance(Mode):
             return _passed(func, args, kwargs)
         if func in MATMUL:
             return _matrix_product(func, *args)
-        if func is torch.einsum and len(args) == 3:
-            return _matrix_product(lambda a, b: torch.einsum(args[0], a, b), *args[1:])
+        if func is torch.einsum and len(factors := args[1] if isinstance(args[1], list | tuple) else args[1:]) == 2:
+            return _matrix_product(lambda a, b: torch.einsum(args[0], a, b), *factors)
+        if func in ADDED_PRODUCTS:
+            with self:
+                return _added_product(*args, **kwargs)
         if func in MEANS:
             f = lambda x: func(x, *args[1:], **kwargs)  # noqa: E731
             return Redistributed.apply(f, f, 1.0, args[0])
@@ -216,6 +220,12 @@ def _matrix_product(f: Function, a: Tensor, b: Tensor) -> Any:
     if is_stream(a):
         return Redistributed.apply(lambda x: f(x, b), lambda x: positive(f, x, b), 1.0, a)
     return Redistributed.apply(lambda x: f(a, x), lambda x: positive(lambda x, w: f(w, x), x, a), 1.0, b)
+
+
+def _added_product(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``torch.addmm`` and ``torch.baddbmm`` in calls that a mode can see."""
+    product = torch.matmul(a, b) if alpha == 1 else torch.matmul(a, b) * alpha
+    return product if beta == 0 else product + (x if beta == 1 else x * beta)
 
 
 def _single(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.models.spec import Transformer
+from captum_vit.models.transformer import Transformer
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.site import Site
 from captum_vit.trace.einsums import PAIRED
+from captum_vit.trace.functions import is_in_place
 from captum_vit.trace.watch import Watch
 from captum_vit.trace.weights import SOFTMAX, begins, carried, follow
 
@@ -23,8 +23,8 @@ def what_ran(
 ) -> str:
     """In words, what stands between the softmax and the values of a block, or what runs in the place of a softmax."""
     mode, watch = _Follower(), Watch(model, transformer)
-    watch.at(Site(transformer.entrance(layer), "input"), lambda x: mode.listen(True))
-    watch.at(Site(transformer.blocks[layer], "output"), lambda x: mode.listen(False))
+    watch.at(transformer.blocks[layer].entrance, lambda x: mode.listen(True))
+    watch.at(transformer.blocks[layer].out, lambda x: mode.listen(False))
     with torch.no_grad():
         watch.run(inputs, args, mode)
     if mode.between:
@@ -49,19 +49,25 @@ class _Follower(Mode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.active:
+        if not self.active or torch.compiler.is_compiling():
             return func(*args, **kwargs)
         name = str(getattr(func, "__name__", func))
         weighed = any(carried(x) is not None for x in _flat((args, tuple(kwargs.values()))))
         result = follow(func, args, kwargs)
         if func in SOFTMAX and begins(args, kwargs, result):
             self.softmaxes += 1
-        elif weighed and carried(result) is None and any(isinstance(x, Tensor) for x in _flat(result)):
+        elif weighed and self._lost(func, args, result):
             over = " over other axes than one of keys" if func in PAIRED else ""
             self.between.append(f"{name}{over} ({called_by()})")
         elif any(word in name for word in KERNEL_WORDS):
             self.kernels.append(f"{name} ({called_by()})")
         return result
+
+    def _lost(self, func: Any, args: tuple[Any, ...], result: Any) -> bool:
+        """Whether a call on weights made, or left, a tensor that holds them no longer."""
+        if is_in_place(func):
+            return carried(args[0]) is None
+        return carried(result) is None and any(isinstance(x, Tensor) for x in _flat(result))
 
 
 def called_by() -> str:

@@ -13,7 +13,7 @@ from captum_vit.errors import InputError, TraceError
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.sites.nests import first_tensor, holds_tensor
-from captum_vit.trace.weights import SOFTMAX
+from captum_vit.trace.weights import SOFTMAX, softmax_axis
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
@@ -114,8 +114,10 @@ class Thinning(Mode):
                 return unpacked_multi_head(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return func(**self._attending(**dict(zip(_SDPA, args, strict=False)), **kwargs))
-        if func in SOFTMAX and self.visible is not None and args[0].shape[-2:] == (self.visible.shape[-1],) * 2:
-            args = (self._hidden(args[0]), *args[1:])
+        if func in SOFTMAX and self.visible is not None:
+            axis, n = softmax_axis(args, kwargs), self.visible.shape[-1]
+            if args[0].dim() >= 3 and args[0].shape[axis] == n and args[0].shape.count(n) > 1:
+                args = (self._hidden(args[0], axis, self.visible), *args[1:])
         return func(*args, **kwargs)
 
     def _attending(self, **call: Any) -> dict[str, Any]:
@@ -124,29 +126,40 @@ class Thinning(Mode):
         if mask is not None and self.drop and mask.shape[-1] == self.n_tokens:
             mask = self._at_places(mask)
         if self.visible is not None and call["key"].shape[-2] == self.visible.shape[-1]:
+            visible = self.visible
+            if query.dim() == 3:  # heads behind one another
+                visible = visible.squeeze(1).repeat_interleave(len(query) // len(visible), 0)
             if call.get("is_causal"):
                 mask = torch.ones_like(self.visible[0, 0]).expand(query.shape[-2], -1).tril()
-            call["is_causal"], mask = False, self._merged(mask)
+            call["is_causal"], mask = False, _merged(mask, visible)
         return call | {"attn_mask": mask}
-
-    def _merged(self, mask: Tensor | None) -> Tensor | None:
-        """A mask that hides what is gone too. A query left without any key is itself gone, and sees all."""
-        if mask is None or self.visible is None:
-            return self.visible
-        if mask.dtype == torch.bool:
-            merged = mask & self.visible
-            return merged | ~merged.any(-1, keepdim=True)
-        merged = torch.where(self.visible, mask, -math.inf)
-        return merged.masked_fill(merged.isneginf().all(-1, keepdim=True), 0)
 
     def _hidden(
         self,
-        scores: Tensor,  # shape: (B, H, n, n) or (B * H, n, n)
+        scores: Tensor,  # n queries and n keys, with batch and heads, in any order
+        axis: int,  # of the keys
+        visible: Tensor,  # shape: (B, 1, 1, n)
     ) -> Tensor:
-        """The scores of an attention that is written out."""
-        heads = scores.view(len(self.gone), -1, *scores.shape[-2:])
-        merged = self._merged(heads)
-        return scores if merged is None else merged.view_as(scores)
+        """Scores that are written out; samples are the first axis of their number, or lie in the first one."""
+        rows = scores.movedim(axis, -1)
+        place = next((i for i in range(rows.dim() - 1) if rows.shape[i] == len(self.gone)), 0)
+        rows = rows.movedim(place, 0)
+        merged = _merged(rows.reshape(len(self.gone), -1, 1, rows.shape[-1]), visible)
+        return merged.view(rows.shape).movedim(0, place).movedim(-1, axis).contiguous()
+
+
+def _merged(
+    mask: Tensor | None,
+    visible: Tensor,  # shape: (B, 1, 1, n), or (B * H, 1, n)
+) -> Tensor:
+    """A mask that hides what is gone too. A query left without any key is itself gone, and sees all."""
+    if mask is None:
+        return visible
+    if mask.dtype == torch.bool:
+        merged = mask & visible
+        return merged | ~merged.any(-1, keepdim=True)
+    merged = torch.where(visible, mask, -math.inf)
+    return merged.masked_fill(merged.isneginf().all(-1, keepdim=True), 0)
 
 
 def _places(
