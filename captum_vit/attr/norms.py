@@ -12,7 +12,8 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of, truth
 from captum_vit.trace.layers import chosen_layers, listed
-from captum_vit.trace.parts import attention_parts, branch_kinds, frozen_norm, mid_kinds, stream_parts
+from captum_vit.trace.norms import frozen_norm
+from captum_vit.trace.parts import attention_parts, branch_kinds, mid_kinds, stream_parts
 from captum_vit.trace.record import Record, Want
 from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out
 from captum_vit.trace.state import widened

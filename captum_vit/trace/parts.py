@@ -4,80 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.heads import untouched, written_by_heads
+from captum_vit.trace.heads import written_by_heads
+from captum_vit.trace.norms import FrozenNorm, frozen_norm
 from captum_vit.trace.record import Record
 from captum_vit.trace.state import widened
 
-ROOT_MEAN_SQUARE = {"RMSNorm", "RmsNorm"}  # torch's and timm's
-PLAIN = {nn.LayerNorm.forward, nn.RMSNorm.forward}
 CHUNK = 4  # parts of full width are held for so many tokens at a time
-
-
-@dataclass(frozen=True)
-class FrozenNorm:
-    """A norm whose deviation is a constant: linear in the parts of its input, up to its bias."""
-
-    weight: Tensor | None  # shape: (D,)
-    centred: bool
-    scale: Tensor  # shape: (B, N), one over the deviation of every token
-
-    def unscaled(self, parts: Tensor) -> Tensor:  # (..., D) -> the same
-        """What it makes of parts, before the division that depends on the token they are parts of."""
-        parts = parts - parts.mean(-1, keepdim=True) if self.centred else parts
-        return parts if self.weight is None else parts * self.weight.to(parts)
-
-
-def frozen_norm(
-    module: nn.Module,
-    x: Tensor,  # shape: (B, N, D), what it was given
-) -> FrozenNorm:
-    """A norm as it acted on these tokens.
-
-    Raises:
-        UnsupportedModelError: it is neither LayerNorm nor RMSNorm.
-    """
-    centred = isinstance(module, nn.LayerNorm)
-    if not centred and type(module).__name__ not in ROOT_MEAN_SQUARE:
-        raise UnsupportedModelError(
-            "A LayerNorm or an RMSNorm to follow vectors through.",
-            type(module).__name__,
-            "a method that follows no vectors through norms, such as AttIN, or include_ln2=False.",
-        )
-    weights: Any = module
-    eps = torch.finfo(x.dtype).eps if weights.eps is None else weights.eps
-    wide = widened(x)
-    variance = wide.var(-1, correction=0) if centred else wide.pow(2).mean(-1)
-    scale = (variance + eps).rsqrt()
-    if type(module).forward in PLAIN and untouched(module):
-        return FrozenNorm(None if weights.weight is None else weights.weight.detach(), centred, scale)
-    return _tried(module, x, FrozenNorm(None, centred, scale), eps)
-
-
-@torch.no_grad()
-def _tried(module: nn.Module, x: Tensor, norm: FrozenNorm, eps: float) -> FrozenNorm:
-    """The weight of a norm as it is called, with its hooks: from two opposite vectors. It must explain its own rows."""
-    v = torch.ones_like(x[:1, :1])
-    v[..., ::2] = -1
-    plus, minus, normal = widened(module(v)), widened(module(-v)), norm.unscaled(widened(v))
-    variance = normal.pow(2).mean() if norm.centred else 1.0
-    weight = ((plus - minus) / 2 / (normal * (variance + eps) ** -0.5)).flatten()
-    tried = FrozenNorm(weight, norm.centred, norm.scale)
-    wanted = tried.unscaled(widened(x[:1])) * norm.scale[:1, :, None] + (plus + minus) / 2
-    found = widened(module(x[:1]))
-    if not (found - wanted).abs().max() <= 4 * torch.finfo(x.dtype).eps ** 0.5 * found.abs().max():
-        raise UnsupportedModelError(
-            "A norm that divides by the deviation, times a weight and plus a bias.",
-            f"{type(module).__name__}, which does not as it is called, with its hooks",
-            "the model without these hooks, or a method that follows no vectors through norms, such as AttIN.",
-        )
-    return tried
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from captum_vit.attr.norms import shares
 from captum_vit.models import registry
 from captum_vit.trace import parts
 from captum_vit.trace.heads import output_map
-from captum_vit.trace.parts import Parts, frozen_norm, mid_kinds, stream_parts
+from captum_vit.trace.norms import frozen_norm
+from captum_vit.trace.parts import Parts, mid_kinds, stream_parts
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.state import undisturbed
 from tests.models import CASES, redrawn
