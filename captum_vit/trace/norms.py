@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import UnsupportedModelError
+from captum_vit.errors import CaptumVitError, UnsupportedModelError
 from captum_vit.trace.heads import MISFITS, untouched
 from captum_vit.trace.state import widened
 
@@ -42,6 +42,8 @@ def frozen_norm(
     if type(module).forward not in PLAIN or not untouched(module):
         try:
             return _tried(module, x)
+        except CaptumVitError:
+            raise
         except MISFITS as error:
             raise _no_norm(module, f"which refuses other tokens with {type(error).__name__}: {error}") from error
     weights: Any = module
@@ -66,7 +68,8 @@ def _tried(module: nn.Module, x: Tensor) -> FrozenNorm:
         return widened(module(tokens))
 
     plus, minus, moved = run(v), run(-v), run(v + 1)
-    rounding = 4 * torch.finfo(x.dtype).eps ** 0.5
+    eps = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)  # many compute in float32, whatever comes
+    rounding = 4 * eps**0.5
     centred = bool((moved - plus).abs().max() <= rounding * plus.abs().max())
     bias = ((plus + minus) / 2)[0, 0]
     weight = ((plus - minus) / 2)[0, 0] / FrozenNorm(None, centred, v).unscaled(widened(v))[0, 0]

@@ -138,15 +138,22 @@ def _readings(
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     n_given: int | None,
+    whole: bool = False,
 ) -> Tensor:  # shape: (B, N, K)
-    """One pass of the head over all tokens, with the pictures and arguments of the first ``n_given`` samples."""
+    """One pass of the head over all tokens, with the pictures and arguments of the first ``n_given`` samples.
+
+    Sequences are as short as the head may take them, or as long as the model's (``whole``).
+    """
     batch, n_tokens, _ = tokens.shape
-    alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, layout.prefix + 1, -1)
+    length = layout.n_tokens if whole else layout.prefix + 1
+    alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, length, -1)
 
     def given(x: Any) -> Any:
         if not is_of_each_sample(x, batch):
             return x
-        return _first_words(x, layout).repeat_interleave(n_tokens, 0) if _is_text(x, layout) else x[:n_given]
+        if not _is_text(x, layout):
+            return x[:n_given]
+        return (x if whole else _first_words(x, layout)).repeat_interleave(n_tokens, 0)
 
     with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
         return scores_of(model(*map(given, (*inputs, *args)))).unflatten(0, (batch, n_tokens))
@@ -159,8 +166,12 @@ def _readings_with_copies(
     layout: TokenLayout,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
+    whole: bool = False,
 ) -> Tensor:  # shape: (1, N, K)
-    """Each token as a sample by itself, some at a time, with its own copy of the picture and the arguments."""
+    """Each token as a sample by itself, some at a time, with its own copy of the picture and the arguments.
+
+    Where that is refused too, sequences are as long as the model's: positions may be added between blocks.
+    """
 
     def copied(some: Tensor, x: Any) -> Any:
         return x.expand(len(some), *x.shape[1:]) if is_of_each_sample(x, 1) else x
@@ -170,10 +181,12 @@ def _readings_with_copies(
         for some in tokens.movedim(0, 1).split(COPIES):
             each = replace(layout, keep=copied(some, layout.keep))
             own, others = (tuple(copied(some, x) for x in given) for given in (inputs, args))
-            said.append(_readings(model, transformer, some, each, own, others, n_given=None))
+            said.append(_readings(model, transformer, some, each, own, others, None, whole))
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
     except MISFITS as error:
+        if not whole:
+            return _readings_with_copies(model, transformer, tokens, layout, inputs, args, whole=True)
         raise UnsupportedModelError(
             "A head that reads a sequence of copies of one token.",
             f"{type(model).__name__}, whose own code refuses it with {type(error).__name__}: {error}",

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 import captum_vit as cv
+from captum_vit.models import registry
 from captum_vit.trace.record import Want, record
 from captum_vit.trace.state import undisturbed
 from tests.captum_vit.trace.attentions import FORMS, Attend, B, D, H, N, d, images, plain, vit
@@ -219,7 +220,9 @@ def test_kernels_with_masks_give_the_scores_of_the_plain_form(weighted: bool) ->
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-13)
 
 
-def test_the_packed_layers_of_pytorch_are_unpacked_and_left_as_they_were() -> None:
+def test_the_packed_layers_of_pytorch_are_unpacked_and_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
     class Encoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
