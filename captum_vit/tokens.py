@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,40 +21,108 @@ OUTPUTS = ("grid", "tokens", "pixels", "channels")
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How a sequence of ``n_tokens`` tokens covers an input.
+    """Which place of the input each token of a sequence stands for.
 
     Args:
-        n_tokens: length of the sequence, prefix included.
-        grid: rows and columns of patches; None for text.
+        n_tokens: length of the sequence, special tokens included.
+        grid: rows and columns of places; None for text, where every token stands for a word.
         image_size: height and width of the input in pixels; None for text.
         keep: (B, N) True where a text token is real and False where it is padding; None if all are real.
-        measured: gives the rectangle of pixels that the grid covers; None where it covers the image.
+        covered: the rectangle of pixels that the places divide evenly; None where that is the image.
+        places: the token of each place, row by row, and -1 for a place without one; None where these are the last
+            tokens, in this order.
     """
 
     n_tokens: int
     grid: tuple[int, int] | None = None
     image_size: tuple[int, int] | None = None
     keep: Tensor | None = None
-    measured: Callable[[], Box] | None = field(default=None, compare=False, repr=False)
+    covered: Box | None = None
+    places: tuple[int, ...] | None = None
+
+    @property
+    def n_places(self) -> int:
+        """Cells of the grid; of a text, its tokens."""
+        return self.n_tokens if self.grid is None else prod(self.grid)
+
+    @cached_property
+    def standing(self) -> slice | Tensor:
+        """Selects the tokens that have a place, in the order of the sequence; an index for dimension 1."""
+        if self.places is None:
+            return slice(self.n_tokens - self.n_places, None)
+        return torch.tensor(sorted(token for token in self.places if token >= 0))
+
+    @cached_property
+    def special(self) -> list[int]:
+        """The tokens that have no place: CLS, registers, prompts."""
+        if self.places is None:
+            return list(range(self.n_tokens - self.n_places))
+        return sorted(set(range(self.n_tokens)) - set(self.places))
 
     @property
     def prefix(self) -> int:
-        """Number of special tokens (CLS, distillation, registers) in front of the patches."""
-        return 0 if self.grid is None else self.n_tokens - self.grid[0] * self.grid[1]
+        """Number of special tokens in front of all others."""
+        return next((i for i, token in enumerate(self.special) if token != i), len(self.special))
+
+    @property
+    def shortest(self) -> int:
+        """Length of a sequence in which a head that counts tokens from either end finds one that is not special."""
+        first, last = self.prefix, self.n_tokens - len(self.special) + self.prefix
+        at_the_ends = self.special == [*range(first), *range(last, self.n_tokens)]
+        return len(self.special) + 1 if at_the_ends else self.n_tokens
 
     @property
     def box(self) -> Box:
         """The pixels that the grid covers: all, but where a border is not read, or was added by padding."""
         if self.image_size is None:
             raise OptionError("Patches of an image.", "a text", 'output="tokens".')
-        return (0, 0, *self.image_size) if self.measured is None else self.measured()
+        return (0, 0, *self.image_size) if self.covered is None else self.covered
 
     def patches(
         self,
         tokens: Tensor,  # shape: (B, N, ...)
     ) -> Tensor:  # shape: (B, h*w, ...); for text all tokens
-        """The tokens that stand for a place in the input."""
-        return tokens[:, self.prefix :]
+        """What belongs to each place of the input, row by row; zero at a place without a token."""
+        if self.places is None:
+            return tokens[:, self.standing]
+        places = torch.tensor(self.places, device=tokens.device)
+        found, empty = tokens[:, places.clamp_min(0)], places < 0
+        return found.masked_fill(empty.view(-1, *[1] * (tokens.dim() - 2)), 0) if -1 in self.places else found
+
+    def from_patches(
+        self,
+        patches: Tensor,  # shape: (B, h*w, ...)
+    ) -> Tensor:  # shape: (B, N, ...)
+        """Each place's to its token; zero for special tokens."""
+        if self.places is None:
+            return self.lengthened(patches)
+        places = torch.tensor(self.places, device=patches.device)
+        tokens = patches.new_zeros(len(patches), self.n_tokens, *patches.shape[2:])
+        tokens[:, places[places >= 0]] = patches[:, places >= 0]
+        return tokens
+
+    def lengthened(
+        self,
+        standing: Tensor,  # shape: (B, P, ...), of the tokens that have a place, in the order of the sequence
+    ) -> Tensor:  # shape: (B, N, ...)
+        """With zeros for the special tokens among them."""
+        if self.places is None:
+            return F.pad(standing, (*[0] * 2 * (standing.dim() - 2), self.n_tokens - standing.shape[1], 0))
+        tokens = standing.new_zeros(len(standing), self.n_tokens, *standing.shape[2:])
+        tokens[:, self.standing] = standing
+        return tokens
+
+    def in_sequence(
+        self,
+        special_first: Tensor,  # shape: (N,), special tokens and then those that have a place
+    ) -> Tensor:  # shape: (N,)
+        """Each token's at its place in the sequence."""
+        if self.places is None:
+            return special_first
+        standing = [token for token in range(self.n_tokens) if token not in self.special]
+        found = torch.empty_like(special_first)
+        found[[*self.special, *standing]] = special_first
+        return found
 
     def to_grid(
         self,
@@ -98,23 +168,30 @@ class TokenLayout:
         self,
         relevance: Tensor,  # shape: (B, C, H, W)
     ) -> Tensor:  # shape: (B, N)
-        """Each patch the sum over its pixels and channels; prefix tokens, under which no pixel lies, get zero."""
+        """Each patch the sum over its pixels and channels; special tokens, under which no pixel lies, get zero."""
         patch, (height, width) = self.patch_size(relevance), relevance.shape[-2:]
         top, left, bottom, right = self.box
         covered = F.pad(relevance.sum(1, keepdim=True), (-left, right - width, -top, bottom - height))
         sums = F.avg_pool2d(covered, patch, divisor_override=1)
-        return F.pad(sums.flatten(1), (self.prefix, 0))
+        return self.from_patches(sums.flatten(1))
 
     def counted(
         self,
         like: Tensor,  # shape: (B, ...)
         prefix: bool = True,
     ) -> Tensor:  # shape: (B, N)
-        """1 for each token that counts and 0 for padding; without ``prefix`` 0 for prefix tokens too."""
+        """1 for each token that counts and 0 for padding; without ``prefix`` 0 for special tokens too."""
         ones = like.new_ones(len(like), self.n_tokens) if self.keep is None else self.keep.to(like)
-        if not prefix:
-            ones[:, : self.prefix] = 0
-        return ones
+        return ones if prefix else self.silence_special(ones)
+
+    def silence_special(
+        self,
+        x: Tensor,  # shape: (B, N)
+    ) -> Tensor:  # shape: (B, N)
+        """Special tokens get exactly zero, in a copy."""
+        silent = x.clone()
+        silent[:, slice(self.prefix) if self.places is None else self.special] = 0
+        return silent
 
     def silence_padding(
         self,
@@ -153,13 +230,3 @@ def placed(
 def check_output(output: str, allowed: tuple[str, ...] = OUTPUTS) -> str:
     """Refuse an unknown output form before any work starts."""
     return one_of("output", output, allowed)
-
-
-def check_grid(n_tokens: int, grid: tuple[int, int], image_size: tuple[int, int]) -> None:
-    """Refuse a grid that does not fit into the sequence (merged or windowed tokens)."""
-    if n_tokens < grid[0] * grid[1]:
-        raise InputError(
-            f"A sequence that holds one token for each of {grid[0]} x {grid[1]} patches.",
-            f"{n_tokens} tokens in the blocks for an image of {image_size[0]} x {image_size[1]} pixels",
-            "a model whose blocks keep all patches; merged, windowed or dropped tokens are not supported.",
-        )

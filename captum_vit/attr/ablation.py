@@ -97,7 +97,7 @@ class TokenAblation(TokenAttribution):
                     said = self._selected(without(row, gone), target_of_rows(target, row))
                     S[row, place] = whole[row] - said
                     bar.update()
-            return self._finish(F.pad(S, (layout.prefix, 0)), layout, inputs)
+            return self._finish(layout.from_patches(S), layout, inputs)
 
     def _selected(self, scores: Tensor, target: TargetType) -> Tensor:
         """What is explained, of each sample."""

@@ -193,7 +193,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         if layout is None:
             laid = relevance
         elif self.output != "channels":
-            by_token = over_channels(relevance, layout.prefix) if relevance.dim() == 3 else relevance
+            by_token = over_channels(relevance, layout.standing) if relevance.dim() == 3 else relevance
             laid = layout.lay_out(by_token, self.output)
         elif relevance.dim() == 3:
             laid = layout.silence_padding(relevance)

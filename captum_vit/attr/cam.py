@@ -94,7 +94,7 @@ class TokenCAM(TokenAttribution):
             assert layout is not None  # it is None for unreduced products of any layer alone
             relevance = self._product(tokens, grad, layout)
             if relu_attributions and self.output != "channels":
-                relevance = F.relu(over_channels(relevance, layout.prefix))
+                relevance = F.relu(over_channels(relevance, layout.standing))
             return self._finish(relevance, layout, inputs)
 
     def want(self, transformer: Transformer) -> Want:

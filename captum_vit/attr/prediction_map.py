@@ -211,7 +211,7 @@ class PredicAtt(PredictionMap):
     def _agreement(self, found: Record, psi: Tensor) -> Tensor:  # (B, N, C) -> (B, L*H, C)
         """Alpha: the similarity of every attention map with the prediction map of every class."""
         others = (found.row.squeeze(1) != 1).to(psi)  # shape: (B, N), 0 at CLS: its attention to itself is left out
-        others[:, : found.layout.prefix] = 0
+        others = found.layout.silence_special(others)
         A, psi = self._attention(found) * others.unsqueeze(1), psi * others.unsqueeze(2)
         if self.similarity == "cosine":
             A, psi = F.normalize(A, dim=2), F.normalize(psi, dim=1)

@@ -181,7 +181,7 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
     read = pool.nonzero().flatten().tolist()
     if not read:
         return "no token: a head that is all zeros, or one that does not depend on them"
-    patches = range(layout.prefix, layout.n_tokens)
+    patches = [i for i in range(layout.n_tokens) if i not in layout.special]
     names = {0: "CLS"} if layout.prefix or layout.grid is None else {}
     if layout.grid is None:
         names[layout.n_tokens - 1] = "the last token"
@@ -191,7 +191,7 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
     even = bool(torch.allclose(pool[read], pool[read[0]], rtol=1e-2))
     if even:
         kind = "the patches" if layout.grid is not None else "the tokens"
-        return f"mean of {kind if read == list(patches) else f'{len(read)} tokens'}"
-    if 0 in names and torch.allclose(pool[patches.start :], pool[-1], rtol=1e-2):
+        return f"mean of {kind if read == patches else f'{len(read)} tokens'}"
+    if 0 in names and torch.allclose(pool[patches], pool[patches[-1]], rtol=1e-2):
         return f"CLS ({float(pool[0]):.0%}) and the mean of the patches"
     return f"attention over {len(read)} tokens"

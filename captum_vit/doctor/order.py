@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,9 @@ def order(subject: Subject) -> Residual:
     if not moved.any():
         raise InputError("Tokens that depend on the input.", "some that stay when it changes", "another layer.")
     wrong = [
-        f"{_named(place, layout)} moves token {int(row.argmax())}, not {place + layout.prefix}."
-        for place, row in zip(places, moved, strict=True)
-        if row.any() and row.argmax() != place + layout.prefix
+        f"{_named(place, layout)} moves token {int(row.argmax())}, not {token}."
+        for place, token, row in zip(places, _tokens(layout, places), moved, strict=True)
+        if row.any() and row.argmax() != token
     ]
     return Residual(len(wrong) / len(places), 0.0, 1.0, " ".join(wrong[:2]))
 
@@ -40,11 +42,17 @@ def _places(layout: TokenLayout) -> list[int]:
     if layout.keep is not None:
         kept: list[int] = layout.keep[0].nonzero().flatten().tolist()
     else:
-        kept = list(range(layout.n_tokens - layout.prefix))
+        kept = [place for place, token in enumerate(_tokens(layout, range(layout.n_places))) if token >= 0]
     if len(kept) < 2:
         raise InputError("Several patches or words, to tell apart.", f"{len(kept)}", "a larger picture, a longer text.")
     drawn = torch.randperm(len(kept) - 2, generator=torch.Generator().manual_seed(0))[: PLACES - 2] + 1
     return [kept[0], *(kept[i] for i in sorted(drawn.tolist())), kept[-1]]
+
+
+def _tokens(layout: TokenLayout, places: Iterable[int]) -> list[int]:
+    """The token of each place."""
+    first = layout.n_tokens - layout.n_places
+    return [first + place if layout.places is None else layout.places[place] for place in places]
 
 
 def _changed(x: Tensor, layout: TokenLayout, places: list[int]) -> Tensor:  # shape: (P + 1, ...)

@@ -51,7 +51,7 @@ def _half(subject: Subject) -> Tensor:  # shape: (1, P)
     """Every second patch; of a text every second word between the first and the last."""
     with undisturbed(subject.model):
         layout = Without(subject.model, subject.sample, subject.args).whole()[1]
-    places = layout.n_tokens - layout.prefix
+    places = layout.n_places
     gone = torch.arange(places, device=subject.sample[0].device)[None] % 2 == 1
     if layout.grid is None:
         gone[:, -1] = False

@@ -124,7 +124,10 @@ def _stacked(layers: Sequence[Readings]) -> Readings:
 def _patches(found: Record, reads_cls: bool) -> Tensor:  # shape: (B, N), 1 at patches, or at words but CLS
     layout = found.layout
     counted = torch.ones(len(found.output), layout.n_tokens, device=found.output.device)
-    counted[:, : layout.prefix or int(reads_cls)] = 0
+    if layout.special:
+        counted = layout.silence_special(counted)
+    else:
+        counted[:, : int(reads_cls)] = 0
     return widened(layout.silence_padding(counted)).to(widened(found.output))
 
 

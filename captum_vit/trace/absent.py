@@ -19,27 +19,32 @@ from captum_vit.errors import InputError
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import mine
 from captum_vit.sites.site import Site
+from captum_vit.tokens import TokenLayout
 from captum_vit.trace.thinning import Thinning, mapped
 
 
 @contextmanager
 def patches_absent(
     transformer: Transformer,
-    gone: Tensor,  # shape: (B, P) bool, as many True in each row
+    layout: TokenLayout,
+    gone: Tensor,  # shape: (B, h*w) bool, as many True in each row
     *,
     drop: bool,
 ) -> Iterator[None]:
-    """Inside, a pass over a batch of pictures is one without these patches; prefix tokens stay.
+    """Inside, a pass over a batch of pictures is one without these patches; special tokens stay.
 
     The head is given a shorter sequence, so that no pooling reads what is gone: the tokens that are left of
-    it come in their order, prefix first.
+    it come in their order.
 
     Args:
         transformer: the tower that reads the pictures.
+        layout: where their tokens lie.
         gone: which patches; the same number of each picture, so that the shorter batch is rectangular.
         drop: before the first block; otherwise their keys are hidden in all blocks, and they go after the last.
     """
-    mode = Thinning(gone, ~gone, drop=drop, hide=not drop, shorten=True)
+    absent = layout.from_patches(gone)
+    standing = torch.arange(layout.n_tokens, device=gone.device)[layout.standing]
+    mode = Thinning(absent, ~absent, standing, drop=drop, hide=not drop, shorten=True)
     with _around(transformer, mode):
         yield
 
@@ -67,7 +72,8 @@ def words_absent(
             filled up with words that are hidden. None drops nothing.
     """
     listening = _listening(model, transformer)
-    mode = Thinning(gone, stay, drop=stay is not None, hide=not listening, shorten=False)
+    words = torch.arange(gone.shape[1], device=gone.device)
+    mode = Thinning(gone, stay, words, drop=stay is not None, hide=not listening, shorten=False)
     with ExitStack() as stack:
         for module in listening:
             stack.callback(module.register_forward_pre_hook(mine(_masking(gone)), with_kwargs=True).remove)

@@ -162,9 +162,9 @@ class BiasRelevance:
             return _rows(part, n_tokens)
         if part.shape[-2:] == self.layout.grid:
             part = part.flatten(-2)
-        n_patches = n_tokens - self.layout.prefix
-        if n_patches in part.shape[1:] and n_patches > 1:  # a head that drops the prefix first
-            return F.pad(_rows(part, n_patches), (self.layout.prefix, 0))
+        standing = n_tokens - len(self.layout.special)
+        if standing in part.shape[1:] and standing > 1:  # a head that drops special tokens first
+            return self.layout.lengthened(_rows(part, standing))
         return part.reshape(batch, -1).sum(1, keepdim=True) * self.pool
 
 

@@ -142,7 +142,7 @@ class ClsTail:
 
     def __init__(self, prefix: Prefix, transformer: Transformer, projections: Projections) -> None:
         self.prefix, self.transformer, self.projections = prefix, transformer, projections
-        self.n_prefixes = prefix.watch.layout(prefix.tokens.shape[1]).prefix
+        self.n_special = len(prefix.watch.layout(prefix.tokens.shape[1]).special)
         self.ones = self._leaf(prefix.tokens, prefix.tokens.new_ones(1))
         self.here = self.outputs(self.ones, prefix.tokens)  # with a graph
 
@@ -220,7 +220,7 @@ class ClsTail:
             return cls_row().to(x.dtype)
 
         def as_many_as_prefixes(x: Tensor) -> Tensor:
-            return x.expand(-1, max(self.n_prefixes, 1), -1)  # a head may ask for rows that it does not use
+            return x.expand(-1, max(self.n_special, 1), -1)  # a head may ask for rows that it does not use
 
         with own_refusals(at.model, *at.inputs, *at.args), torch.no_grad(), ExitStack() as stack:
             stack.enter_context(entering(self.transformer, depth - 1, stream))

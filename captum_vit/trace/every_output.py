@@ -16,13 +16,13 @@ ROWS_AT_ONCE = 4096  # of probes times samples: what a layer's batch would be
 def maps_of_every_output(
     tokens: Tensor,  # shape: (B, N, D), a leaf
     output: Tensor,  # shape: (B, C), with a graph
-    prefix: int,  # special tokens before the patches
+    standing: slice | Tensor,  # the tokens that stand for a place
 ) -> Tensor:  # shape: (B, N, C)
     """Gradient x input of every output, by a backward pass for each through one graph."""
     with torch.enable_grad():
         columns = columns_of(output).sum(0).unbind()
     grads = (torch.autograd.grad(c, tokens, retain_graph=True, allow_unused=True)[0] for c in columns)
-    maps = [torch.zeros_like(tokens[..., 0]) if g is None else over_channels(tokens * g, prefix) for g in grads]
+    maps = [torch.zeros_like(tokens[..., 0]) if g is None else over_channels(tokens * g, standing) for g in grads]
     return torch.stack(maps, -1).detach()
 
 

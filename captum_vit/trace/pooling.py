@@ -49,13 +49,14 @@ def pooling_weights(
     refuse_not_finite(reached, "gradient of the outputs at the last block")
     read = reached.ne(0).to(rows.dtype)  # not the output's: a wrapper may have widened that
     if transformer.pool is not None:
-        read = read * transformer.pool(layout.n_tokens, layout.prefix).to(read)
+        in_front = transformer.pool(layout.n_tokens, len(layout.special)).to(read)  # special tokens first
+        read = read * layout.in_sequence(in_front)
     weights = F.normalize(read, p=1, dim=-1)  # zeros stay
     for attention, g in reversed(list(zip(read_by, by_context, strict=True))):
         if g is not None:  # an attention pooling: it counts for those samples whose output it feeds, the first one
             attended = attention.probs.detach().mean((1, 2))
-            attended = F.pad(attended, (layout.n_tokens - attended.shape[1], 0)).to(weights)
-            weights = torch.where(g.flatten(1).any(1, keepdim=True), attended, weights)
+            attended = attended if attended.shape[1] == layout.n_tokens else layout.lengthened(attended)
+            weights = torch.where(g.flatten(1).any(1, keepdim=True), attended.to(weights), weights)
     return weights
 
 

@@ -11,7 +11,7 @@ ROUNDINGS = 3  # in half precision rounding leaves more
 
 def over_channels(
     products: Tensor,  # shape: (B, N, D)
-    prefix: int,  # how many special tokens stand before the patches
+    standing: slice | Tensor,  # the tokens that stand for a place
 ) -> Tensor:  # shape: (B, N)
     r"""The sum of every token's terms; zero for the patches of a sample where the terms of all of them cancel.
 
@@ -22,9 +22,9 @@ def over_channels(
     a LayerScale of 1e-4 or less in every block (as drawn before training), it is of the size of the LayerScale: there
     the norms' epsilon makes much of such a sum, and patches count as zero at every block.
     """
-    total, patches = products.sum(-1), products[:, prefix:]
+    total, patches = products.sum(-1), products[:, standing]
     least = max(CANCELLED, ROUNDINGS * torch.finfo(products.dtype).eps)
-    left, length = total[:, prefix:], torch.linalg.vector_norm(patches, dim=-1)
+    left, length = total[:, standing], torch.linalg.vector_norm(patches, dim=-1)
     cancelled = (left.abs() <= least * length).all(1, keepdim=True)  # what is not a number does not cancel
-    total[:, prefix:] = left.masked_fill(cancelled, 0)
+    total[:, standing] = left.masked_fill(cancelled, 0)
     return total

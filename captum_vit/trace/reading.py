@@ -78,7 +78,7 @@ class Reading:
         product = tokens * grad
         if layout is None:
             return product, None
-        relevance = over_channels(product, layout.prefix)
+        relevance = over_channels(product, layout.standing)
         refuse_unread(layout, relevance, READ)
         return relevance, layout
 
@@ -95,7 +95,7 @@ class Reading:
                 return EveryOutput(behind).maps(), self._layout(prefix.watch, prefix.tokens, prefix.tokens)
         at = leaf_at(*self._call)
         layout = at.watch.layout_at(at.tokens)
-        maps = maps_of_every_output(at.tokens, at.output, layout.prefix)
+        maps = maps_of_every_output(at.tokens, at.output, layout.standing)
         refuse_unread(layout, maps, READ)
         return maps, layout
 
@@ -152,7 +152,8 @@ def refuse_unread(
 ) -> None:
     """Where the output is reached from prefix tokens alone, the patches' map would be a silent zero."""
     reached = read.ne(0).any(0).view(read.shape[1], -1).any(1)  # shape: (N,)
-    if reached.any() and not reached[max(layout.prefix, 1) :].any() and len(reached) > 1:
+    others = reached[layout.standing] if layout.special else reached[1:]
+    if reached.any() and not others.any() and len(reached) > 1:
         raise LayerError(
             "A layer from which the patches still reach the output.",
             "one where only prefix tokens have a gradient, or where that of every patch cancels with its token, as "

@@ -126,8 +126,8 @@ class Replay:
         grad = gradient_of(score, leaf, **self.grad_kwargs).detach().view_as(tokens)
         product = slope * grad
         if not self.channels:
-            prefix = self.prefix.watch.layout_at(self.prefix.tokens).prefix
-            product = over_channels(product.flatten(0, 2), prefix).view(times, batch, steps, -1)
+            standing = self.prefix.watch.layout_at(self.prefix.tokens).standing
+            product = over_channels(product.flatten(0, 2), standing).view(times, batch, steps, -1)
         return Slopes(product, score.detach().view(times, batch, steps))
 
     def outputs(

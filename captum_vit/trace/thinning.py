@@ -22,15 +22,19 @@ class Thinning(Mode):
     """Follows one pass: takes tokens out where the blocks begin, hides keys inside, and tidies up behind them.
 
     Args:
-        gone: (B, P) which places are absent.
-        stay: (B, P) which go through the blocks, or are left for the head; None: all.
+        gone: (B, N) which tokens are absent.
+        stay: (B, N) which go through the blocks, or are left for the head; None: all.
+        standing: (P,) the tokens that have a place, in the order of the sequence.
         drop: take the others out before the first block.
         hide: no query sees what is gone.
         shorten: the head is given the tokens that stay alone.
     """
 
-    def __init__(self, gone: Tensor, stay: Tensor | None, *, drop: bool, hide: bool, shorten: bool) -> None:
+    def __init__(
+        self, gone: Tensor, stay: Tensor | None, standing: Tensor, *, drop: bool, hide: bool, shorten: bool
+    ) -> None:
         super().__init__()
+        self.standing = standing
         self.gone, self.stay, self.drop, self.hide, self.shorten = gone, stay, drop, hide, shorten
         self.inside = False
 
@@ -39,15 +43,14 @@ class Thinning(Mode):
         x: Tensor,  # shape: (B, N, D)
     ) -> Tensor | None:  # shape: (B, n, D)
         """At the first block: who is here, who may go on, and who may be seen."""
-        self.n_tokens, self.prefix = x.shape[1], x.shape[1] - self.gone.shape[1]
-        if len(x) != len(self.gone) or self.prefix < 0:
+        self.n_tokens, gone = x.shape[1], self.gone
+        if x.shape[:2] != gone.shape:
             raise InputError(
-                f"Absent tokens of shape (B, P), for a batch of {len(x)} with at most {x.shape[1]} places each.",
-                f"shape {tuple(self.gone.shape)}",
+                f"Absent tokens of shape (B, N), for a batch of {len(x)} with {x.shape[1]} tokens each.",
+                f"shape {tuple(gone.shape)}",
                 "one place for each patch of the model's grid, or for each word.",
             )
-        gone = F.pad(self.gone, (self.prefix, 0))
-        stay = torch.ones_like(gone) if self.stay is None else F.pad(self.stay, (self.prefix, 0), value=True)
+        stay = torch.ones_like(gone) if self.stay is None else self.stay
         self.index = _places(stay)  # shape: (B, n)
         if not self.index.shape[1]:
             got = "every patch gone, in a model without other tokens"
@@ -101,8 +104,10 @@ class Thinning(Mode):
             found = _taken(found, self.index, -1)
         if rows == self.n_tokens:
             found = _taken(found, self.index, -2)
-        elif rows == self.n_tokens - self.prefix:
-            found = _taken(found, self.index[:, self.prefix :] - self.prefix, -2)
+        elif rows == len(self.standing):  # as those that have a place are numbered among themselves
+            standing = torch.isin(self.index, self.standing)
+            theirs = torch.searchsorted(self.standing, self.index[standing]).view(len(self.index), -1)
+            found = _taken(found, theirs, -2)
         return found if found.shape[-2:] != x.shape[-2:] else x
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -22,8 +21,8 @@ from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.hooks import mine
 from captum_vit.sites.nests import first_tensor, swap
 from captum_vit.sites.site import Place, Visit, one_after_the_other
-from captum_vit.tokens import Box, TokenLayout, check_grid
-from captum_vit.trace.cover import box_of, followed
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.layout.measured import measured
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
@@ -33,9 +32,6 @@ _REFUSALS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeErro
 
 class Watch:
     """A pass of ``model`` under watch.
-
-    The grid of patches is found by looking: it is the spatial size of what the last convolution before
-    the blocks returns. Text has none.
 
     Args:
         model: what runs.
@@ -49,10 +45,7 @@ class Watch:
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self._visits: list[tuple[Place, Visit]] = []
         self._returned: Any = None  # what a block returned, where that is more than its tokens
-        self._grid: tuple[int, int] | None = None
-        self._image_size: tuple[int, int] | None = None
-        self._cut: tuple[nn.Conv2d, tuple[int, int]] | None = None  # the last convolution, and what it was given
-        self._call: tuple[Tensor, Any, Any, nn.Module] | None = None  # the image, all arguments, and what takes them
+        self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
         self._keep: Tensor | None = None
         self._batch = self._n_entered = 0
         self._words: int | None = None
@@ -65,7 +58,7 @@ class Watch:
     def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager[Any]) -> Tensor:
         """One forward pass; the scores (B, K)."""
         _refuse_cache(args)
-        self._batch = len(inputs[0])
+        self._batch, self._call = len(inputs[0]), (inputs, args)
         self._words = inputs[0].shape[1] if inputs[0].dim() == 2 and not inputs[0].is_floating_point() else None
         with own_refusals(self.model, *inputs, *args), ExitStack() as stack:
             if self.transformer is not None:
@@ -105,17 +98,12 @@ class Watch:
         if self._keep is not None and self._keep.shape[1] < n_tokens:
             wanted, got = f"An attention mask with one number for each of {n_tokens} tokens.", tuple(self._keep.shape)
             raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
-        if self._image_size is None:
+        if self._words is not None:
             self._refuse_prompts(n_tokens)
-            return TokenLayout(n_tokens, keep=self._keep)
-        if self._grid is None:
-            raise InputError(
-                "An image cut into patches by a convolution before the first block.",
-                f"{type(self.model).__name__}, in which none was seen",
-                'a model with a convolutional patch embedding, or output="channels" at a layer of it.',
-            )
-        check_grid(n_tokens, self._grid, self._image_size)
-        return TokenLayout(n_tokens, self._grid, self._image_size, measured=self._measured())
+        assert self.transformer is not None
+        first, real = self.transformer.blocks[0], None if self._keep is None else self._keep[0]
+        found = measured(self.model, first.entrance, self.transformer.modules(), *self._call, real)
+        return found.of(n_tokens, self._keep)
 
     def layout_at(
         self,
@@ -135,30 +123,11 @@ class Watch:
         picture: Tensor,  # shape: (..., H, W)
     ) -> Tensor:
         """The part of a picture that the grid of patches covers, with zeros where the model pads it."""
-        measured = self._measured()
-        if measured is None or picture.shape[-2:] != self._image_size:
+        layout = self.layout(self._n_entered)
+        if layout.covered is None or picture.shape[-2:] != layout.image_size:
             return picture
-        (top, left, bottom, right), (height, width) = measured(), picture.shape[-2:]
+        (top, left, bottom, right), (height, width) = layout.covered, picture.shape[-2:]
         return F.pad(picture, (-left, right - width, -top, bottom - height))
-
-    def _measured(self) -> Callable[[], Box] | None:
-        """What finds the pixels under the grid; None where they are the image."""
-        if self._cut is None or self._grid is None:
-            return None
-        convolution, picture = self._cut
-        box = box_of(convolution, picture, self._grid)
-        if picture == self._image_size:
-            return None if box is None else lambda: box
-        if self._call is None:
-            return None
-        image, args, kwargs, taker = self._call
-        run = lambda x: taker(*swap(args, image, x), **swap(kwargs, image, x))  # noqa: E731
-        return cache(lambda: followed(box or (0, 0, *picture), image, convolution, run))
-
-    def measure_in(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:
-        """Count pixels in the images of this pass, also where the model hands its tower others, cut out of them."""
-        if self._image_size is not None and inputs[0].dim() == 4 and _size(inputs[0]) != self._image_size:
-            self._image_size, self._call = _size(inputs[0]), (inputs[0], (*inputs, *args), {}, self.model)
 
     def _own_visits(self) -> list[tuple[Place, Visit]]:
         """Whether the blocks run once, and keep their tokens."""
@@ -194,13 +163,7 @@ class Watch:
 
     def _see_convolution(self, module: nn.Conv2d, args: Any, output: Tensor) -> None:
         if not self._reached_blocks:
-            self._grid, self._cut = _size(output), None
             self.embedded = module, output[:1].detach().clone()
-            picture = first_tensor(args)
-            if picture is not None:
-                self._cut = module, _size(picture)
-                if self._image_size is None:  # the tower was entered by another of its functions
-                    self._image_size = _size(picture)
 
     def _see_blocks(self, tokens: Tensor) -> None:
         if self._reached_blocks:
@@ -234,11 +197,9 @@ class Watch:
 
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        image = next((x for x in tensors if x.dim() == 4 and x.is_floating_point()), None)
-        self._image_size = None if image is None else _size(image)
-        self._call = None if image is None else (image, args, kwargs, module)
+        pictured = any(x.dim() == 4 and x.is_floating_point() for x in tensors)
         mask = _bound(module, args, kwargs).get("attention_mask")
-        if isinstance(mask, Tensor) and mask.dim() == 2 and image is None:
+        if isinstance(mask, Tensor) and mask.dim() == 2 and not pictured:
             self._keep = mask.bool()
 
     def _see_words(self, module: Any, args: Any) -> None:
@@ -263,7 +224,6 @@ def layout_of(
     watch.at(transformer.blocks[0].entrance, stop)
     with suppress(_Reached):
         watch.run(inputs, args)
-    watch.measure_in(inputs, args)
     return watch.layout(lengths[0])
 
 
@@ -306,11 +266,6 @@ def _refuse_cache(args: tuple[Any, ...]) -> None:
 
 def _said(given: Any) -> str:
     return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else shown(given)
-
-
-def _size(picture: Tensor) -> tuple[int, int]:
-    height, width = picture.shape[-2:]
-    return height, width
 
 
 def _bound(module: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from math import prod
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from captum_vit.errors import InputError, TraceError, UnsupportedModelError
 from captum_vit.options import one_of
@@ -18,7 +17,7 @@ from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.probe import Want
 from captum_vit.trace.record import record
 from captum_vit.trace.tail import MISFITS, is_of_each_sample
-from captum_vit.trace.watch import Watch
+from captum_vit.trace.watch import Watch, layout_of
 
 WAYS = ("auto", "drop", "mask")
 
@@ -48,7 +47,6 @@ class Without:
         self.transformer = transformer_of(model, inputs, args)
         self.text = not inputs[0].is_floating_point()
         self.way: str | None = None  # "drop" or "mask", once it was needed
-        self._places: tuple[int, ...] = ()
         self._real = self._read = torch.zeros(0)  # shape: (B, T), words that are no padding; rows that the head reads
 
     def __call__(
@@ -65,12 +63,25 @@ class Without:
             InputError: places that are not the model's patches or words, or nothing left to read.
             UnsupportedModelError: the model allows no way, or not the one that is insisted on.
         """
-        self._places, gone = gone.shape[1:], gone.flatten(1)
+        if not self.text and gone.shape[1:] not in (self._layout.grid, (self._layout.n_places,)):
+            wanted, got = (
+                f"One place for each of {self._layout.grid} patches.",
+                f"places of shape {tuple(gone.shape[1:])}",
+            )
+            raise InputError(wanted, got, "the model's patch_size.")
+        gone = gone.flatten(1)
         count = gone.sum(1)
         kinds = count.clamp(max=1) if self.text else count
         groups = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
         said = [self._answer(rows[group], gone[group]) for group in groups]
         return torch.cat(said)[torch.cat(groups).argsort()]
+
+    @cached_property
+    def _layout(self) -> TokenLayout:
+        """Where the tokens of a picture lie; costs the embedding of one."""
+        first = torch.zeros(1, dtype=torch.long, device=self.inputs[0].device)
+        inputs, args = (of_rows(given, first, len(self.inputs[0])) for given in (self.inputs, self.args))
+        return layout_of(self.model, self.transformer, inputs, args)
 
     def whole(self) -> tuple[Tensor, TokenLayout]:
         """The plain pass of the batch: scores (B, K), and how the tokens lie."""
@@ -98,21 +109,18 @@ class Without:
             lengths.append(x.shape[1])
             if gone is None or not disturb:
                 return None
-            return torch.where(F.pad(gone, (x.shape[1] - gone.shape[1], 0)).unsqueeze(-1), 1 - x, x)
+            absent = gone if self.text else self._layout.from_patches(gone)
+            return torch.where(absent.unsqueeze(-1), 1 - x, x)
 
         watch.at(self.transformer.blocks[0].entrance, see)
         inputs, args = (of_rows(given, rows, len(self.inputs[0])) for given in (self.inputs, self.args))
         with torch.no_grad():
             scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
-        layout = watch.layout(lengths[0])
-        if gone is not None and layout.grid is not None and self._places not in (layout.grid, (prod(layout.grid),)):
-            got = f"places of shape {tuple(self._places)}"
-            raise InputError(f"One place for each of {layout.grid} patches.", got, "the model's patch_size.")
-        return scores, layout
+        return scores, watch.layout(lengths[0])
 
     def _absent(self, rows: Tensor, gone: Tensor, way: str) -> AbstractContextManager[None]:
         if not self.text:
-            return patches_absent(self.transformer, gone, drop=way == "drop")
+            return patches_absent(self.transformer, self._layout, gone, drop=way == "drop")
         stay = (self._real[rows] & ~gone) | self._read[rows] if way == "drop" else None
         return words_absent(self.model, self.transformer, gone, stay=stay)
 

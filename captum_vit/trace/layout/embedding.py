@@ -1,0 +1,93 @@
+"""The part of a model before its first block, run alone on inputs of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.errors import TraceError
+from captum_vit.sites.site import Place
+
+AT_ONCE = 2**22  # numbers of the input, in the rows that are run together
+
+
+class _Reached(Exception):
+    """The tokens are here: nothing else is needed."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """From one of a model's inputs to the tokens that enter its first block; the other inputs are the first sample's.
+
+    Args:
+        model: what is called.
+        entrance: where tokens enter the first block.
+        inputs: all tensors of the call, batch first.
+        args: its further arguments; those as long as the batch belong to its samples.
+        which: the number, in inputs and arguments, of what is changed.
+        other_draws: a model that draws random numbers is given others than in a run without this.
+    """
+
+    model: nn.Module
+    entrance: Place
+    inputs: tuple[Tensor, ...]
+    args: tuple[Any, ...] = ()
+    which: int = 0
+    other_draws: bool = False
+
+    @property
+    def sample(self) -> Tensor:  # shape: (1, ...)
+        """The input of the first sample, as it is."""
+        x: Tensor = (*self.inputs, *self.args)[self.which]
+        return x[:1].detach()
+
+    def tokens(
+        self,
+        rows: Tensor,  # shape: (R, ...), in place of the sample
+    ) -> Tensor:  # shape: (R, N, D)
+        """What enters the first block; with a graph where the rows ask for one. The same random numbers every time."""
+        batch = len(self.inputs[0])
+        given = [_rows_of(x, len(rows), batch) for x in (*self.inputs, *self.args)]
+        given[self.which] = rows
+        seen: list[Tensor] = []
+
+        def stop(x: Tensor) -> None:
+            seen.append(x)
+            raise _Reached
+
+        handle = self.entrance.hook(stop)
+        try:
+            with (
+                torch.random.fork_rng([rows.device] if rows.is_cuda else []),
+                torch.set_grad_enabled(rows.requires_grad),
+            ):
+                if self.other_draws:
+                    torch.rand(1), torch.rand(1, device=rows.device)
+                self.model(*given)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        if not seen or seen[0].dim() != 3 or len(seen[0]) != len(rows):
+            got = f"shape {tuple(seen[0].shape)} for {len(rows)} samples" if seen else "none"
+            hint = "a model whose blocks are given (B, N, D), batch first."
+            raise TraceError("Tokens (B, N, D) that enter the first block.", got, hint)
+        return seen[0]
+
+    def in_portions(self, rows: Sequence[Tensor]) -> Tensor:  # shape: (R, N, D)
+        """Many rows (1, ...), some at a time."""
+        size = max(1, AT_ONCE // self.sample.numel())
+        return torch.cat([self.tokens(torch.cat(list(rows[i : i + size]))) for i in range(0, len(rows), size)])
+
+
+def of_each_sample(x: Any, batch: int) -> bool:
+    """Whether an argument holds one value for each sample, by Captum's rule: a tensor as long as the batch."""
+    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
+
+
+def _rows_of(x: Any, times: int, batch: int) -> Any:
+    return x[:1].expand(times, *x.shape[1:]) if of_each_sample(x, batch) else x

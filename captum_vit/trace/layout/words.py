@@ -1,0 +1,62 @@
+"""Which word each token of a text stands for: found by putting other words in and seeing who moves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.trace.layout.embedding import Embedding
+from captum_vit.trace.layout.reach import moved
+
+
+def depend_in_order(
+    embedding: Embedding,
+    real: Tensor | None,  # shape: (T,), words that are no padding; None: all
+) -> bool:
+    """Whether tokens depend on these words at all; refused where token i does not stand for word i.
+
+    Costs the embedding of 2 log2 T + 1 rows: word i is another one in the rows of its binary digits. Where tokens read
+    their neighbours too, that of one row for each word: its own token moves farthest.
+
+    Raises:
+        UnsupportedModelError: another token moves.
+    """
+    ids = embedding.sample
+    words = torch.arange(ids.shape[1], device=ids.device)[slice(None) if real is None else real]
+    digits = range(max(1, int(words.max()).bit_length()))
+    numbers, others = torch.arange(ids.shape[1], device=ids.device), _others(ids, words)
+    is_real = torch.isin(numbers, words)
+    changes = [is_real & (numbers >> digit & 1 == bit) for bit in (1, 0) for digit in digits]
+    tokens = embedding.in_portions([ids, *(torch.where(some, others, ids) for some in changes)])
+    seen = moved(tokens[1:] - tokens[:1], tokens[:1])[:, words]  # shape: (2 log2 T, T)
+    with_digit, without = seen.chunk(2)
+    if (with_digit ^ without).all() and torch.equal(_number(with_digit), words):
+        return True
+    if not seen.any():
+        return False
+    alone = embedding.in_portions([ids, *(torch.where(numbers == word, others, ids) for word in words)])
+    far = (alone[1:] - alone[:1]).norm(dim=-1)  # shape: (T, N)
+    farthest = far.argmax(1)
+    wrong = (far.amax(1).ne(0) & farthest.ne(words)).nonzero().flatten()
+    if len(wrong):
+        i = int(wrong[0])
+        raise UnsupportedModelError(
+            "A token for each word, in the order of the words.",
+            f"a change of word {int(words[i])} that moves token {int(farthest[i])} most",
+            "a model that embeds words one by one.",
+        )
+    return True
+
+
+def _others(ids: Tensor, words: Tensor) -> Tensor:  # shape: (1, T)
+    """For each word another id, of the same text where it has several."""
+    known = ids[0, words]
+    one = known[len(known) // 2]
+    rest = known[known != one]
+    other = rest[len(rest) // 2] if len(rest) else (one - 1).abs()
+    return torch.where(ids == one, other, one)
+
+
+def _number(digits: Tensor) -> Tensor:  # shape: (log2 T, T) -> (T,)
+    return sum((row.long() << k for k, row in enumerate(digits)), torch.zeros_like(digits[0], dtype=torch.long))
