@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 import captum_vit as cv
 import quantus_metrics as qm
-from captum_vit.errors import InputError
-from captum_vit.trace import cover
 from captum_vit.trace.record import Want, record
 from captum_vit.trace.state import undisturbed
+from captum_vit.trace.watch import layout_of
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import draws
 from tests.models import redrawn, timm_vit
@@ -98,25 +97,37 @@ def test_the_grid_lies_where_its_pixels_are(change, size, box):
     assert box_of(change, *size) == box
 
 
+class Cut(nn.Module):
+    """Patches cut by a convolution, as a sequence."""
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x).flatten(2).mT
+
+
 @pytest.mark.parametrize(
-    "options, size, box",
+    "options, size, grid, box",
     [
-        ({"kernel_size": 3, "stride": 2, "padding": 1}, 28, None),
-        ({"kernel_size": 7, "stride": 4, "padding": 3}, 32, None),
-        ({"kernel_size": 16, "stride": 10}, 224, (0, 0, 216, 216)),
-        ({"kernel_size": 8, "stride": 8, "padding": 2}, 28, (-2, -2, 30, 30)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, 12, 6, (0, 0, 12, 12)),
+        ({"kernel_size": 7, "stride": 4, "padding": 3}, 32, 8, (0, 0, 32, 32)),
+        ({"kernel_size": 16, "stride": 10}, 48, 4, (0, 0, 46, 46)),
+        ({"kernel_size": 8, "stride": 8, "padding": 2}, 28, 4, (-2, -2, 30, 30)),
+        ({"kernel_size": 4, "stride": 8}, 30, 4, (-2, -2, 30, 30)),
     ],
-    ids=["stem", "padded", "cut off", "apart"],
+    ids=["stem", "wide stem", "cut off", "padded", "apart"],
 )
-def test_patches_that_overlap_divide_the_pixels_that_they_read(options, size, box):
-    convolution = nn.Conv2d(3, 4, **options)
-    rows, columns = convolution(torch.zeros(1, 3, size, size)).shape[-2:]
-    assert cover.box_of(convolution, (size, size), (rows, columns)) == box
-
-
-def test_an_embedding_that_detaches_its_picture_is_refused():
-    with pytest.raises(InputError, match="followed with a gradient"):
-        box_of(lambda x: F.pad(x.detach(), (0, 0, 2, 2)), 28, 32)
+@pytest.mark.parametrize("detached", [False, True], ids=["with a gradient", "detached"])
+def test_patches_divide_the_pixels_that_they_read(options, size, grid, box, detached):
+    """Also where they overlap, or the embedding lets no gradient through."""
+    model = redrawn(timm_vit(**TIMM | {"depth": 1, "img_size": size, "class_token": False, "global_pool": "avg"}))
+    model.pos_embed = None
+    model.patch_embed = Before(redrawn(Cut(nn.Conv2d(3, 24, **options))), lambda x: x.detach() if detached else x).eval()
+    with undisturbed(model):
+        found = layout_of(model, cv.spec_of(model), (torch.randn(2, 3, size, size),))
+    assert (found.grid, found.box, found.places) == ((grid, grid), box, None)
 
 
 def test_pixels_are_summed_over_the_patches_that_read_them():

@@ -59,12 +59,15 @@ def grid_of(reach: Reach, shape: tuple[int, ...]) -> Grid:
     axes: list[Axis] = []
     places, even = torch.zeros_like(tokens), True
     for axis, size in enumerate(shape):
-        number, cells = _cells(reach.centre[:, axis], reach.behind[:, axis] - reach.first[:, axis])
-        if cells == 1 and axis < len(shape) - 2:
+        in_picture = axis >= len(shape) - 2
+        first, behind = reach.first[:, axis], reach.behind[:, axis]
+        centre = reach.centre[:, axis] if in_picture else (first + behind) / 2
+        number, cells = _cells(centre, behind - first)
+        if cells == 1 and not in_picture:
             continue  # all tokens read it all, such as colours
         axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size)))
         places = places * cells + number
-        even = even and _evenly_spaced(reach.centre[:, axis], number, cells)
+        even = even and _evenly_spaced(centre, number, cells)
     total = prod(axis.cells for axis in axes)
     if len(places.unique()) != len(places) or (len(tokens) < total and not even):
         raise UnsupportedModelError(
@@ -91,7 +94,7 @@ def _cells(
     if not len(gaps) or ordered[-1] - ordered[0] < NEAR * float(size.double().median()):
         return torch.zeros_like(centre, dtype=torch.long), 1
     cuts = ((ordered[:-1] + ordered[1:]) / 2)[gaps > GAP * gaps.max()]
-    return torch.bucketize(centre.double(), cuts), len(cuts) + 1
+    return torch.bucketize(centre.double().contiguous(), cuts), len(cuts) + 1
 
 
 def _evenly_spaced(centre: Tensor, number: Tensor, cells: int) -> bool:
