@@ -65,11 +65,9 @@ class TokenLayout:
         return next((i for i, token in enumerate(self.special) if token != i), len(self.special))
 
     @property
-    def shortest(self) -> int:
-        """Length of a sequence in which a head that counts tokens from either end finds one that is not special."""
-        first, last = self.prefix, self.n_tokens - len(self.special) + self.prefix
-        at_the_ends = self.special == [*range(first), *range(last, self.n_tokens)]
-        return len(self.special) + 1 if at_the_ends else self.n_tokens
+    def in_front(self) -> bool:
+        """Whether no special token stands among or behind the others, so that a shorter sequence leaves them there."""
+        return self.prefix == len(self.special)
 
     @property
     def box(self) -> Box:

@@ -30,6 +30,7 @@ def patches_absent(
     gone: Tensor,  # shape: (B, h*w) bool, as many True in each row
     *,
     drop: bool,
+    shorten: bool = True,
 ) -> Iterator[None]:
     """Inside, a pass over a batch of pictures is one without these patches; special tokens stay.
 
@@ -41,10 +42,11 @@ def patches_absent(
         layout: where their tokens lie.
         gone: which patches; the same number of each picture, so that the shorter batch is rectangular.
         drop: before the first block; otherwise their keys are hidden in all blocks, and they go after the last.
+        shorten: False leaves their rows to the head, which must not read them; of those that were dropped, zeros.
     """
     absent = layout.from_patches(gone)
     standing = torch.arange(layout.n_tokens, device=gone.device)[layout.standing]
-    mode = Thinning(absent, ~absent, standing, drop=drop, hide=not drop, shorten=True)
+    mode = Thinning(absent, ~absent, standing, drop=drop, hide=not drop, shorten=shorten)
     with _around(transformer, mode):
         yield
 

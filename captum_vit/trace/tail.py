@@ -145,7 +145,8 @@ def _readings(
     Sequences are as short as the head may take them, or as long as the model's (``whole``).
     """
     batch, n_tokens, _ = tokens.shape
-    length = layout.n_tokens if whole else layout.shortest
+    whole = whole or not layout.in_front  # a head may count to the tokens that it reads
+    length = layout.n_tokens if whole else layout.prefix + 1
     alone = tokens.flatten(0, 1).unsqueeze(1).expand(-1, length, -1)
 
     def given(x: Any) -> Any:

@@ -63,12 +63,8 @@ class Without:
             InputError: places that are not the model's patches or words, or nothing left to read.
             UnsupportedModelError: the model allows no way, or not the one that is insisted on.
         """
-        if not self.text and gone.shape[1:] not in (self._layout.grid, (self._layout.n_places,)):
-            wanted, got = (
-                f"One place for each of {self._layout.grid} patches.",
-                f"places of shape {tuple(gone.shape[1:])}",
-            )
-            raise InputError(wanted, got, "the model's patch_size.")
+        if gone.any():
+            self._refuse_other_places(gone.shape[1:])
         gone = gone.flatten(1)
         count = gone.sum(1)
         kinds = count.clamp(max=1) if self.text else count
@@ -82,6 +78,14 @@ class Without:
         first = torch.zeros(1, dtype=torch.long, device=self.inputs[0].device)
         inputs, args = (of_rows(given, first, len(self.inputs[0])) for given in (self.inputs, self.args))
         return layout_of(self.model, self.transformer, inputs, args)
+
+    @cached_property
+    def _shortens(self) -> bool:
+        """Whether the head is given a shorter sequence: not where it counts to tokens behind the patches, or among."""
+        if not self._layout.in_front and self._words()[1][:, self._layout.standing].any():
+            why = "its head reads patches, and special tokens stand among or behind them"
+            raise self._unsupported("taken away", why)
+        return self._layout.in_front
 
     def whole(self) -> tuple[Tensor, TokenLayout]:
         """The plain pass of the batch: scores (B, K), and how the tokens lie."""
@@ -97,6 +101,11 @@ class Without:
             wanted = "At least one patch left, since the head reads patches."
             raise InputError(wanted, "every patch of a picture gone", "fractions below 1.")
         return scores
+
+    def _refuse_other_places(self, shape: tuple[int, ...]) -> None:
+        if not self.text and shape not in (self._layout.grid, (self._layout.n_places,)):
+            wanted, got = f"One place for each of {self._layout.grid} patches.", f"places of shape {tuple(shape)}"
+            raise InputError(wanted, got, "the model's patch_size.")
 
     def _run(
         self, rows: Tensor, gone: Tensor | None = None, way: str = "drop", disturb: bool = False
@@ -120,7 +129,8 @@ class Without:
 
     def _absent(self, rows: Tensor, gone: Tensor, way: str) -> AbstractContextManager[None]:
         if not self.text:
-            return patches_absent(self.transformer, self._layout, gone, drop=way == "drop")
+            drop, shorten = way == "drop", self._shortens
+            return patches_absent(self.transformer, self._layout, gone, drop=drop, shorten=shorten)
         stay = (self._real[rows] & ~gone) | self._read[rows] if way == "drop" else None
         return words_absent(self.model, self.transformer, gone, stay=stay)
 

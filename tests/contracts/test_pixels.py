@@ -124,7 +124,9 @@ def test_patches_divide_the_pixels_that_they_read(options, size, grid, box, deta
     """Also where they overlap, or the embedding lets no gradient through."""
     model = redrawn(timm_vit(**TIMM | {"depth": 1, "img_size": size, "class_token": False, "global_pool": "avg"}))
     model.pos_embed = None
-    model.patch_embed = Before(redrawn(Cut(nn.Conv2d(3, 24, **options))), lambda x: x.detach() if detached else x).eval()
+    model.patch_embed = Before(
+        redrawn(Cut(nn.Conv2d(3, 24, **options))), lambda x: x.detach() if detached else x
+    ).eval()
     with undisturbed(model):
         found = layout_of(model, cv.spec_of(model), (torch.randn(2, 3, size, size),))
     assert (found.grid, found.box, found.places) == ((grid, grid), box, None)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
+from captum_vit.tokens import TokenLayout
 from captum_vit.trace.absent import patches_absent, words_absent
 from captum_vit.trace.attention import AttentionTap
 from captum_vit.trace.state import undisturbed
@@ -157,7 +158,8 @@ def test_the_tap_sees_no_attention_to_what_is_hidden(tap_first: bool):
     case, seen = precise("timm ViT"), []
     gone = torch.arange(16).repeat(3, 1) < torch.tensor([[4]])
     transformer = cv.spec_of(case.forward_func)
-    modes = [AttentionTap(seen.append), patches_absent(transformer, gone, drop=False)]
+    absent = patches_absent(transformer, TokenLayout(17, (4, 4)), gone, drop=False)
+    modes = [AttentionTap(seen.append), absent]
     with torch.no_grad():
         Watch(case.forward_func, transformer).run((case.inputs,), (), *(modes if tap_first else modes[::-1]))
     for attention in seen:
@@ -211,7 +213,7 @@ def test_who_insists_on_dropping_is_told_why_not():
 
 WRONG = {
     "places of another grid": ("timm ViT", 4, "One place for each"),
-    "more places than tokens": ("timm ViT", 64, "one place for each"),
+    "more places than tokens": ("timm ViT", 64, "One place for each"),
     "nothing left": ("timm ViT mean, no CLS", 16, "At least one token"),
     "no patch left for the mean": ("timm ViT mean", 16, "At least one patch"),
     "no word left": ("HF BERT", 9, "At least one word"),
