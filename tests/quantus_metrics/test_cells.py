@@ -182,9 +182,13 @@ def test_a_call_embeds_one_image_for_it() -> None:
     (convolution,) = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     handle = convolution.register_forward_hook(lambda module, args, output: seen.append(len(output)))
     masks = np.eye(36)[None].repeat(2, 0)
-    qm.GridPointing()(model, x.numpy(), np.array([1, 4]), a_batch=grids().numpy(), s_batch=masks, batch_size=1)
+    call = model, x.numpy(), np.array([1, 4])
+    qm.GridPointing()(*call, a_batch=grids().numpy(), s_batch=masks, batch_size=1)
+    assert set(seen) == {1}
+    seen.clear()
+    qm.GridPointing()(*call, a_batch=grids().numpy(), s_batch=masks, batch_size=1)
     handle.remove()
-    assert seen == [1]
+    assert seen == [1]  # where its tokens come from is known
 
 
 def test_explanations_of_a_model_that_crops_lie_where_it_reads() -> None:
