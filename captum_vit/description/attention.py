@@ -72,7 +72,11 @@ def _followed(graph: Graph, softmax: Op) -> Attention | None:
 
 
 def _others(graph: Graph, op: Op, probs: Value) -> list[Value]:
-    return [v for v in op.takes if v is not probs and v.tensor.dim() >= 3 and v.tensor.is_floating_point() and graph.depends(v)]
+    return [
+        v
+        for v in op.takes
+        if v is not probs and v.tensor.dim() >= 3 and v.tensor.is_floating_point() and graph.depends(v)
+    ]
 
 
 def _kept(op: Op, before: Value, after: Value) -> bool:

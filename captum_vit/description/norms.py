@@ -42,14 +42,14 @@ def norm_behind(graph: Graph, before: Value) -> Value | None:
         return None
     ahead = graph.ops[before.op.index + 1 : before.op.index + AHEAD]
     made = (value for op in ahead for value in op.makes)
-    found = next((v.root for v in made if v.made_from(before) and v.root is not before.root and is_norm_of(v, before)), None)
+    found = next(
+        (v.root for v in made if v.made_from(before) and v.root is not before.root and is_norm_of(v, before)), None
+    )
     while found is not None:
         further = [
             op.makes[0].root
             for _, op in found.readers()
-            if op.name in SCALE_AND_SHIFT
-            and sum(map(graph.depends, op.takes)) == 1
-            and is_norm_of(op.makes[0], before)
+            if op.name in SCALE_AND_SHIFT and sum(map(graph.depends, op.takes)) == 1 and is_norm_of(op.makes[0], before)
         ]
         if not further:
             break
@@ -62,4 +62,6 @@ def norm_module(graph: Graph, before: Value, after: Value | None = None) -> nn.M
     taking = [c for c in graph.calls if c.takes and c.gives and c.takes[0].has_numbers_of(before)]
     if after is not None:
         return next((c.module for c in reversed(taking) if c.gives[0].has_numbers_of(after)), None)
-    return next((c.module for c in taking if not c.gives[0].has_numbers_of(before) and is_norm_of(c.gives[0], before)), None)
+    return next(
+        (c.module for c in taking if not c.gives[0].has_numbers_of(before) and is_norm_of(c.gives[0], before)), None
+    )

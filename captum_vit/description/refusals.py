@@ -16,9 +16,7 @@ HINT = "a model whose blocks do so, or a part of it as the model to explain."
 Others = list[tuple[Attention, str]]
 
 
-def checked_chain(
-    graph: Graph, model: nn.Module, batch: int, chains: list[list[Layer]], others: Others
-) -> list[Layer]:
+def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[Layer]], others: Others) -> list[Layer]:
     """The one stack of blocks in a model.
 
     Raises:

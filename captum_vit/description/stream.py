@@ -90,7 +90,9 @@ def reading_point(graph: Graph, stream: Value, attention: Attention) -> Value:
     Paths are counted from both sides: a value lies on all of them where the product is their number.
     """
     context, values = attention.context, attention.values
-    inside = [v for v in graph.values[stream.number : context.number + 1] if v.made_from(stream) and context.made_from(v)]
+    inside = [
+        v for v in graph.values[stream.number : context.number + 1] if v.made_from(stream) and context.made_from(v)
+    ]
     there, back = {stream: 1}, {context: 1}
     for value in inside[1:]:
         there[value] = sum(there.get(taken, 0) for taken in value.op.takes) if value.op else 0

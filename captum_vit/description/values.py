@@ -78,7 +78,9 @@ class Op:
 
     __slots__ = ("args", "index", "kwargs", "makes", "name", "number", "takes")
 
-    def __init__(self, index: int, name: str, takes: list[Value], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, index: int, name: str, takes: list[Value], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.index, self.name, self.takes, self.args, self.kwargs = index, name, takes, args, kwargs
         self.number: int | None = None
         self.makes: list[Value] = []

@@ -22,7 +22,7 @@ from captum_vit.sites.hooks import mine
 from captum_vit.sites.nests import first_tensor, swap
 from captum_vit.sites.site import Place, Visit, one_after_the_other
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.layout.measured import measured
+from captum_vit.trace.layout.remembered import layout_for
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
@@ -102,7 +102,7 @@ class Watch:
             self._refuse_prompts(n_tokens)
         assert self.transformer is not None
         first, real = self.transformer.blocks[0], None if self._keep is None else self._keep[0]
-        found = measured(self.model, first.entrance, self.transformer.modules(), *self._call, real)
+        found = layout_for(self.model, first.entrance, self.transformer.modules(), *self._call, real)
         return found.of(n_tokens, self._keep)
 
     def layout_at(

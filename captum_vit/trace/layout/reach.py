@@ -33,14 +33,16 @@ class Reach:
     apart: bool
 
 
-def reach_of(embedding: Embedding) -> Reach:
-    """Costs the embedding three times and 2 log2 N gradients, where tokens read parts of their own.
+def reach_of(
+    embedding: Embedding,
+    plain: Tensor,  # shape: (1, N, D), its tokens for the sample
+) -> Reach:
+    """Costs the embedding twice and 2 log2 N gradients, where tokens read parts of their own.
 
     Where they overlap or the embedding lets no gradient through, the embedding of some rows for every token.
     """
     x = embedding.sample
     changed = _changed(x)
-    plain = embedding.tokens(x)
     placed = moved(embedding.tokens(changed) - plain, plain)[0]
     spelt = _spelt(embedding, x)
     if spelt is None:

@@ -1,0 +1,121 @@
+"""The layout of a model's tokens for inputs of one shape, remembered as long as the model stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+from torch import Tensor, nn
+
+from captum_vit.models.modules import modules_of
+from captum_vit.sites.hooks import mine
+from captum_vit.sites.site import Place, Site
+from captum_vit.trace.layout.embedding import Embedding, of_each_sample
+from captum_vit.trace.layout.measured import Layout, measured
+
+SHAPES = 64  # of a model's inputs that are remembered, texts of another length among them
+
+
+def layout_for(
+    model: nn.Module,
+    entrance: Place,
+    blocks: Iterable[nn.Module],
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    real: Tensor | None = None,  # shape: (T,), words that are no padding; None: all
+) -> Layout:
+    """Where the tokens of these inputs lie: measured for the first sample, or remembered of inputs of its shape.
+
+    It is remembered as long as the modules that ran before the blocks are the same objects, with the same hooks,
+    buffers and plain attributes. Call it inside ``undisturbed``, while nothing is replaced in the model.
+    """
+    key = _key(entrance, inputs, args)
+    known = _KNOWN.setdefault(model, {})
+    if key in known and all(state.holds() for state in known[key][1]):
+        return known[key][0]
+    embedding = Embedding(model, entrance, inputs, args)
+    plain, ran = _first_run(embedding, entrance, blocks)
+    layout = measured(embedding, plain, real)
+    known.pop(key, None)
+    known[key] = layout, _states(model, ran)
+    if len(known) > SHAPES:
+        del known[next(iter(known))]
+    return layout
+
+
+@dataclass(frozen=True)
+class _State:
+    """A module at its place in another one, as it was."""
+
+    holder: Any  # a weak reference, as the module
+    module: Any
+    name: str
+    then: tuple[Any, ...]
+
+    def holds(self) -> bool:
+        """Whether it is there still, and as it was."""
+        holder, module = self.holder(), self.module()
+        at_place = module is not None and holder is not None and holder._modules.get(self.name, holder) is module
+        return at_place and _state(module) == self.then
+
+
+def _as_it_is(holder: nn.Module, name: str, module: nn.Module) -> _State:
+    return _State(ref(holder), ref(module), name, _state(module))
+
+
+_PLAIN = (int, bool, float, str, type(None))
+
+
+def _state(module: nn.Module) -> tuple[Any, ...]:
+    """Its hooks, a forward of its own, its buffers, and its plain attributes, lists of such among them."""
+    own = vars(module)
+    buffers = [(id(b), b.is_inference() or b._version) for b in module._buffers.values() if b is not None]
+    plain = [value for value in own.values() if isinstance(value, _PLAIN)]
+    listed = [tuple(value) for value in own.values() if isinstance(value, tuple | list) and _all_plain(value)]
+    return (
+        tuple(module._forward_hooks),
+        tuple(module._forward_pre_hooks),
+        id(own.get("forward")),
+        buffers,
+        plain,
+        listed,
+    )
+
+
+def _all_plain(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, _PLAIN) for value in values)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, dict[Any, tuple[Layout, Sequence[_State]]]] = WeakKeyDictionary()
+
+
+def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a call may differ in, but for the numbers in its tensors."""
+    batch = len(inputs[0])
+
+    def kind(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return tuple(x.shape[1:]) if of_each_sample(x, batch) else tuple(x.shape), x.is_floating_point()
+        return x if isinstance(x, _PLAIN) else type(x)
+
+    where = (id(entrance.module), entrance.side, entrance.nth) if isinstance(entrance, Site) else entrance
+    return (where, *map(kind, (*inputs, *args)))
+
+
+def _first_run(embedding: Embedding, entrance: Place, blocks: Iterable[nn.Module]) -> tuple[Tensor, set[nn.Module]]:
+    """The sample's tokens, and the modules that run before the first block, or are it."""
+    ran = {entrance.module} if isinstance(entrance, Site) else set()
+    note = mine(lambda module, args: ran.add(module))
+    handles = [m.register_forward_pre_hook(note) for m in modules_of(embedding.model, without=blocks)]
+    try:
+        return embedding.tokens(embedding.sample), ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _states(model: nn.Module, ran: set[nn.Module]) -> list[_State]:
+    held = ((holder, name, child) for holder in modules_of(model) for name, child in holder._modules.items())
+    return [_as_it_is(model, "", model)] + [_as_it_is(h, name, m) for h, name, m in held if m is not None and m in ran]
