@@ -56,28 +56,40 @@ def grid_of(reach: Reach, shape: tuple[int, ...]) -> Grid:
         UnsupportedModelError: two tokens at one place, or places that are no grid.
     """
     tokens = reach.placed.nonzero().flatten()
+    found = [_sorted(reach, centre, shape) for centre in reach.centres]
+    for axes, places, even in found:
+        total = prod(axis.cells for axis in axes)
+        if len(places.unique()) == len(places) and (len(places) == total or even):
+            laid = torch.full((total,), -1, device=tokens.device)
+            laid[places] = tokens
+            return Grid(axes, tuple(laid.tolist()))
+    axes, places, _ = found[0]
+    raise UnsupportedModelError(
+        "One token for each place of a grid.",
+        f"{len(places)} tokens that read {len(places.unique())} places of a grid of {Grid(axes, ())}",
+        'a model that cuts its input into one grid of patches, or output="channels" at a layer.',
+    )
+
+
+def _sorted(
+    reach: Reach,
+    centre: Tensor,  # shape: (P, A)
+    shape: tuple[int, ...],
+) -> tuple[tuple[Axis, ...], Tensor, bool]:
+    """The axes, the place (P,) of each token in reading order, and whether places are evenly spaced."""
     axes: list[Axis] = []
-    places, even = torch.zeros_like(tokens), True
+    places, even = torch.zeros(len(centre), dtype=torch.long, device=centre.device), True
     for axis, size in enumerate(shape):
         in_picture = axis >= len(shape) - 2
         first, behind = reach.first[:, axis], reach.behind[:, axis]
-        centre = reach.centre[:, axis] if in_picture else (first + behind) / 2
-        number, cells = _cells(centre, behind - first)
+        middle = centre[:, axis] if in_picture else (first + behind) / 2
+        number, cells = _cells(middle, behind - first)
         if cells == 1 and not in_picture:
             continue  # all tokens read it all, such as colours
         axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size)))
         places = places * cells + number
-        even = even and _evenly_spaced(centre, number, cells)
-    total = prod(axis.cells for axis in axes)
-    if len(places.unique()) != len(places) or (len(tokens) < total and not even):
-        raise UnsupportedModelError(
-            "One token for each place of a grid.",
-            f"{len(tokens)} tokens that read {len(places.unique())} places of a grid of {Grid(tuple(axes), ())}",
-            'a model that cuts its input into one grid of patches, or output="channels" at a layer.',
-        )
-    laid = torch.full((total,), -1, device=tokens.device)
-    laid[places] = tokens
-    return Grid(tuple(axes), tuple(laid.tolist()))
+        even = even and _evenly_spaced(middle, number, cells)
+    return tuple(axes), places, even
 
 
 def _name(axis: int, n: int) -> str:

@@ -20,7 +20,7 @@ class Reach:
         placed: (N,) which tokens depend on the input.
         first: (P, A) of each of those its first step along each dimension.
         behind: (P, A) the step behind its last.
-        centre: (P, A) the middle.
+        centres: (P, A) the middle, by one reckoning or several.
         read: (A, 2) first step that any token reads, and the one behind the last.
         apart: no entry is read by two tokens.
     """
@@ -28,7 +28,7 @@ class Reach:
     placed: Tensor
     first: Tensor
     behind: Tensor
-    centre: Tensor
+    centres: tuple[Tensor, ...]
     read: Tensor
     apart: bool
 
@@ -46,21 +46,25 @@ def reach_of(
     placed = moved(embedding.tokens(changed) - plain, plain)[0]
     spelt = _spelt(embedding, x)
     if spelt is None:
-        return _by_moving(embedding, x, changed, plain, placed, None)
+        return _by_moving(embedding, plain, placed, None)
     token, read = spelt
     single = token >= 0
     found, number = token[single].unique(return_inverse=True)
     extent = torch.stack([_ends(read, axis) for axis in range(read.dim())])
     if not torch.equal(found, placed.nonzero().flatten()):
-        return _by_moving(embedding, x, changed, plain, placed, extent)
+        return _by_moving(embedding, plain, placed, extent)
     first, behind = _bounds(single, number, len(found))
-    return Reach(placed, first, behind, (first + behind) / 2, extent, bool((single == read).all()))
+    return Reach(placed, first, behind, ((first + behind) / 2,), extent, bool((single == read).all()))
 
 
 def _changed(x: Tensor) -> Tensor:
     """Every entry another."""
     pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
-    return x + (x.float().std().nan_to_num().clamp_min(0.1) * (1.5 + pattern)).to(x)
+    return x + _scale(x) * (1.5 + pattern).to(x)
+
+
+def _scale(x: Tensor) -> Tensor:
+    return x.float().std().nan_to_num().clamp_min(0.1).to(x)
 
 
 def moved(
@@ -125,8 +129,6 @@ def _ends(read: Tensor, axis: int) -> Tensor:  # shape: (2,)
 
 def _by_moving(
     embedding: Embedding,
-    x: Tensor,
-    changed: Tensor,
     plain: Tensor,  # shape: (1, N, D)
     placed: Tensor,  # shape: (N,)
     extent: Tensor | None,  # shape: (A, 2), of what is read, where that is known
@@ -135,8 +137,13 @@ def _by_moving(
 
     A token starts where it begins to move less than by all, and ends where it no longer moves; its centre is the cut
     behind which half of it lies, by the square of how far it moves. Without the extent, from a gradient, cuts are one
-    step apart.
+    step apart. The change is the same for all pixels of a picture, so that it moves every token alike.
     """
+    x = embedding.sample
+    leading = x.shape[1:-2]
+    changed = x + _scale(x) * (1.5 + torch.arange(leading.numel(), device=x.device).mul(1.7).cos()).view(
+        *leading, 1, 1
+    ).to(x)
     first, behind, centre = [], [], []
     for axis, size in enumerate(x.shape[1:]):
         pitch = (
@@ -159,7 +166,8 @@ def _by_moving(
         centre.append(_half(share, cuts))
     low, high = torch.stack(first, 1), torch.stack(behind, 1)
     read = torch.stack([low.amin(0), high.amax(0)], 1) if extent is None else extent
-    return Reach(placed, low, high, torch.stack(centre, 1), read, extent is None and _are_apart(low, high))
+    centres = (low + high) / 2, torch.stack(centre, 1)
+    return Reach(placed, low, high, centres, read, extent is None and _are_apart(low, high))
 
 
 def _half(
