@@ -56,14 +56,12 @@ def grid_of(reach: Reach, shape: tuple[int, ...]) -> Grid:
         UnsupportedModelError: two tokens at one place, or places that are no grid.
     """
     tokens = reach.placed.nonzero().flatten()
-    found = [_sorted(reach, centre, shape) for centre in reach.centres]
-    for axes, places, even in found:
-        total = prod(axis.cells for axis in axes)
-        if len(places.unique()) == len(places) and (len(places) == total or even):
-            laid = torch.full((total,), -1, device=tokens.device)
-            laid[places] = tokens
-            return Grid(axes, tuple(laid.tolist()))
-    axes, places, _ = found[0]
+    axes, places, even = _sorted(reach, shape)
+    total = prod(axis.cells for axis in axes)
+    if len(places.unique()) == len(places) and (len(places) == total or even):
+        laid = torch.full((total,), -1, device=tokens.device)
+        laid[places] = tokens
+        return Grid(axes, tuple(laid.tolist()))
     raise UnsupportedModelError(
         "One token for each place of a grid.",
         f"{len(places)} tokens that read {len(places.unique())} places of a grid of {Grid(axes, ())}",
@@ -71,24 +69,18 @@ def grid_of(reach: Reach, shape: tuple[int, ...]) -> Grid:
     )
 
 
-def _sorted(
-    reach: Reach,
-    centre: Tensor,  # shape: (P, A)
-    shape: tuple[int, ...],
-) -> tuple[tuple[Axis, ...], Tensor, bool]:
+def _sorted(reach: Reach, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], Tensor, bool]:
     """The axes, the place (P,) of each token in reading order, and whether places are evenly spaced."""
     axes: list[Axis] = []
-    places, even = torch.zeros(len(centre), dtype=torch.long, device=centre.device), True
+    places, even = torch.zeros_like(reach.centre[:, 0], dtype=torch.long), True
     for axis, size in enumerate(shape):
-        in_picture = axis >= len(shape) - 2
-        first, behind = reach.first[:, axis], reach.behind[:, axis]
-        middle = centre[:, axis] if in_picture else (first + behind) / 2
-        number, cells = _cells(middle, behind - first)
-        if cells == 1 and not in_picture:
+        centre = reach.centre[:, axis]
+        number, cells = _cells(centre, reach.behind[:, axis] - reach.first[:, axis])
+        if cells == 1 and axis < len(shape) - 2:
             continue  # all tokens read it all, such as colours
         axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size)))
         places = places * cells + number
-        even = even and _evenly_spaced(middle, number, cells)
+        even = even and _evenly_spaced(centre, number, cells)
     return tuple(axes), places, even
 
 

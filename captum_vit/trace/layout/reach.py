@@ -1,4 +1,4 @@
-"""Which part of a picture each token reads: spelt by gradients, or found by changing a part and seeing who moves."""
+"""Which part of a picture each token reads: spelt by gradients, or found by changing parts and seeing who moves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_vit.trace.layout.embedding import Embedding
 
 ROUNDINGS = 16  # what is no larger, in units of the precision and of the largest entry, is zero
+DRAWS, NOISE = 16, 0.1  # of noise, in units of the picture's standard deviation
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Reach:
         placed: (N,) which tokens depend on the input.
         first: (P, A) of each of those its first step along each dimension.
         behind: (P, A) the step behind its last.
-        centres: (P, A) the middle, by one reckoning or several.
+        centre: (P, A) the middle of what it reads.
         read: (A, 2) first step that any token reads, and the one behind the last.
         apart: no entry is read by two tokens.
     """
@@ -28,7 +29,7 @@ class Reach:
     placed: Tensor
     first: Tensor
     behind: Tensor
-    centres: tuple[Tensor, ...]
+    centre: Tensor
     read: Tensor
     apart: bool
 
@@ -37,41 +38,41 @@ def reach_of(
     embedding: Embedding,
     plain: Tensor,  # shape: (1, N, D), its tokens for the sample
 ) -> Reach:
-    """Costs the embedding twice and 2 log2 N gradients, where tokens read parts of their own.
+    """Costs the embedding twice and 2 log2 N gradients, where every token reads something that no other reads.
 
-    Where they overlap or the embedding lets no gradient through, the embedding of some rows for every token.
+    Where it does not, 3 x 16 embeddings more; where no gradient arrives, one for each row and column of the picture.
     """
     x = embedding.sample
-    changed = _changed(x)
-    placed = moved(embedding.tokens(changed) - plain, plain)[0]
+    pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
+    placed = moved(embedding.tokens(x + _scale(x) * (1.5 + pattern).to(x)) - plain, plain)[0]
     spelt = _spelt(embedding, x)
     if spelt is None:
-        return _by_moving(embedding, plain, placed, None)
+        return _by_moving(embedding, plain, placed)
     token, read = spelt
     single = token >= 0
     found, number = token[single].unique(return_inverse=True)
     extent = torch.stack([_ends(read, axis) for axis in range(read.dim())])
-    if not torch.equal(found, placed.nonzero().flatten()):
-        return _by_moving(embedding, plain, placed, extent)
-    first, behind = _bounds(single, number, len(found))
-    return Reach(placed, first, behind, ((first + behind) / 2,), extent, bool((single == read).all()))
-
-
-def _changed(x: Tensor) -> Tensor:
-    """Every entry another."""
-    pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
-    return x + _scale(x) * (1.5 + pattern).to(x)
-
-
-def _scale(x: Tensor) -> Tensor:
-    return x.float().std().nan_to_num().clamp_min(0.1).to(x)
+    if torch.equal(found, placed.nonzero().flatten()):
+        first, behind = _bounds(single, number, len(found))
+        return Reach(placed, first, behind, (first + behind) / 2, extent, bool((single == read).all()))
+    parts = [_behind_cuts(embedding, plain, placed, axis) for axis in range(x.dim() - 3)]
+    first, behind = (
+        torch.stack([*(part[i] for part in parts), *extent[-2:, i : i + 1].expand(-1, int(placed.sum()))], 1)
+        for i in (0, 1)
+    )
+    return Reach(placed, first, behind, _by_noise(embedding, plain, placed, (first + behind) / 2), extent, False)
 
 
 def moved(
     difference: Tensor,  # shape: (R, N, D)
     tokens: Tensor,  # shape: (1, N, D)
 ) -> Tensor:  # shape: (R, N)
+    """Which tokens are others, by more than rounding."""
     return difference.abs().amax(-1) > ROUNDINGS * torch.finfo(tokens.dtype).eps * tokens.abs().amax()
+
+
+def _scale(x: Tensor) -> Tensor:
+    return x.float().std().nan_to_num().clamp_min(0.1).to(x)
 
 
 # -- by gradients ---------------------------------------------------------------------------------------
@@ -131,54 +132,58 @@ def _by_moving(
     embedding: Embedding,
     plain: Tensor,  # shape: (1, N, D)
     placed: Tensor,  # shape: (N,)
-    extent: Tensor | None,  # shape: (A, 2), of what is read, where that is known
 ) -> Reach:
-    """All that lies behind a cut is changed, for cuts along every dimension.
+    """Where no gradient arrives."""
+    bounds = [_behind_cuts(embedding, plain, placed, axis) for axis in range(embedding.sample.dim() - 1)]
+    first, behind = (torch.stack(ends, 1) for ends in zip(*bounds, strict=True))
+    apart = _are_apart(first, behind)
+    middle = (first + behind) / 2
+    centre = middle if apart else _by_noise(embedding, plain, placed, middle)
+    return Reach(placed, first, behind, centre, torch.stack([first.amin(0), behind.amax(0)], 1), apart)
 
-    A token starts where it begins to move less than by all, and ends where it no longer moves; its centre is the cut
-    behind which half of it lies, by the square of how far it moves. Without the extent, from a gradient, cuts are one
-    step apart. The change is the same for all pixels of a picture, so that it moves every token alike.
+
+def _behind_cuts(embedding: Embedding, plain: Tensor, placed: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The first step (P,) that each token reads along a dimension, and the one behind the last.
+
+    All that lies behind a cut is changed, alike for all pixels of a picture: a token begins where it begins to move
+    less than by all, and ends where it no longer moves.
     """
     x = embedding.sample
-    leading = x.shape[1:-2]
-    changed = x + _scale(x) * (1.5 + torch.arange(leading.numel(), device=x.device).mul(1.7).cos()).view(
-        *leading, 1, 1
-    ).to(x)
-    first, behind, centre = [], [], []
-    for axis, size in enumerate(x.shape[1:]):
-        pitch = (
-            max(1, int((x[0].numel() / max(size, 1) / max(int(placed.sum()), 1)) ** 0.5) // 4)
-            if extent is not None
-            else 1
-        )
-        cuts = torch.arange(0, size + pitch, pitch, device=x.device).clamp_max(size)
-        steps = torch.arange(size, device=x.device).view(-1, *[1] * (x.dim() - axis - 2))
-        rows = [torch.where(steps >= cut, changed, x) for cut in cuts]
-        tokens = embedding.in_portions(rows)[:, placed]  # shape: (cuts, P, D)
-        here, all_of_it = plain[:, placed], tokens[:1]
-        far = (tokens - here).double().square().sum(-1)
-        share = far / far[:1].clamp_min(1e-30)  # shape: (cuts, P), from 1 to 0
-        before = cuts[(moved(tokens - all_of_it, plain).long().argmax(0) - 1).clamp_min(0)]
-        last = moved(tokens - here, plain).flip(0).long().argmax(0)
-        after = cuts[len(cuts) - last.clamp_min(1)]
-        first.append(before)
-        behind.append(after)
-        centre.append(_half(share, cuts))
-    low, high = torch.stack(first, 1), torch.stack(behind, 1)
-    read = torch.stack([low.amin(0), high.amax(0)], 1) if extent is None else extent
-    centres = (low + high) / 2, torch.stack(centre, 1)
-    return Reach(placed, low, high, centres, read, extent is None and _are_apart(low, high))
+    leading, size = x.shape[1:-2], x.shape[axis + 1]
+    change = _scale(x) * torch.arange(leading.numel(), device=x.device).mul(1.7).cos().add(1.5).to(x)
+    steps = torch.arange(size, device=x.device).view(-1, *[1] * (x.dim() - axis - 2))
+    rows = [torch.where(steps >= cut, x + change.view(*leading, 1, 1), x) for cut in range(size + 1)]
+    tokens = embedding.in_portions(rows)[:, placed]  # shape: (size + 1, P, D)
+    less, still = moved(tokens - tokens[:1], plain), moved(tokens - plain[:, placed], plain)
+    return less.long().argmax(0) - 1, still.sum(0)
 
 
-def _half(
-    share: Tensor,  # shape: (cuts, P)
-    cuts: Tensor,
-) -> Tensor:  # shape: (P,)
-    """Where a share falls below one half, between the cuts around it."""
-    below = (share < 0.5).long().argmax(0).clamp_min(1)
-    high, low = share.gather(0, below[None] - 1)[0], share.gather(0, below[None])[0]
-    start, end = cuts[below - 1].double(), cuts[below].double()
-    return start + (end - start) * (high - 0.5) / (high - low).clamp_min(1e-12)
+def _by_noise(
+    embedding: Embedding,
+    plain: Tensor,  # shape: (1, N, D)
+    placed: Tensor,  # shape: (N,)
+    centre: Tensor,  # shape: (P, A)
+) -> Tensor:  # shape: (P, A)
+    r"""Centres along the two dimensions of a picture: of what tokens read, weighed by the squares of their slopes.
+
+    Of noise with independent entries of size :math:`\sqrt{h_p}` at pixel p, token j moves by
+    :math:`\mathrm E|\Delta_j|^2 = \sum_p h_p |\partial T_j / \partial x_p|^2`; with the row or column of p as
+    :math:`h_p`, over that with 1, this is the centre. What a norm lets through from the whole picture hardly counts.
+    """
+    x = embedding.sample
+    generator, centre = torch.Generator().manual_seed(0), centre.clone().double()
+    noise = [(torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x) * _scale(x) * NOISE for _ in range(DRAWS)]
+
+    def energy(weight: Tensor | float) -> Tensor:  # shape: (P,)
+        tokens = embedding.in_portions([x + one * weight for one in noise])
+        return (tokens - plain)[:, placed].double().square().sum((0, -1))
+
+    whole = energy(1.0)
+    for axis in (-2, -1):
+        position = (torch.arange(x.shape[axis], device=x.device) + 0.5) / x.shape[axis]
+        weight = position.sqrt().to(x).view(-1, *[1] * (-1 - axis))
+        centre[:, axis] = energy(weight) / whole * x.shape[axis]
+    return centre
 
 
 def _are_apart(first: Tensor, behind: Tensor) -> bool:
