@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
-from captum_vit.description.values import Graph, Value
+from captum_vit.description.values import Value
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.transformer import Block, Transformer
 from captum_vit.sites.site import Place, Site

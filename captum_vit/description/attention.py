@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from captum_vit.description.values import RESHAPE, Graph, Op, Value
+from captum_vit.description.graph import Graph
+from captum_vit.description.values import RESHAPE, Op, Value
 from captum_vit.sites.nests import tensors_in
 
 MIX = {"matmul", "bmm", "__matmul__", "__rmatmul__", "einsum", "baddbmm"}

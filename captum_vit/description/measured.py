@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 from captum_vit.description.agreement import refuse_contradiction
 from captum_vit.description.attention import attentions
+from captum_vit.description.graph import Graph, recorded
 from captum_vit.description.norms import norm_module
+from captum_vit.description.passes import MISFITS, codes, first_sample
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain
 from captum_vit.description.stream import Layer, add_feed_forwards, chained, find_ends, layer_of
 from captum_vit.description.tower import tower_of
-from captum_vit.description.values import Graph
+from captum_vit.errors import CaptumVitError
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.transformer import Block, Transformer
 
@@ -23,8 +25,9 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     """The transformer in a model, found by one pass over some inputs.
 
     No name of a class or attribute is used: attention is where probabilities over tokens meet values, the stream is
-    what its result is added to, and so on. Costs one forward pass, and holds its tensors until it returns. Call it
-    inside :func:`captum_vit.trace.state.undisturbed`.
+    what its result is added to, and so on. Costs one forward pass of one sample, and holds its tensors meanwhile; where
+    places are numbers of torch calls, another one of it and one of all samples, and a third if these run other code.
+    Call it inside :func:`captum_vit.trace.state.undisturbed`.
 
     Args:
         model: what runs.
@@ -34,50 +37,83 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     Raises:
         UnsupportedModelError: the blocks cannot be followed; what was found is named.
     """
-    graph = Graph()
-    graph.run(model, inputs, args)
-    return _read(graph, model, len(inputs[0]))
+    few = first_sample(inputs, args)
+    try:
+        graph = recorded(model, *few)
+    except MISFITS as error:
+        if few[0] is inputs or isinstance(error, CaptumVitError):
+            raise
+        few = inputs, args  # it takes no batch of one
+        graph = recorded(model, *few)
+    found = _read(graph, model, len(few[0][0]))
+    if few[0] is inputs or not any(map(_counts, found.blocks)) or codes(model, *few) == codes(model, inputs, args):
+        return found
+    return _read(recorded(model, inputs, args), model, len(inputs[0]))
+
+
+def _counts(block: Block) -> bool:
+    """Whether one of its places is known by a number of calls, which may depend on batch and padding."""
+    places = (block.entrance, block.attn_in, block.mid, block.out, block.before_mid, block.before_norm)
+    return any(place is not None and place.of > 1 for place in places)
 
 
 def _read(graph: Graph, model: nn.Module, batch: int) -> Transformer:
-    """What the values of a pass tell."""
-    found = [(attention, layer_of(graph, attention)) for attention in attentions(graph)]
-    layers = [layer for _, layer in found if isinstance(layer, Layer)]
-    add_feed_forwards(graph, layers)
-    chains = chained(layers)
-    chain = checked_chain(graph, model, batch, chains, [(a, why) for a, why in found if isinstance(why, str)])
-    find_ends(graph, chain)
-    width, numbers = chain[0].width, chain[0].joined.tensor.numel()
-    places = Places(graph, chain, (batch, numbers // width // batch, width))
-    tower = tower_of(graph, model, chain)
-    blocks = [_block(graph, model, places, layer) for layer in chain]
-    return Transformer(tower, blocks, name_in(model, tower), _family(tower))
+    """What the values of a pass tell; they are let go."""
+    try:
+        found = [(attention, layer_of(graph, attention)) for attention in attentions(graph)]
+        layers = [layer for _, layer in found if isinstance(layer, Layer)]
+        add_feed_forwards(graph, layers)
+        others = [(attention, why) for attention, why in found if isinstance(why, str)]
+        chain = checked_chain(graph, model, batch, chained(layers), others)
+        find_ends(graph, chain)
+        width, numbers = chain[0].width, chain[0].joined.tensor.numel()
+        places = Places(graph, chain, (batch, numbers // width // batch, width))
+        tower = tower_of(graph, model, chain)
+        return Transformer(
+            tower, [_block(graph, places, layer) for layer in chain], name_in(model, tower), _family(tower)
+        )
+    finally:
+        graph.release()
 
 
-def _block(graph: Graph, model: nn.Module, places: Places, layer: Layer) -> Block:
-    call = places.block_call(layer)
-    heads = projection(graph, model, layer)
+def _block(graph: Graph, places: Places, layer: Layer) -> Block:
+    call, heads = places.block_call(layer), projection(graph, layer)
     entrance = places.entering(layer.stream, call)
-    post_mid = layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)
-    post_end = layer.out is not layer.end
     out = places.entering(layer.out, None) if call is None else places.output_of(call)
-    last_norm = norm_module(graph, layer.end, layer.out) or norm_module(graph, layer.end) if post_end else None
+    mid = layer.mid
+    first, last = mid is not None and not mid.has_numbers_of(layer.joined), layer.out is not layer.end
     return Block(
         entrance=entrance,
         attn_in=places.read(layer, call) or entrance,
-        mid=None if layer.mid is None else places.seen(layer.mid),
+        mid=None if mid is None else places.seen(mid),
         out=out,
-        before_mid=places.seen(layer.joined) if post_mid else None,
-        before_norm=places.seen(layer.end) if post_end else None,
-        first_norm=norm_module(graph, layer.joined, layer.mid) if post_mid else None,
-        last_norm=last_norm,
-        mid_norm=None if layer.post_norm or layer.mid is None else norm_module(graph, layer.mid),
+        before_mid=places.seen(layer.joined) if first else None,
+        before_norm=places.seen(layer.end) if last else None,
+        first_norm=norm_module(graph, layer.joined, mid) if first else None,
+        last_norm=norm_module(graph, layer.end, layer.out) if last else None,
+        mid_norm=None if mid is None or first or last else norm_module(graph, mid),
         out_proj=heads.module,
         attn_scale=heads.scale,
         between=heads.between,
         module=None if call is None else uncompiled(call.module),
-        missing={},
+        missing=_missing(layer, heads.between),
     )
+
+
+def _missing(layer: Layer, between: str) -> dict[str, str]:
+    """For each part that a block may lack, what there is in its place."""
+    beside = "its attention and its feed-forward run side by side"
+    first = layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)
+    norms = {True: "the norm there is no module", False: "no norm stands there"}
+    return {
+        "mid": beside if layer.parallel else "nothing follows its attention",
+        "before_mid": norms[first],
+        "before_norm": norms[layer.out is not layer.end],
+        "first_norm": norms[first],
+        "last_norm": norms[layer.out is not layer.end],
+        "mid_norm": beside if layer.parallel else "no module is the norm before its feed-forward",
+        "out_proj": f"{between} between its heads and the stream",
+    }
 
 
 _NAMES = {"transformers": "Hugging Face"}
@@ -95,13 +131,15 @@ def refuse_other(model: nn.Module, described: Transformer, inputs: tuple[Tensor,
     Raises:
         UnsupportedModelError: the pass shows something else; both are named.
     """
-    graph = Graph()
-    graph.run(model, inputs, args)
-    calls = [c for c in graph.calls if c.module is described.tower]
-    within = [a for a in attentions(graph) if not calls or any(c.holds(a.op) for c in calls)]
-    layers = [layer for layer in (layer_of(graph, a) for a in within) if isinstance(layer, Layer)]
-    add_feed_forwards(graph, layers)
-    chain = max(chained(layers), key=len, default=[])
-    if chain:
-        find_ends(graph, chain)
-        refuse_contradiction(graph, chain, described)
+    graph = recorded(model, inputs, args)
+    try:
+        calls = [c for c in graph.calls if c.module is described.tower]
+        within = [a for a in attentions(graph) if not calls or any(c.holds(a.op) for c in calls)]
+        layers = [layer for layer in (layer_of(graph, a) for a in within) if isinstance(layer, Layer)]
+        add_feed_forwards(graph, layers)
+        chain = max(chained(layers), key=len, default=[])
+        if chain:
+            find_ends(graph, chain)
+            refuse_contradiction(graph, chain, described)
+    finally:
+        graph.release()

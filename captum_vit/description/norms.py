@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from captum_vit.description.values import Graph, Value
+from captum_vit.description.graph import Graph
+from captum_vit.description.values import ADD, TIMES, Value
 
 FEWEST = 3  # rows, to fit a weight and a bias for each channel and still see what does not fit
+ROWS = 64  # that are tried
 MISFIT = 2e-3  # half precision rounds so much
+EPS = (1e-12, 1e-6, 1e-5)
 AHEAD = 40  # torch calls in which a norm written out ends
-SCALE_AND_SHIFT = {*"mul __mul__ __rmul__ mul_ add __add__ __radd__ add_".split()}
 
 
 def is_norm_of(y: Value, x: Value) -> bool:
@@ -19,15 +20,16 @@ def is_norm_of(y: Value, x: Value) -> bool:
     fits = y.tensor.dim() > 0 and y.tensor.shape[-1] == width and y.tensor.numel() == x.tensor.numel() > 0
     if not fits or not x.tensor.is_floating_point() or not y.tensor.is_floating_point():
         return False
-    before, after = (v.tensor.double().reshape(-1, width) for v in (x, y))
-    kept = after.any(-1)  # a mask may have set the others to zero
-    before, after = before[kept], after[kept]
+    before, after = (v.tensor.reshape(-1, width) for v in (x, y))
+    kept = after.any(-1).nonzero().flatten()  # a mask may have set the others to zero
+    kept = kept[:: len(kept) // ROWS + 1]
+    before, after = before[kept].double(), after[kept].double()
     return len(before) >= FEWEST and any(_affine(z, after) for z in _standardised(before))
 
 
-def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:  # (R, D) -> LayerNorm's and RMSNorm's
+def _standardised(x: Tensor) -> list[Tensor]:  # (R, D) -> LayerNorm's and RMSNorm's
     centred = x - x.mean(-1, keepdim=True)
-    return tuple(z / (z.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() for z in (centred, x))  # type: ignore[return-value]
+    return [z / (z.pow(2).mean(-1, keepdim=True) + eps).sqrt() for z in (centred, x) for eps in EPS]
 
 
 def _affine(z: Tensor, y: Tensor) -> bool:
@@ -49,7 +51,7 @@ def norm_behind(graph: Graph, before: Value) -> Value | None:
         further = [
             op.makes[0].root
             for _, op in found.readers()
-            if op.name in SCALE_AND_SHIFT and sum(map(graph.depends, op.takes)) == 1 and is_norm_of(op.makes[0], before)
+            if op.name in TIMES | ADD and sum(map(graph.depends, op.takes)) == 1 and is_norm_of(op.makes[0], before)
         ]
         if not further:
             break
@@ -58,10 +60,8 @@ def norm_behind(graph: Graph, before: Value) -> Value | None:
 
 
 def norm_module(graph: Graph, before: Value, after: Value | None = None) -> nn.Module | None:
-    """The module that takes one value and gives another, or a norm of it: the innermost; None where there is none."""
-    taking = [c for c in graph.calls if c.takes and c.gives and c.takes[0].has_numbers_of(before)]
-    if after is not None:
-        return next((c.module for c in reversed(taking) if c.gives[0].has_numbers_of(after)), None)
-    return next(
-        (c.module for c in taking if not c.gives[0].has_numbers_of(before) and is_norm_of(c.gives[0], before)), None
-    )
+    """The innermost module that takes one value and gives another, or else a norm of it; None where there is none."""
+    taking = [c for c in reversed(graph.taking.get(before.root, [])) if c.gives]
+    exact = [c for c in taking if after is not None and c.gives[0].has_numbers_of(after)]
+    given = exact or [c for c in taking if not c.gives[0].has_numbers_of(before) and is_norm_of(c.gives[0], before)]
+    return given[0].module if given else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
-from captum_vit.description.values import Call, Graph, Op, Value
+from captum_vit.description.values import Call, Op, Value
+from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.modules import uncompiled
 from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.site import Place, Site
@@ -25,20 +27,20 @@ class Places:
     def __init__(self, graph: Graph, layers: list[Layer], sizes: tuple[int, int, int]) -> None:
         self.graph, self.sizes = graph, sizes
         self.attentions = [layer.attention.op for layer in layers]
-        self._taken: dict[Value, list[Call]] = {}
-        self._given: dict[Value, list[Call]] = {}
-        for call in graph.calls:
-            if call.takes:
-                self._taken.setdefault(call.takes[0].root, []).append(call)
-            if call.gives:
-                self._given.setdefault(call.gives[0].root, []).append(call)
 
-    def entering(self, value: Value, inside: Call | None) -> Place | None:
+    def entering(self, value: Value, inside: Call | None) -> Place:
         """The tokens that enter a block: at its own call, or the smallest call that all their readers lie in."""
         complete = [c for c in self.taking(value) if self._holds_readers(c, value)]
         if inside in complete:
             return self.input_of(inside)
-        return self.input_of(complete[-1]) if complete else self.at(value)
+        place = self.input_of(complete[-1]) if complete else self.at(value)
+        if place is None:
+            raise UnsupportedModelError(
+                f"A stream of shape {self.sizes}: samples, tokens and channels.",
+                f"one that has only the shapes {', '.join(str(tuple(v.tensor.shape)) for v in value.root.same)}",
+                "a model whose blocks take and return tokens with the batch first.",
+            )
+        return place
 
     def read(self, layer: Layer, around: Call | None) -> Place | None:
         """What an attention reads: at the outermost call inside the block that takes it, and holds all its readers.
@@ -71,7 +73,11 @@ class Places:
 
     def at(self, value: Value) -> Place | None:
         """Where a value leaves a module, or the torch call that makes it; None where it has no shape of tokens."""
-        left = [c for c in self._given.get(value.root, []) if self._fits(c.gives[0].tensor) and self._is_left(c, value)]
+        left = [
+            c
+            for c in self.graph.giving.get(value.root, [])
+            if self._fits(c.gives[0].tensor) and self._is_left(c, value)
+        ]
         if left:
             return self.output_of(left[0])
         return self._result(value)
@@ -86,7 +92,7 @@ class Places:
 
     def taking(self, value: Value) -> list[Call]:
         """Calls whose first tensor it is, as (B, N, D), outer ones first."""
-        return [c for c in self._taken.get(value.root, []) if self._fits(c.takes[0].tensor)]
+        return [c for c in self.graph.taking.get(value.root, []) if self._fits(c.takes[0].tensor)]
 
     def block_call(self, layer: Layer) -> Call | None:
         """The innermost call that takes what enters a block, gives what leaves it, and holds this attention alone."""

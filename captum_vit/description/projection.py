@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
-from captum_vit.description.values import PROJECT, RESHAPE, Call, Graph, Value
-from captum_vit.models.modules import modules_of
+from captum_vit.description.values import FACTOR, PROJECT, RESHAPE, Call, Op, Value
 from captum_vit.sites.nests import first_tensor
 
 MISFITS = (
@@ -23,8 +23,8 @@ MISFITS = (
     ValueError,
 )  # of a module that is tried
 LINEAR = 1e-3  # what may be missing, as a share: half precision rounds so much
+ROWS = 256  # that are compared
 SCALED = 1e-4
-TIMES = {*["mul", "__mul__", "__rmul__", "mul_", "addcmul"]}
 
 
 class Projection(NamedTuple):
@@ -35,40 +35,39 @@ class Projection(NamedTuple):
     between: str
 
 
-def projection(graph: Graph, model: nn.Module, layer: Layer) -> Projection:
+def projection(graph: Graph, layer: Layer) -> Projection:
     """Of the innermost linear map of the merged heads whose result gives the branch, up to one factor a channel."""
-    tried = list(_candidates(graph, model, layer))
+    tried = _candidates(graph, layer)
     for module, given, made in reversed(tried):
         if made.has_numbers_of(layer.branch):
             scale = None
         else:
-            found = _factors(made, layer.branch)
+            found = _factors(made, layer.branch) if _only_multiplied(graph, made, layer.branch) else None
             if found is None:
                 continue
-            scale = _own(graph, model, found, layer)
+            scale = _own(graph, found, layer)
         between = "a factor before the addition" if layer.scaled else _other_order(given, layer)
         return Projection(None if between else module, None if between else scale, between)
     start = tried[-1][2] if tried else layer.attention.context
     return Projection(None, None, _named(graph, start, layer.branch))
 
 
-def _candidates(graph: Graph, model: nn.Module, layer: Layer) -> list[tuple[nn.Module, Value, Value]]:
+def _candidates(graph: Graph, layer: Layer) -> list[tuple[nn.Module, Value, Value]]:
     """Linear modules that take the merged heads, outer ones first: each with what it was given and made."""
     context, branch = layer.attention.context, layer.branch
-    called = [c for c in graph.calls if _maps(graph, c, context, branch)]
+    called = [c for c in graph.taking.get(context.root, []) if _maps(graph, c, context, branch)]
     found = [(c.module, c.takes[0], c.gives[0]) for c in called]
-    owners = {id(p): m for m in modules_of(model) for p in m._parameters.values() if p is not None}
     assert branch.op is not None
     for op in graph.ops[layer.attention.op.index + 1 : branch.op.index + 1]:  # weights that are read past their module
         if op.name == "linear" and op.takes[0].has_numbers_of(context) and branch.made_from(op.makes[0]):
-            owner = owners.get(id(op.takes[1].tensor))
+            owner = graph.owner(op.takes[1].tensor)
             if owner is not None and all(owner is not module for module, *_ in found):
                 found.append((owner, op.takes[0], op.makes[0]))
     return [(module, given, made) for module, given, made in found if _is_linear(module, given.tensor)]
 
 
 def _maps(graph: Graph, call: Call, context: Value, branch: Value) -> bool:
-    if not call.takes or not call.gives or not call.takes[0].has_numbers_of(context):
+    if not call.gives:
         return False
     made = call.gives[0]
     on_the_path = made.made_from(context) and branch.made_from(made) and not made.has_numbers_of(context)
@@ -93,38 +92,40 @@ def _is_linear(module: nn.Module, like: Tensor) -> bool:
         return False
 
 
+def _only_multiplied(graph: Graph, made: Value, branch: Value) -> bool:
+    """Whether all that happens to one value on its path to another is to be multiplied by what is no token."""
+    for op in _path(graph, made, branch):
+        tokens = sum(value.made_from(made) for value in op.takes)
+        if op.name not in FACTOR | RESHAPE or tokens != 1 or sum(map(graph.depends, op.takes)) != 1:
+            return False
+    return True
+
+
 def _factors(made: Value, branch: Value) -> Tensor | None:  # shape: (D,)
     """One factor for each channel that makes one value of the other; None if there are none."""
     wanted = branch.tensor
     y = next((v.tensor for v in made.root.same if v.tensor.shape == wanted.shape), made.tensor)
     if y.numel() != wanted.numel() or y.shape[-1] != wanted.shape[-1]:
         return None
-    rows, gained = (t.double().reshape(-1, wanted.shape[-1]) for t in (y, wanted))
+    rows, gained = (t.reshape(-1, wanted.shape[-1]) for t in (y, wanted))
+    some = slice(None, None, len(rows) // ROWS + 1)
+    rows, gained = rows[some].double(), gained[some].double()
     factors = (rows * gained).sum(0) / rows.pow(2).sum(0).clamp_min(1e-30)
     return factors if (factors * rows - gained).norm() < SCALED * gained.norm() else None
 
 
-def _own(graph: Graph, model: nn.Module, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | None:
+def _own(graph: Graph, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | None:
     """What gives these factors: the model's own tensor, where it multiplies by one, else they themselves."""
     if (factors - 1).abs().max() < 1e-5:
         return None
     assert layer.joined.op is not None
     for op in graph.ops[layer.attention.op.index : layer.joined.op.index + 1]:
-        for value in op.takes if op.name in TIMES else ():
+        for value in op.takes if op.name in FACTOR else ():
             held = value.root.tensor.flatten()
             same = not graph.depends(value) and held.shape == factors.shape
             if same and torch.allclose(held.double(), factors, rtol=1e-3, atol=1e-6):
-                return _owned(model, value.root.tensor) or partial(torch.clone, held.detach())
+                return graph.own(value.root.tensor) or partial(torch.clone, held.detach())
     return partial(torch.clone, factors)
-
-
-def _owned(model: nn.Module, tensor: Tensor) -> Callable[[], Tensor] | None:
-    """A parameter or buffer as the model holds it when it is called."""
-    for module in modules_of(model):
-        for name, own in (*module._parameters.items(), *module._buffers.items()):
-            if own is tensor:
-                return partial(getattr, module, name)
-    return None
 
 
 def _other_order(given: Value, layer: Layer) -> str:
@@ -144,7 +145,14 @@ def _other_order(given: Value, layer: Layer) -> str:
 
 def _named(graph: Graph, start: Value, branch: Value) -> str:
     """The torch calls between two values that do more than to change a shape."""
-    assert start.op is not None and branch.op is not None
-    path = graph.ops[start.op.index + 1 : branch.op.index + 1]
-    names = [op.name for op in path if op.makes and op.makes[0].made_from(start) and branch.made_from(op.makes[0])]
-    return ", ".join(dict.fromkeys(name for name in names if name not in RESHAPE)) or "another map than a linear layer"
+    others = [op.name for op in _path(graph, start, branch) if op.name not in RESHAPE]
+    obstacles = [name for name in others if name not in PROJECT]
+    return ", ".join(dict.fromkeys(obstacles or others)) or "another map than a linear layer"
+
+
+def _path(graph: Graph, start: Value, end: Value) -> list[Op]:
+    """The torch calls that make one value of another."""
+    if start.op is None or end.op is None:
+        return []
+    ops = graph.ops[start.op.index + 1 : end.op.index + 1]
+    return [op for op in ops if op.makes[0].made_from(start) and end.made_from(op.makes[0])]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from captum_vit.description.attention import Attention
-from captum_vit.description.stream import Layer
+from captum_vit.description.graph import Graph
+from captum_vit.description.stream import CROSS, Layer
 from captum_vit.description.tower import named_tower
-from captum_vit.description.values import Graph, Op
+from captum_vit.description.values import Op
 from captum_vit.errors import UnsupportedModelError
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
@@ -32,10 +33,15 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
     if len(sound) > 1:
         raise _several(model, sound)
     foreign = [layer.attention for c in chains if c is not chain for layer in c]
-    for attention, why in [*others, *((a, _shape(a)) for a in foreign)]:
-        place = _place(attention, chain)
+    for attention in foreign:
+        place = _place(attention, chain) or "behind"
+        raise _refused(
+            model, f"blocks in which {_shape(attention)} {place} blocks in which {_shape(chain[0].attention)}"
+        )
+    for attention, why in others:
+        place = _place(attention, chain) or ("behind" if why == CROSS else "")
         if place:
-            raise _refused(model, f"an attention {place} the blocks in which {why}")
+            raise _refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
     return chain
 
 
@@ -81,10 +87,10 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
             return where + f"a convolution of {size} ({convolution.name}) mixes tokens beside the attention"
         if any(layer.stream.has_numbers_of(other.stream) for other in chain[:k]):
             return where + "a second attention reads the stream that another one reads"
-        if k and layer.stream.has_numbers_of(chain[k - 1].joined) and chain[k - 1].additions == 0:
-            if any(other.additions for other in chain):
-                return where + "a second attention follows the first without a feed-forward between them"
-        if layer.additions == 0 and not layer.parallel and any(other.additions for other in chain):
+        bare = layer.additions == 0 and not layer.parallel and any(other.additions for other in chain)
+        if bare and k + 1 < len(chain) and chain[k + 1].stream.has_numbers_of(layer.joined):
+            return where + "a second attention follows the first without a feed-forward between them"
+        if bare:
             return where + "no feed-forward adds to the stream behind the attention"
     return ""
 
@@ -98,9 +104,9 @@ def _convolution(graph: Graph, layer: Layer) -> Op | None:
     assert layer.end.op is not None
     start = 0 if layer.stream.op is None else layer.stream.op.index + 1
     for op in graph.ops[start : layer.end.op.index]:
-        if op.name in CONVOLUTIONS and op.makes[0].made_from(layer.stream) and layer.end.made_from(op.makes[0]):
-            if any(size > 1 for size in op.takes[1].tensor.shape[2:]):
-                return op
+        wide = op.name in CONVOLUTIONS and any(size > 1 for size in op.takes[1].tensor.shape[2:])
+        if wide and op.makes[0].made_from(layer.stream) and layer.end.made_from(op.makes[0]):
+            return op
     return None
 
 

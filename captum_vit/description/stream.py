@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from captum_vit.description.attention import Attention
+from captum_vit.description.graph import Graph
 from captum_vit.description.norms import is_norm_of, norm_behind
-from captum_vit.description.values import ADD, PROJECT, RESHAPE, Graph, Op, Value
+from captum_vit.description.values import ADD, FACTOR, PROJECT, RESHAPE, Op, Value
 
-TIMES = {*"mul __mul__ __rmul__ mul_ div __truediv__".split()}
+CROSS = "cross-attention, whose values are not made of the tokens that it adds to"
 
 
 @dataclass(eq=False)
@@ -20,7 +22,7 @@ class Layer:
     reads: Value  # that queries, keys and values are made of
     branch: Value  # what the attention adds, in the end
     joined: Value  # the stream with it
-    scaled: bool  # the stream was multiplied before
+    scaled: bool  # the addition multiplies the stream or the branch
     mid: Value | None  # that the feed-forward adds to
     end: Value  # the stream with the feed-forward
     out: Value  # that leaves: the end, or its norm
@@ -53,10 +55,9 @@ def layer_of(graph: Graph, attention: Attention) -> Layer | str:
                 continue
             joined = op.makes[0]
             reads = reading_point(graph, entered, attention)
+            scaled = scaled or op.name == "addcmul" or op.kwargs.get("alpha", 1) != 1
             return Layer(attention, entered, reads, branch, joined, scaled, joined, joined, joined)
-    if cross:
-        return "cross-attention: its values are not made of the tokens that it adds to"
-    return "what it makes is not added to the tokens that it was made of"
+    return CROSS if cross else "what it makes is not added to the tokens that it was made of"
 
 
 def _operands(op: Op) -> list[tuple[Value, Value]]:
@@ -77,7 +78,7 @@ def _unscaled(stream: Value, context: Value | None = None) -> tuple[Value | None
     root = stream.root
     if context is None or context.made_from(root):
         return root, False
-    if root.op is not None and root.op.name in TIMES:
+    if root.op is not None and root.op.name in FACTOR:
         for value in root.op.takes:
             if value.tensor.numel() == root.tensor.numel() and context.made_from(value.root):
                 return value.root, True
@@ -144,7 +145,7 @@ def _continues(stream: Value, trunk: Value) -> bool:
     if stream.has_numbers_of(trunk):
         return True
     op = stream.root.op
-    return op is not None and op.name in TIMES and any(v.has_numbers_of(trunk) for v in op.takes)
+    return op is not None and op.name in FACTOR and any(v.has_numbers_of(trunk) for v in op.takes)
 
 
 def _is_normed(stream: Value, trunk: Value, branch: Value) -> bool:
@@ -158,15 +159,18 @@ def _take_branch_apart(graph: Graph, layer: Layer) -> None:
     """
     context = layer.attention.context
     assert layer.joined.op is not None
-    for op in graph.ops[layer.attention.op.index + 1 : layer.joined.op.index]:
+    on_the_path = [
+        op
+        for op in graph.ops[layer.attention.op.index + 1 : layer.joined.op.index]
+        if op.makes[0].made_from(context) and layer.branch.made_from(op.makes[0])
+    ]
+    for k, op in enumerate(on_the_path):
         for other, own in _operands(op):
             if own.made_from(context) and other.made_from(layer.stream) and not other.made_from(context):
-                if layer.branch.made_from(op.makes[0]):
-                    layer.parallel = True
-                    behind = graph.ops[op.index + 1 : layer.joined.op.index]
-                    changing = [o for o in behind if o.makes[0].made_from(op.makes[0]) and o.name not in ADD | RESHAPE]
-                    layer.branch = layer.branch if changing else own
-                    return
+                layer.parallel = True
+                if all(behind.name in ADD | RESHAPE for behind in on_the_path[k:]):
+                    layer.branch = own
+                return
 
 
 def chained(layers: list[Layer]) -> list[list[Layer]]:
@@ -190,7 +194,7 @@ def _follows(layer: Layer, before: Layer) -> bool:
 def find_ends(graph: Graph, chain: list[Layer]) -> None:
     """What leaves each layer: what enters the next where that is its end or a norm of it, and a norm that follows."""
     open_ends = [chain[-1]]
-    for layer, following in zip(chain, chain[1:], strict=False):
+    for layer, following in pairwise(chain):
         if following.stream.has_numbers_of(layer.end):
             continue
         if is_norm_of(following.stream, layer.end):

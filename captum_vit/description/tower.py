@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
-from captum_vit.description.values import Call, Graph
+from captum_vit.description.values import Call
 from captum_vit.models.modules import alone, uncompiled
 
 

@@ -1,0 +1,43 @@
+"""Whether two passes run the same code, and the smallest pass over some inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.sites.calls import Calls, name_of
+
+MISFITS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model raises that does not take a batch of another size."""
+
+
+def first_sample(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """The inputs and arguments of the first sample alone; the same where there is no other."""
+    batch = len(inputs[0])
+    if batch == 1:
+        return inputs, args
+
+    def first(given: Any) -> Any:
+        return given[:1] if isinstance(given, Tensor) and given.dim() > 0 and len(given) == batch else given
+
+    return tuple(map(first, inputs)), tuple(map(first, args))
+
+
+class _Names(Calls):
+    """Notes the name of every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
+        self.names.append(name_of(func))
+        return result
+
+
+def codes(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> list[str]:
+    """The torch calls of a pass by name."""
+    with _Names() as mode:
+        model(*inputs, *args)
+    return mode.names
