@@ -18,7 +18,8 @@ _BRANCH_NORM = {"ResPostBlock", "EvaBlockPostNorm", "ResPostRelPosBlock"}  # x +
 def timm_vit(model: Any) -> Spec | None:
     """ViT, DeiT, DeiT-3, DINOv2, SigLIP and CLIP towers; EVA, EVA-02, PE and DINOv3; BEiT; relative positions.
 
-    Of other blocks than these nothing is known here: they are found by a pass. Per-head vectors cannot be read where a norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).
+    Of other blocks than these nothing is known here: they are found by a pass. Per-head vectors cannot be read where a
+    norm or a gate follows the merged heads (EVA-02's ``scale_attn_inner``).
     """
     family = f"timm {type(model).__name__}"
     for block in map(uncompiled, model.blocks):

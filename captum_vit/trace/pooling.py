@@ -41,7 +41,7 @@ def pooling_weights(
     by_rows, *by_context = torch.autograd.grad(score, places, retain_graph=True, allow_unused=True)
     if by_rows is None:
         raise TraceError(
-            "A head that reads the tokens that leave the last block, since attention is read in the rows that it reads.",
+            "A head that reads the tokens that leave the last block: attention is read in the rows that it reads.",
             "outputs without a gradient there: they depend on tokens of other blocks, such as recorded hidden states",
             "a method that looks for no rows, such as LayerCDAM or DecompX, or a head on the last block.",
         )
