@@ -37,7 +37,8 @@ class Places:
         if place is None:
             raise UnsupportedModelError(
                 f"A stream of shape {self.sizes}: samples, tokens and channels.",
-                f"one that has only the shapes {', '.join(str(tuple(v.tensor.shape)) for v in value.root.same)}",
+                "one that no module and no torch call gives in this shape to all who read it: "
+                + ", ".join(f"{tuple(v.tensor.shape)} by {v.op.name}" for v in value.root.same if v.op),
                 "a model whose blocks take and return tokens with the batch first.",
             )
         return place
@@ -122,8 +123,13 @@ class Places:
         )
 
     def _is_left(self, call: Call, value: Value) -> bool:
-        """Whether all readers of the value come behind a call, and have it from the tensor that leaves there."""
-        return all(op.index >= call.end and shape.comes_by(call.gives[0]) for shape, op in value.readers())
+        """Whether a call makes the tensor that leaves it, and all readers of the value come behind and have it from there."""
+        made = call.gives[0].op
+        return (
+            made is not None
+            and call.holds(made)
+            and all(op.index >= call.end and shape.comes_by(call.gives[0]) for shape, op in value.readers())
+        )
 
     def _result(self, value: Value) -> ValueSite | None:
         """The first torch call that gives the value in the shape of tokens to all who read it."""

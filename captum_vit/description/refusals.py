@@ -75,10 +75,10 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
         where = f"block {k}, in which "
         if attention.between:
             return where + f"{', '.join(attention.between)} stands between the softmax and the values"
-        shapes = [value.tensor.shape for value in layer.stream.same if value.tensor.shape[-1:] == stream.shape[-1:]]
-        if not any(len(shape) == 3 and shape[0] == batch for shape in shapes):
-            if any(len(shape) == 3 and shape[1] == batch for shape in shapes):
-                return where + f"the stream is {tuple(stream.shape)}, the sequence before the batch of {batch}"
+        fits = [v for v in layer.stream.same if v.tensor.dim() == 3 and len(v.tensor) == batch]
+        if stream.dim() == 3 and len(stream) != batch == stream.shape[1]:
+            return where + f"the stream is {tuple(stream.shape)}, the sequence before the batch of {batch}"
+        if not fits or (stream.dim() == 3 and len(stream) != batch):
             return where + f"the stream is {tuple(stream.shape)}, not one sequence for each of {batch} samples"
         if not attention.rows == attention.columns == tokens:
             return where + f"{_shape(attention)}, with a stream of {tokens} tokens: windows, channels, or other tokens"

@@ -34,10 +34,5 @@ def _takes_tokens(call: Call, first: Layer) -> bool:
 
 def named_tower(model: nn.Module) -> nn.Module | None:
     """The part that a target module names in its attribute ``tower``, the innermost if it names one in turn."""
-    found = None
-    module: object = alone(model)
-    while isinstance(module, nn.Module) and isinstance(
-        named := vars(module).get("_modules", {}).get("tower"), nn.Module
-    ):
-        found = module = named
-    return found
+    named = getattr(alone(model), "tower", None)
+    return (named_tower(named) or named) if isinstance(named, nn.Module) else None
