@@ -193,10 +193,10 @@ def _storage(tensor: Tensor) -> int | None:
 def _reshapes(op: Op, first: Value, made: Value) -> bool:
     if op.name not in RESHAPE or made.tensor.numel() != first.tensor.numel():
         return False
-    return op.name != "__getitem__" or not _picks(op.args[1])
+    return op.name != "__getitem__" or not picks(op.args[1])
 
 
-def _picks(index: Any) -> bool:
+def picks(index: Any) -> bool:
     """Whether an index may bring rows into another order."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, Tensor | list) for part in parts)

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from captum_vit.description.agreement import refuse_contradiction
 from captum_vit.description.attention import attentions
 from captum_vit.description.graph import Graph, recorded
+from captum_vit.description.mixing import mixing
 from captum_vit.description.norms import norm_module
 from captum_vit.description.passes import MISFITS, codes, first_sample
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
-from captum_vit.description.refusals import checked_chain
+from captum_vit.description.refusals import checked_chain, refused
 from captum_vit.description.stream import Layer, add_feed_forwards, chained, find_ends, layer_of
 from captum_vit.description.tower import tower_of
 from captum_vit.errors import CaptumVitError
@@ -25,8 +26,9 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     """The transformer in a model, found by one pass over some inputs.
 
     No name of a class or attribute is used: attention is where probabilities over tokens meet values, the stream is
-    what its result is added to, and so on. Costs one forward pass of one sample, and holds its tensors meanwhile; where
-    places are numbers of torch calls, another one of it and one of all samples, and a third if these run other code.
+    what its result is added to, and so on. Costs one forward pass of one sample, and holds its tensors meanwhile.
+    Another one tries whether tokens reach each other behind the attentions, where the torch calls there leave it open.
+    Where places are numbers of torch calls, one more of this sample and one of all compare their code.
     Call it inside :func:`captum_vit.trace.state.undisturbed`.
 
     Args:
@@ -45,10 +47,10 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
             raise
         few = inputs, args  # it takes no batch of one
         graph = recorded(model, *few)
-    found = _read(graph, model, len(few[0][0]))
+    found = _read(graph, model, *few)
     if few[0] is inputs or not any(map(_counts, found.blocks)) or codes(model, *few) == codes(model, inputs, args):
         return found
-    return _read(recorded(model, inputs, args), model, len(inputs[0]))
+    return _read(recorded(model, inputs, args), model, inputs, args)
 
 
 def _counts(block: Block) -> bool:
@@ -57,8 +59,9 @@ def _counts(block: Block) -> bool:
     return any(place is not None and place.of > 1 for place in places)
 
 
-def _read(graph: Graph, model: nn.Module, batch: int) -> Transformer:
-    """What the values of a pass tell; they are let go."""
+def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
+    """What the values of a pass over these inputs tell; they are let go."""
+    batch = len(inputs[0])
     try:
         found = [(attention, layer_of(graph, attention)) for attention in attentions(graph)]
         layers = [layer for _, layer in found if isinstance(layer, Layer)]
@@ -66,6 +69,8 @@ def _read(graph: Graph, model: nn.Module, batch: int) -> Transformer:
         others = [(attention, why) for attention, why in found if isinstance(why, str)]
         chain = checked_chain(graph, model, batch, chained(layers), others)
         find_ends(graph, chain)
+        if mixed := mixing(graph, model, inputs, args, chain):
+            raise refused(model, mixed)
         width, numbers = chain[0].width, chain[0].joined.tensor.numel()
         places = Places(graph, chain, (batch, numbers // width // batch, width))
         tower = tower_of(graph, model, chain)

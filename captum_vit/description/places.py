@@ -123,7 +123,7 @@ class Places:
         )
 
     def _is_left(self, call: Call, value: Value) -> bool:
-        """Whether a call makes the tensor that leaves it, and all readers of the value come behind and have it from there."""
+        """Whether a call makes what leaves it, and all readers of the value come behind and have it from there."""
         made = call.gives[0].op
         return (
             made is not None

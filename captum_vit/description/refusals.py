@@ -24,24 +24,24 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
         UnsupportedModelError: there is none, or several, or it has parts that break the assumptions of every method.
     """
     if not chains:
-        raise _refused(model, _nothing(graph, others))
+        raise refused(model, _nothing(graph, others))
     chains, others = _in_tower(graph, model, chains, others)
     sound = [c for c in chains if not _fault(graph, c, batch)]
     chain = sound[0] if sound else chains[0]
     if fault := _fault(graph, chain, batch):
-        raise _refused(model, fault)
+        raise refused(model, fault)
     if len(sound) > 1:
         raise _several(model, sound)
     foreign = [layer.attention for c in chains if c is not chain for layer in c]
     for attention in foreign:
         place = _place(attention, chain) or "behind"
-        raise _refused(
+        raise refused(
             model, f"blocks in which {_shape(attention)} {place} blocks in which {_shape(chain[0].attention)}"
         )
     for attention, why in others:
         place = _place(attention, chain) or ("behind" if why == CROSS else "")
         if place:
-            raise _refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
+            raise refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
     return chain
 
 
@@ -118,7 +118,8 @@ def _place(attention: Attention, chain: list[Layer]) -> str:
     return "among" if last.end.made_from(attention.context) else ""
 
 
-def _refused(model: nn.Module, got: str) -> UnsupportedModelError:
+def refused(model: nn.Module, got: str) -> UnsupportedModelError:
+    """The error about a model with something that no method expects."""
     return UnsupportedModelError(WANTED, f"{type(model).__name__} with {got}", HINT)
 
 
@@ -126,7 +127,7 @@ def _several(model: nn.Module, chains: list[list[Layer]]) -> UnsupportedModelErr
     first, second = chains[:2]
     stacks = ", ".join(f"{len(c)} blocks on a stream of {tuple(c[0].joined.tensor.shape)}" for c in chains)
     if second[0].stream.made_from(first[-1].end):
-        return _refused(model, f"a stream that changes its size on the way: {stacks}")
+        return refused(model, f"a stream that changes its size on the way: {stacks}")
     return UnsupportedModelError(
         "A model with one transformer, or a target module that names the tower to explain.",
         f"{type(model).__name__} with {len(chains)} transformers: {stacks}",

@@ -113,31 +113,37 @@ def add_feed_forwards(graph: Graph, layers: list[Layer]) -> None:
         following = next((other for other in layers[k + 1 :] if other.stream.made_from(layer.joined)), None)
         before = layers[k - 1] if k else None
         most = None if following else max(before.additions, 1) if before else 1
-        last = len(graph.ops) if following is None or following.stream.op is None else following.stream.op.index
+        last = _index(following.stream) if following else len(graph.ops)
         _add_feed_forward(graph, layer, last, most)
 
 
 def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -> None:
-    trunk = layer.joined
-    assert trunk.op is not None
-    for op in graph.ops[trunk.op.index + 1 : last + 1]:
-        if layer.additions == most:
-            break
+    """Follow the stream from addition to addition; one to an earlier value of it takes the place of those between."""
+    added: list[tuple[Value, Value, Value]] = []  # the sum, the stream, and the branch
+    for op in graph.ops[_index(layer.joined) + 1 : last + 1]:
         for stream, branch in _operands(op):
-            if op.makes[0].tensor.numel() != trunk.tensor.numel() or not branch.made_from(layer.stream):
+            if op.makes[0].tensor.numel() != layer.joined.tensor.numel() or not branch.made_from(layer.stream):
                 continue
-            if not (_continues(stream, trunk) or _is_normed(stream, trunk, branch)):
-                continue
-            if layer.additions == 0:
-                layer.mid = layer.joined if _continues(stream, trunk) else stream.root
-                layer.parallel = not branch.made_from(layer.joined)
-            layer.additions += 1
-            trunk = layer.end = layer.out = op.makes[0]
-            break
-    if layer.additions == 0:
+            before = [layer.joined, *(total for total, *_ in added)]
+            fits = [k for k, x in enumerate(before) if _continues(stream, x) or _is_normed(stream, x, branch)]
+            if fits and fits[-1] != most:
+                added[fits[-1] :] = [(op.makes[0], stream, branch)]
+                break
+    if added:
+        _, stream, branch = added[0]
+        layer.mid = layer.joined if _continues(stream, layer.joined) else stream.root
+        layer.parallel = not branch.made_from(layer.joined)
+        layer.end = layer.out = added[-1][0]
+    else:
         _take_branch_apart(graph, layer)
+    layer.additions = len(added)
     if layer.parallel:
         layer.mid = None
+
+
+def _index(value: Value) -> int:
+    """Of the torch call that makes a value; -1 of what the model was given."""
+    return -1 if value.op is None else value.op.index
 
 
 def _continues(stream: Value, trunk: Value) -> bool:
@@ -158,10 +164,9 @@ def _take_branch_apart(graph: Graph, layer: Layer) -> None:
     The branch is then the attention's own, if nothing but additions follows it.
     """
     context = layer.attention.context
-    assert layer.joined.op is not None
     on_the_path = [
         op
-        for op in graph.ops[layer.attention.op.index + 1 : layer.joined.op.index]
+        for op in graph.ops[layer.attention.op.index + 1 : _index(layer.joined)]
         if op.makes[0].made_from(context) and layer.branch.made_from(op.makes[0])
     ]
     for k, op in enumerate(on_the_path):

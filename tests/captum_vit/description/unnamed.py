@@ -180,6 +180,38 @@ class SequenceFirst(Base):
         return x + f(x)
 
 
+class Mixer(Base):
+    """A feed-forward over tokens beside the one over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.t = nn.Linear(N, N)
+
+    def step(self, x: Tensor, a: nn.Module, f: nn.Module) -> Tensor:
+        x = x + a(x)
+        return x + f(x + self.t(x.mT).mT)
+
+
+class Between(Base):
+    """Running sums between the blocks."""
+
+    def step(self, x: Tensor, a: nn.Module, f: nn.Module) -> Tensor:
+        x = super().step(x, a, f)
+        return x + x.cumsum(1)
+
+
+class Beside(Base):
+    """A feed-forward with its channels first, and a convolution over single tokens: nothing mixes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv1d(D, D, 1)
+
+    def step(self, x: Tensor, a: nn.Module, f: nn.Module) -> Tensor:
+        x = x + a(x)
+        return x + f(x + self.c(x.mT).mT)
+
+
 class Sequences(Base):
     """Every sample is two sequences."""
 
@@ -258,6 +290,7 @@ def known() -> dict[str, Callable[[], Known]]:
         "post-norm, written out": of(lambda: PostNorm(NoNorm), lambda m: m.m[1][0]),
         "no norms": of(lambda: Base(NoNorm), lambda m: m.m[1][0]),
         "parallel": of(Parallel, lambda m: m.m[1][0].k2),
+        "channels first": of(Beside, lambda m: m.m[1][0].k2),
         "shared layers": of(Shared, lambda m: m.m[0][0].k2, 1),
         "in place": of(InPlace, lambda m: m.m[1][0].k2),
         "torch pre-norm": of(lambda: Encoder(True), lambda m: m.m.layers[1].self_attn),
@@ -272,6 +305,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "channels": (lambda: Base(Channels), "8 places attend to 8, with a stream of 10 tokens"),
     "windows": (lambda: Base(Windows), "5 places attend to 5, with a stream of 10 tokens"),
     "convolution": (lambda: Base(Convolved), "a convolution of 3 (conv1d) mixes tokens"),
+    "tokens over tokens": (Mixer, "tokens reach each other behind the attention (mT, linear)"),
+    "sums over tokens": (Between, "tokens reach each other behind the attention (cumsum)"),
     "no stream": (NoStream, "not added to the tokens that it was made of"),
     "no attention": (NoAttention, "no attention"),
     "two attentions": (Twice, "a second attention follows the first"),
