@@ -181,7 +181,7 @@ def test_integrated_cdam_completes_over_all_tokens(vit):
     p = forward(*vit)
     without = run(p.net, p.blocks[-1].x, p.real, DEPTH - 1, t=torch.zeros_like(p.blocks[-1].t))
     difference = (p.logits - without.logits)[TARGET].item()
-    coarse, fine = (integrated_cdam(*vit, TARGET, n_steps=n).sum().item() - difference for n in (10, 40))
+    coarse, fine = (integrated_cdam(*vit, TARGET, n_steps=n).sum().item() - difference for n in (4, 16))
     assert abs(fine) < 0.05 * abs(difference) and abs(fine) < abs(coarse) / 2
 
 
@@ -291,6 +291,7 @@ def test_half_and_half_rollout_is_gen_att_by_two_to_the_depth(case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["vit with LayerScale", "bert, padded"], indirect=True)
 def test_hires_cam_is_cdam_by_another_way(case):
     for layer in range(DEPTH):
         assert_close(hires_cam(*case, TARGET, layer), cdam(*case, TARGET, layer), **DIFFERENCES)
@@ -333,7 +334,7 @@ ALL = {
     "layer_cam": layer_cam,
     "saliency": saliency,
     "input_x_gradient": input_x_gradient,
-    "integrated_gradients": integrated_gradients,
+    "integrated_gradients": lambda *args: integrated_gradients(*args, n_steps=8),
     "cat": cat,
     "decompx": decompx,
     "lrp": lrp,
@@ -345,23 +346,16 @@ ALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("twin", ALL.values(), ids=ALL)
-def test_padding_scores_zero_and_changes_nothing(twin: Callable[..., Tensor]):
+def test_padding_scores_zero_and_changes_nothing_nor_does_the_twin(twin: Callable[..., Tensor]):
     model, (input_ids, attention_mask) = reference_bert(), reference_sentences()
+    random = torch.random.get_rng_state()
     padded = twin(model, (input_ids[1], attention_mask[1]), TARGET)
     alone = twin(model, (input_ids[1, :6], attention_mask[1, :6]), TARGET)
     assert padded.dtype == torch.float64 and not padded.requires_grad
     assert (padded[6:] == 0).all()
     assert_close(padded[:6], alone, **EXACT)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("twin", ALL.values(), ids=ALL)
-def test_the_model_is_left_alone(twin: Callable[..., Tensor], vit):
-    model, _ = vit
-    state = torch.random.get_rng_state()
-    assert twin(*vit, TARGET).shape == (17,)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(random, torch.random.get_rng_state())
 
 
 def test_reference_models_are_the_same_every_time_and_leave_the_random_state():
