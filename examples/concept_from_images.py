@@ -30,7 +30,7 @@ METHODS = {
 
 def examples(names: tuple[str, ...], n: int = 30) -> dict[str, Tensor]:
     """Scenes of a single digit, by the name of the digit: from the training split, so none is met again."""
-    scenes = digit_scenes(60 * n, n_digits=1, split="train", seed=5)
+    scenes = digit_scenes(20 * n, n_digits=1, split="train", seed=5)
     return {name: scenes.images[scenes.label == digit][:n] for digit, name in enumerate(names)}
 
 
@@ -46,7 +46,7 @@ def main(out: Path, overwrite: bool) -> None:
     out = check_target(out, {".png", ".pdf", ".svg"}, overwrite)  # before the work
     model = demo_vit()
     names = model.pretrained_cfg["label_names"]
-    shown, scenes = examples(names), digit_scenes(50, n_digits=2, seed=3)
+    shown, scenes = examples(names), digit_scenes(30, n_digits=2, seed=3)
 
     columns = {}
     for similarity, called in SIMILARITIES.items():
@@ -54,12 +54,12 @@ def main(out: Path, overwrite: bool) -> None:
         with torch.no_grad():
             nearest = concepts(scenes.images).argmax(1, keepdim=True)  # of ten concepts
         right = (nearest == scenes.digits).any(1).float().mean()
-        print(f"{called}: the nearest concept is one of both digits in {right:.2f} of 50 scenes")
+        print(f"{called}: the nearest concept is one of both digits in {right:.2f} of {len(scenes)} scenes")
         for method, make in METHODS.items():
             explainer = make(concepts)
             maps = torch.cat([explainer.attribute(scenes.images, target=scenes.digits[:, k]) for k in (0, 1)], 1)
             own = nearer_on_its_own(maps, scenes).float().mean().item()
-            print(f"  {method}: stronger on its own digit than on the other in {own:.2f} of 100 maps")
+            print(f"  {method}: stronger on its own digit than on the other in {own:.2f} of {2 * len(scenes)} maps")
             assert own > 0.6
             columns[f"{method}\n{called}"] = maps[:2].flatten(0, 1)
 

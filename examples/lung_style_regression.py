@@ -112,12 +112,12 @@ def main(out: Path, overwrite: bool) -> None:
     # Targets are forward functions, so methods of Captum's own take them as well.
     methods = {name: make(model) for name, make in METHODS.items()}
     methods["IntegratedGradients"] = IntegratedGradients(cv.logits_of(model))
-    few, chance, options = normalised(scans[:64]), inside[:64].float().mean(), {"IntegratedGradients": {"n_steps": 10}}
-    print(f"relevance on the nodule (which covers {chance:.2f} of a scan), of 64 held-out scans")
+    few, chance, options = normalised(scans[:32]), inside[:32].float().mean(), {"IntegratedGradients": {"n_steps": 10}}
+    print(f"relevance on the nodule (which covers {chance:.2f} of a scan), of 32 held-out scans")
     print(f"{'output':14}{'R2':>6}" + "".join(f"{name:>21}" for name in methods))
     for k, name in enumerate(OUTPUTS):
         shares = [
-            share_inside(method.attribute(few, target=k, **options.get(called, {})), inside[:64])
+            share_inside(method.attribute(few, target=k, **options.get(called, {})), inside[:32])
             for called, method in methods.items()
         ]
         print(f"{name:14}{r2[k]:6.2f}" + "".join(f"{share:21.2f}" for share in shares))

@@ -14,6 +14,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 python=${1:-python3.10}
 lowest=$scratch/lowest/bin/python
+export PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$scratch/compiled # once, not by each process
 
 "$python" -m venv "$scratch/tools"
 "$scratch/tools/bin/pip" install --quiet uv

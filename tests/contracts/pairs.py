@@ -67,8 +67,14 @@ def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:
         first = crc32(test.encode())
         steps = range(first, first + max(len(methods), len(models)))
         diagonal = [Pair(methods[i % len(methods)], models[i % len(models)]) for i in steps]
-        chosen = [*diagonal, *(Pair(method, model) for method in SLICE_METHODS for model in SLICE if model in models)]
+        chosen = [*diagonal, *quick(models)]
     return [pair for pair in dict.fromkeys(chosen) if pair not in REFUSED]
+
+
+def quick(models: tuple[str, ...]) -> list[Pair]:
+    """For the quick loop: each of its methods on two of its models, and each of these under two methods."""
+    slice_ = [model for model in SLICE if model in models]
+    return [Pair(m, slice_[(i + j) % len(slice_)]) for i, m in enumerate(SLICE_METHODS) for j in (0, 1) if slice_]
 
 
 def in_turn(rows: list[Any], n: int) -> list[tuple[Any, int]]:

@@ -83,14 +83,15 @@ def test_sensitivity_max_equals_a_hand_computation(image_pair, batch):
     assert_close(found, torch.stack(wanted).amax(0), image_pair.rounding)
 
 
-def test_pictures_are_drawn_headless(image_pair):
+@pytest.mark.along("kind", ["heat_map", "blended_heat_map"])
+def test_pictures_are_drawn_headless(image_pair, kind):
     method, case = image_pair.on(), image_pair.case
     method.output = "pixels"
     heat = explain(method, case)[0].permute(1, 2, 0).numpy()
     photo = np.full((*heat.shape[:2], 3), 0.5)
-    for kind, sign in (("heat_map", "all"), ("blended_heat_map", "absolute_value")):
-        figure, _ = viz.visualize_image_attr(heat, photo, kind, sign, use_pyplot=False)
-        assert figure is not None
+    sign = {"heat_map": "all", "blended_heat_map": "absolute_value"}[kind]
+    figure, _ = viz.visualize_image_attr(heat, photo, kind, sign, use_pyplot=False)
+    assert figure is not None
     plt.close("all")
 
 

@@ -1,4 +1,4 @@
-"""Whole suites of Quantus: our metrics and its own, five methods, on models that it rejects as they come."""
+"""Whole suites of Quantus: our metrics and its own, three methods, on models that it rejects as they come."""
 
 import math
 
@@ -13,7 +13,7 @@ import quantus_metrics as qm
 from captum_vit import demo
 
 METHODS = {
-    **{name: qm.explain_func(cv.METHODS[name]) for name in ("LayerCDAM", "CAT", "GenAtt", "VTranM")},
+    **{name: qm.explain_func(cv.METHODS[name]) for name in ("LayerCDAM", "VTranM")},
     "Random": qm.explain_func(lambda m: cv.RandomAttribution(m, generator=torch.Generator().manual_seed(0))),
 }
 

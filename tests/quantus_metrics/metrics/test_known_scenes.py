@@ -60,7 +60,7 @@ def in_order(scores: dict[str, list[float]], apart: bool) -> None:
         assert better.low > worse.high if apart else better.mean > worse.mean, told
 
 
-@pytest.mark.parametrize("n", [pytest.param(50, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("n", [pytest.param(30, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.full)])
 @pytest.mark.parametrize("metric", ["fidelity", "boxes", "aopc", "log odds", "accuracy", "deletion"])
 def test_faithfulness(metric, n):
     known = Known(n, n_digits=1 if metric in ("aopc", "log odds", "accuracy") else 2)
@@ -77,7 +77,7 @@ def test_faithfulness(metric, n):
     )
 
 
-@pytest.mark.parametrize("n", [pytest.param(50, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("n", [pytest.param(30, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.full)])
 def test_insertion(n):
     """Probabilities of two digits compete: the rival's patches must come last, and a mask alone does not say so.
 

@@ -71,7 +71,7 @@ def test_targets_are_uniform_over_the_digits_present() -> None:
     torch.testing.assert_close(targets.sum(1), torch.ones(2))
 
 
-RECIPE = ("--batch=2", "--test=20", "--every=2", "--grow=1", "--steps=3", "--lr=1", "--lr-rest=1")  # steps that show
+RECIPE = ("--batch=2", "--test=20", "--every=1", "--grow=1", "--steps=2", "--lr=1", "--lr-rest=1")  # steps that show
 
 
 def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
@@ -93,7 +93,7 @@ def test_the_script_writes_a_card_and_a_broken_run_goes_on_as_if_it_had_not_brok
         _train(monkeypatch, tmp_path)
 
     (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.digits.train.schedule", _stop_after(2))
+    monkeypatch.setattr("captum_vit.demo.digits.train.schedule", _stop_after(1))
     with pytest.raises(KeyboardInterrupt):
         _train(monkeypatch, tmp_path, "--overwrite")
     monkeypatch.undo()
