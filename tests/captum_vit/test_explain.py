@@ -140,6 +140,7 @@ def test_a_file_is_replaced_unless_that_is_refused(vit: nn.Module, photo: Path, 
     assert np.load(path).shape == (4, 4)
 
 
+@pytest.mark.slow
 def test_size_and_resolution_are_options(vit: nn.Module, photo: Path, tmp_path: Path):
     found, path = explain(vit, photo, 0), tmp_path / "map.png"
     width = lambda **style: Image.open(found.save(path, **style)).size[0]  # noqa: E731

@@ -46,6 +46,7 @@ def answers() -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "call"), [(name, call) for name, calls in CALLS.items() for call in calls])
 def test_the_command_that_installs_it_is_named(answers: dict[str, str], name: str, call: str):
     """By an error, or by the command line on stderr, with status 2."""

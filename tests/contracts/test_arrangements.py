@@ -198,6 +198,7 @@ class Bag(At):
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
 
 
+@pytest.mark.slow
 def test_a_bag_of_images_is_refused():
     case = CASES[BARE]()
     model = Bag("encoder", case.forward_func).eval()

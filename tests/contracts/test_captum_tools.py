@@ -111,6 +111,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_from_layer_is_token_space_for_captum(name):
     """Gradient x input there is LayerCDAM and Captum's own; integrated gradients are complete; infidelity runs."""

@@ -57,6 +57,7 @@ ON_REFERENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_REFERENCES)
 @pytest.mark.parametrize("kind", ["vit", "bert"])
 def test_maps_that_cancel_have_a_bound_that_finds_an_error(name: str, kind: str):

@@ -96,6 +96,7 @@ def test_padding_changes_nothing_and_its_relevance_neither(texts, name, remover)
     assert metric(model, ids.numpy(), y, loud) == pytest.approx(found, abs=1e-9)
 
 
+@pytest.mark.slow
 @every
 def test_padding_and_special_tokens_are_never_chosen(texts, make, monkeypatch):
     model, ids, mask, relevance = texts
@@ -217,6 +218,7 @@ def test_pairs_keep_their_token_types(pairs):
         assert torch.equal(model(single["input_ids"]), bert(**single).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remover", REMOVERS, ids=repr)
 def test_curves_of_pairs_are_those_of_the_model_with_its_token_types(pairs, remover):
     bert, tokenizer, encoded = pairs

@@ -13,6 +13,8 @@ from tests.references.decompx_bias import BIASES, decompx_with_bias, with_bias
 from tests.references.forward import Sample, forward
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
+pytestmark = pytest.mark.slow
+
 TARGET = 3
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 
@@ -26,7 +28,6 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Sample]:
     return reference_bert(), (ids[row], mask[row])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 2])
 @pytest.mark.parametrize("bias", [bias for bias in BIASES if bias != "none"])
 def test_shared_biases_complete_the_logit(case: tuple[nn.Module, Sample], bias: str, start: int):
@@ -53,7 +54,6 @@ def test_biases_for_cls_are_the_one_pass_and_all_biases_on_cls(case: tuple[nn.Mo
     assert_close(found[0] - bare[0], forward(*case).logits[TARGET].detach() - bare.sum(), **EXACT)
 
 
-@pytest.mark.slow
 def test_what_shares_biases_out_matters(case: tuple[nn.Module, Sample]):
     maps = [decompx_with_bias(*case, TARGET, bias) for bias in BIASES]
     assert not any(torch.allclose(a, b, rtol=1e-3) for i, a in enumerate(maps) for b in maps[:i])

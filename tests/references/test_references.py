@@ -52,6 +52,8 @@ from tests.references.plus import plus, skip_plus
 from tests.references.prediction_map import head_weights, predic_att, prediction_map, prediction_matrix
 from tests.references.vtranm import transformation_weights, vtranm
 
+pytestmark = pytest.mark.slow
+
 TARGET = 3
 EXACT = {"rtol": 1e-10, "atol": 1e-12}  # two ways to compute one thing
 DIFFERENCES = {"rtol": 1e-7, "atol": 1e-9}  # against a quotient of differences
@@ -151,7 +153,6 @@ def test_cdam_of_bert_is_captums_at_the_blocks_input(layer: int):
         assert_close(by_hand, expected[row].sum(-1), **DIFFERENCES)
 
 
-@pytest.mark.slow
 def test_cdam_by_entry_sums_to_cdam_by_token(vit):
     assert_close(cdam_channels(*vit, TARGET).sum(-1), cdam(*vit, TARGET), **DIFFERENCES)
 
@@ -168,7 +169,6 @@ def test_a_patch_that_cls_does_not_attend_to_scores_zero(vit):
     assert (scores != 0).sum() == len(scores) - 2
 
 
-@pytest.mark.slow
 def test_smooth_and_integrated_cdam_meet_cdam(vit):
     noise = torch.zeros(1, 17, WIDTH, dtype=torch.float64)
     assert_close(smooth_cdam(*vit, TARGET, noise), cdam(*vit, TARGET), **DIFFERENCES)
@@ -176,7 +176,6 @@ def test_smooth_and_integrated_cdam_meet_cdam(vit):
     assert_close(integrated_cdam(*vit, TARGET, n_steps=1, baseline=baseline), cdam(*vit, TARGET), **DIFFERENCES)
 
 
-@pytest.mark.slow
 def test_integrated_cdam_completes_over_all_tokens(vit):
     p = forward(*vit)
     without = run(p.net, p.blocks[-1].x, p.real, DEPTH - 1, t=torch.zeros_like(p.blocks[-1].t))
@@ -290,7 +289,6 @@ def test_half_and_half_rollout_is_gen_att_by_two_to_the_depth(case):
     assert_close(half_rollout(*case, TARGET) * 2**DEPTH, gen_att(*case, TARGET), **EXACT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["vit with LayerScale", "bert, padded"], indirect=True)
 def test_hires_cam_is_cdam_by_another_way(case):
     for layer in range(DEPTH):
@@ -344,7 +342,6 @@ ALL = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("twin", ALL.values(), ids=ALL)
 def test_padding_scores_zero_and_changes_nothing_nor_does_the_twin(twin: Callable[..., Tensor]):
     model, (input_ids, attention_mask) = reference_bert(), reference_sentences()

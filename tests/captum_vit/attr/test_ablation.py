@@ -33,13 +33,13 @@ def batches(model: nn.Module) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("internal", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("name", [*IMAGES, *TEXTS])
-def test_portions_change_nothing(name: str, internal: int):
+def test_portions_change_nothing(name: str):
     case = double(name)
     wanted = explain(cv.TokenAblation(case.forward_func), case)
-    found = explain(cv.TokenAblation(case.forward_func), case, internal_batch_size=internal)
-    assert (found - wanted).abs().max() < 1e-12 * wanted.abs().max()
+    for internal in (1, 2, 7, 1000):
+        found = explain(cv.TokenAblation(case.forward_func), case, internal_batch_size=internal)
+        assert (found - wanted).abs().max() < 1e-12 * wanted.abs().max(), internal
 
 
 @pytest.mark.parametrize("internal", [None, 1, 5, 48])

@@ -29,6 +29,7 @@ def test_all_classes_are_each_class(name):
     close(found, one_by_one(method, case, found.shape[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [1, 23, 24, 25, 60])
 @pytest.mark.parametrize("linear", [True, False])
 def test_probes_at_the_features_or_at_the_outputs(n_classes, linear):

@@ -83,6 +83,7 @@ def test_parts_behind_the_second_norm_sum_to_what_it_makes_of_them() -> None:
         torch.testing.assert_close(total + rest.detach(), ln2(before).detach(), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 @pytest.mark.parametrize("name", DECOMPOSABLE)
 def test_altis_rows_are_shares_of_one(name: str, norm: str) -> None:

@@ -12,7 +12,7 @@ import captum_vit as cv
 from captum_vit import METHODS
 from captum_vit.doctor import DEFECT, examination
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
-from tests.models import CASES, READ_HEADS, TIMM, redrawn, timm_vit
+from tests.models import CASES, READ_HEADS, SLICE, TIMM, redrawn, timm_vit
 
 READS = {
     "CLS": "CLS",
@@ -28,10 +28,12 @@ READS = {
 TURNS = 8  # a family meets every eighth method
 
 
-@pytest.mark.parametrize("name", [*CASES, *(pytest.param(name, marks=pytest.mark.full) for name in MORE)])
-def test_every_family_without_inputs(
-    name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-):
+def beyond(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.full,) if name in MORE else () if name in SLICE else (pytest.mark.slow,)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=beyond(name)) for name in CASES | MORE])
+def test_every_family_without_inputs(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     """Some methods on each family, which take turns; with ``--full`` all, as tests/test_compatibility.py tries them."""
     tried = METHODS
     if not request.config.getoption("--full"):
@@ -94,6 +96,7 @@ def test_what_rests_on_a_failed_identity_is_marked():
     assert max(map(len, str(report).splitlines())) < 120
 
 
+@pytest.mark.slow
 def test_inputs_and_further_arguments_are_used():
     model, ids, (mask,), _ = CASES["HF BERT"]()
     report = cv.doctor(model, ids, mask)

@@ -114,6 +114,7 @@ def output_bias(block: Block) -> Tensor | int:
     return 0 if bias is None else bias if scale is None else bias * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_sub_network_is_the_rest_of_the_model(name: str):
     case, found = precise(name), seen(name)
@@ -141,6 +142,7 @@ def test_the_readout_of_a_token_is_the_head_on_copies_of_it(name: str):
         assert (cls - output(case)[[0, 1], case.target]).abs().max() < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["frozen", "libra"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_biases_the_decomposition_is_complete(name: str, rule: str):

@@ -40,6 +40,7 @@ def test_some_methods_have_a_score():
     assert {"TokenAblation", "PredictionMap", "PredicAtt", "VTranM"} <= set(WITH_SCORE)
 
 
+@pytest.mark.slow
 @every_method_with_a_score
 def test_labels_have_a_sigmoid_each(labels: nn.Module, name: str):
     model, make = timm_model(4), cv.METHODS[name]
@@ -50,6 +51,7 @@ def test_labels_have_a_sigmoid_each(labels: nn.Module, name: str):
         torch.testing.assert_close(plain, make(bare, score="logit").attribute(X, 1))
 
 
+@pytest.mark.slow
 @every_method_with_a_score
 def test_one_logit_stays_raw_and_has_two_classes_where_it_is_declared(name: str):
     model, make = timm_model(1), cv.METHODS[name]

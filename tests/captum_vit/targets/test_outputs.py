@@ -33,6 +33,7 @@ def with_head(rows: Tensor, bias: float = 0.3) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LINEAR)
 def test_the_map_of_a_sum_of_outputs_is_the_sum_of_their_maps(method: str, images: Tensor) -> None:
     model, a = reference_vit(), torch.tensor([0.5, -2.0, 0.0, 1.5, 3.0], dtype=torch.float64)

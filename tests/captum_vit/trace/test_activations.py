@@ -39,12 +39,13 @@ def complete(model: nn.Module, logit: Tensor, rule: str) -> None:
 MODELS = {name: partial(vit_with, function) for name, function in EVERY.items()}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [pytest.param("frozen", marks=pytest.mark.slow), "libra"])
 @pytest.mark.parametrize("name", MODELS)
 def test_tokens_and_biases_are_the_logit_whatever_the_activation(name: str, rule: str) -> None:
     complete(*logits_of(MODELS[name]), rule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_relevance_is_conserved_by_every_activation(name: str) -> None:
     total = explained(cv.LRP(logits_of(MODELS[name])[0], **TOKENS)).sum(1)
@@ -60,6 +61,7 @@ METHODS: dict[str, Callable[[nn.Module], cv.TokenAttribution]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITTEN)
 def test_written_by_hand_it_is_the_module(name: str) -> None:
     by_hand, module = (vit_with(function) for function in WRITTEN[name])
@@ -90,6 +92,7 @@ GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", GATES)
 def test_gated_units_are_complete(name: str, rule: str) -> None:
@@ -123,6 +126,7 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_no_rule_covers_is_refused_by_its_name(name: str, rule: str) -> None:

@@ -30,6 +30,7 @@ def warned(model: nn.Module, inputs: torch.Tensor, method: str) -> bool:
     return any(issubclass(w.category, cv.UnrepeatableWarning) for w in heard)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "methods"),
     [(torch.float32, list(cv.METHODS)), (torch.bfloat16, ["LayerCDAM", "DecompX", "GenAtt", "TokenAblation"])],

@@ -80,6 +80,7 @@ def test_metrics_refuse_one_part_in_training_mode(vit):
         qm.AOPC()(model=model, x_batch=x.numpy(), y_batch=np.zeros(3, int), a_batch=np.random.rand(3, 1, 4, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", cv.METHODS)
 def test_offloaded_weights_are_named(vit, method):
     """They are loaded when their layer runs; read elsewhere, or replaced by a broken pass, they would be lost."""

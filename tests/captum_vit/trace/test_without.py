@@ -66,6 +66,7 @@ def test_dropping_is_hiding(name: str):
     assert (found - plain).abs().amax(1).min() > 1e-3, "each sample misses what is gone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["drop", "mask"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_nothing_it_is_the_model(name: str, way: str):

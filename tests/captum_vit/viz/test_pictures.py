@@ -79,6 +79,7 @@ def test_maps_stand_over_the_right_place():
     assert change[16:].max() == change[:, :16].max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.bool])
 def test_any_dtype_and_leading_ones_are_drawn(dtype: torch.dtype):
     rendered(overlay(GREY, (torch.rand(1, 1, 4, 4) > 0.5).to(dtype), title="map"))
@@ -113,6 +114,7 @@ def test_pictures_come_as_pil_bytes_or_floats():
     assert pixels_of(torch.rand(1, 6, 5)).shape == (3, 6, 5)
 
 
+@pytest.mark.slow
 def test_panels_have_a_column_per_method_and_a_row_per_target():
     maps = {"CDAM": torch.randn(2, 1, 4, 4), "Rollout": [torch.rand(4, 4), torch.rand(8, 8)]}
     figure = panels(GREY, maps, rows=["cat", "dog"], masks=torch.rand(2, 32, 32) > 0.5)
@@ -122,6 +124,7 @@ def test_panels_have_a_column_per_method_and_a_row_per_target():
     rendered(figure)
 
 
+@pytest.mark.slow
 def test_panels_take_a_picture_for_each_row():
     rendered(panels([GREY, torch.rand(3, 32, 64)], {"map": torch.rand(2, 4, 4)}, colour_bar=True, same_scale=True))
 

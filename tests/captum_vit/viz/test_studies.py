@@ -56,6 +56,7 @@ def test_weights_stand_in_per_cent():
     assert {"30 %", "70 %"} <= {text.get_text() for text in axes.texts}
 
 
+@pytest.mark.slow
 def test_bands_need_more_than_one_sample():
     one, many = (
         layer_curves({"CLS token": {"entropy": torch.rand(n, 4)}, "patches": {"entropy": torch.rand(n, 4)}})
@@ -79,6 +80,7 @@ def test_the_best_cutoff_is_ringed():
     assert axes.get_legend() is None  # one line needs no name
 
 
+@pytest.mark.slow
 def test_many_methods_find_a_colour():
     scores = {f"method {i}": torch.rand(3) for i in range(9)}
     cutoff_curves(scores, dict.fromkeys(scores, 0), middle=2).canvas.draw()

@@ -88,6 +88,7 @@ def test_every_change_of_the_data_shows(spec: Spec, tmp_path: Path, change: Any)
     assert data_digest(bench_of(spec).data) != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "what"), CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("limit", [1, None], ids=["some", "all"])
 def test_a_changed_origin_is_refused(spec: Spec, tmp_path: Path, state: PartialState, change: Any, what: str, limit):

@@ -67,6 +67,7 @@ def test_it_opens_without_errors_and_names_stay_text(page: Path) -> None:
         assert not browser.errors()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_headings_sort(page: Path) -> None:
     """By a click, there and back; and by the keyboard, since a heading is a button."""
@@ -85,6 +86,7 @@ def test_headings_sort(page: Path) -> None:
         assert not browser.errors()
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [390, 500])
 def test_it_fits_a_phone(page: Path, width: int) -> None:

@@ -114,6 +114,7 @@ def test_oracle_beats_random_beats_inverted(make, weights, seed):
     assert worst < best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", KINDS)
 def test_only_the_order_counts(exact, make):
     model, images, y, maps = exact

@@ -57,6 +57,7 @@ def test_one_finite_float_per_sample_within_the_range_and_of_that_sample_alone(t
         assert metric(timm_vit, **arrays, batch_size=size) == pytest.approx(scores, abs=1e-3)
 
 
+@pytest.mark.slow
 @every_metric
 def test_the_aggregate_and_the_summary_agree(timm_vit, arrays, make):
     metric = make(return_aggregate=True)
@@ -68,6 +69,7 @@ def test_the_aggregate_and_the_summary_agree(timm_vit, arrays, make):
     assert metric.summary() == summary
 
 
+@pytest.mark.slow
 @every_metric
 def test_channels_and_grids_are_the_same_map(timm_vit, arrays, make):
     pixels = make()(timm_vit, **arrays)
@@ -76,6 +78,7 @@ def test_channels_and_grids_are_the_same_map(timm_vit, arrays, make):
     assert make()(timm_vit, **{**arrays, "a_batch": arrays["a_batch"][:, 0]}) == pixels
 
 
+@pytest.mark.slow
 @every_metric
 def test_maps_are_made_on_the_way(timm_vit, arrays, make):
     made = arrays["explain_func"](timm_vit, arrays["x_batch"], arrays["y_batch"])
@@ -121,6 +124,7 @@ def test_no_reference_to_the_model_is_kept(additive, arrays, make):
     assert gone() is None
 
 
+@pytest.mark.slow
 @every_metric
 def test_half_precision_on_hugging_face(hf_vit, arrays, make):
     full = make()(hf_vit, **arrays)
@@ -129,6 +133,7 @@ def test_half_precision_on_hugging_face(hf_vit, arrays, make):
     assert len(half) == len(full) == 6
 
 
+@pytest.mark.slow
 @every_metric
 def test_an_object_kept_for_many_calls_forgets_the_last(timm_vit, arrays, make):
     metric = make()

@@ -118,6 +118,7 @@ OF_ANSWERS = {
 }
 
 
+@pytest.mark.slow
 @every_head
 @pytest.mark.parametrize(("kind", "options", "least", "twin"), OF_PROBABILITIES.values(), ids=OF_PROBABILITIES)
 def test_a_probability_is_a_sigmoid(model, y, kind, options, least, twin):
@@ -127,6 +128,7 @@ def test_a_probability_is_a_sigmoid(model, y, kind, options, least, twin):
     assert np.std(found) > 1e-4, "constant, whatever the model says"
 
 
+@pytest.mark.slow
 @every_head
 @pytest.mark.parametrize(("kind", "options", "least", "twin"), OF_ANSWERS.values(), ids=OF_ANSWERS)
 def test_an_answer_is_a_probability_above_a_half(model, y, kind, options, least, twin):
@@ -136,6 +138,7 @@ def test_an_answer_is_a_probability_above_a_half(model, y, kind, options, least,
     assert len(set(found)) > 1, "constant, whatever the model says"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", METRICS, ids=[kind.name for kind in METRICS])
 @pytest.mark.parametrize("head", ["labels, Hugging Face", "one logit, declared"])
 def test_every_metric_takes_maps_that_are_made_on_the_way(head, kind):
@@ -150,6 +153,7 @@ def test_every_metric_takes_maps_that_are_made_on_the_way(head, kind):
     assert after == pytest.approx(before, abs=1e-6) and np.std(before) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["one logit, timm", "one logit, Hugging Face"])
 @pytest.mark.parametrize("kind", [qm.AOPC, partial(qm.Deletion, patch_size=8), qm.PerturbationAccuracy])
 def test_maps_of_both_classes_are_made_of_one_logit(head, kind):

@@ -86,13 +86,13 @@ def test_compactness_knows_no_scale_and_no_size_of_patch(maps, power):
 @pytest.mark.slow
 def test_segmentation_totals_are_their_twin(scene, call):
     slow = dict(zip(("pixel_accuracy", "iou"), twins.segmentation_totals(*scene), strict=True))
+    singles = [twins.segmentation_totals(scene[0][i : i + 1], scene[1][i : i + 1]) for i in range(6)]
     for score, value in slow.items():
         assert call(qm.Segmentation(score=score, return_aggregate=True), *scene, batch_size=4) == pytest.approx([value])
         metric = qm.Segmentation(score=score)
         each = call(metric, *scene)
         assert metric.summary().mean == pytest.approx(value, abs=1e-6)
         assert metric.summary().low < value < metric.summary().high
-        singles = [twins.segmentation_totals(scene[0][i : i + 1], scene[1][i : i + 1]) for i in range(6)]
         assert each == pytest.approx([one[score == "iou"] for one in singles], abs=1e-6)
         assert call(qm.Segmentation(score=score, return_aggregate=True, aggregate_func=np.mean), *scene) == (
             pytest.approx([np.mean(each)])
@@ -138,6 +138,7 @@ def test_the_mask_itself_is_perfect(scene, call):
     assert pointing_accuracy(torch.tensor(perfect), torch.tensor(masks)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [*(qm.Segmentation(score=score) for score in SCORES), qm.GridPointing()])
 @given(seed=st.integers(0, 999))
 @settings(max_examples=15, deadline=None)
@@ -263,6 +264,7 @@ def test_bad_options_and_mosaics():
         qm.mosaics(images[:2], np.arange(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [qm.Compactness(), qm.Segmentation(), qm.GridPointing()])
 def test_plot(call, metric):
     with pytest.raises(InputError, match="call the metric first"):
