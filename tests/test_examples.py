@@ -21,8 +21,11 @@ WITH_OUT = [script for script in SCRIPTS if '"--out"' in script.read_text(encodi
 def run(script: Path, folder: Path) -> None:
     """In an empty folder, so that it depends on no file beside it and leaves none there; what it prints goes to files.
 
-    The process is a fork of this one, which has the libraries loaded.
+    The process is a fork of this one, which has the libraries loaded. What runs every method runs every sixth here.
     """
+    if script.stem == "gallery":
+        for method in [name for i, name in enumerate(cv.METHODS) if i % 6]:
+            del cv.METHODS[method]
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
