@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,7 +32,9 @@ class Calls(Mode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if hooks_running() > self._outside:
+        if (
+            hooks_running() > self._outside or torch.compiler.is_compiling()
+        ):  # a kernel that is compiled as it is called
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:

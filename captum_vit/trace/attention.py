@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
-from captum_vit.trace.einsums import PAIRED
-from captum_vit.trace.weights import SOFTMAX, Attended, attended, begins, follow
+from captum_vit.trace.weights import SOFTMAX, Attended, attended, begins, follow, marked
 
 
 @dataclass
@@ -130,9 +129,13 @@ class AttentionTap(Mode):
         if func is F.multi_head_attention_forward:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
-        if self._written_out and func in PAIRED and (found := attended(func, args, kwargs, self.batch)) is not None:
+        weights = marked(args, kwargs) if self._written_out else None
+        if weights is None:
+            result = func(*args, **kwargs)
+        elif (found := attended(func, args, kwargs, self.batch)) is not None:
             return self._product(*found)
-        result = follow(func, args, kwargs) if self._written_out else func(*args, **kwargs)
+        else:
+            result = follow(weights, func, args, kwargs)
         self._written_out |= func in SOFTMAX and begins(args, kwargs, result)
         return result
 

@@ -13,7 +13,7 @@ from captum_vit.sites.mode import Mode
 from captum_vit.trace.einsums import PAIRED
 from captum_vit.trace.functions import is_in_place
 from captum_vit.trace.watch import Watch
-from captum_vit.trace.weights import SOFTMAX, begins, carried, follow
+from captum_vit.trace.weights import SOFTMAX, begins, carried, follow, marked
 
 KERNEL_WORDS = ("attention", "attn", "flash")
 
@@ -52,11 +52,11 @@ class _Follower(Mode):
         if not self.active or torch.compiler.is_compiling():
             return func(*args, **kwargs)
         name = str(getattr(func, "__name__", func))
-        weighed = any(carried(x) is not None for x in _flat((args, tuple(kwargs.values()))))
-        result = follow(func, args, kwargs)
+        weights = marked(args, kwargs)
+        result = func(*args, **kwargs) if weights is None else follow(weights, func, args, kwargs)
         if func in SOFTMAX and begins(args, kwargs, result):
             self.softmaxes += 1
-        elif weighed and self._lost(func, args, result):
+        elif weights is not None and self._lost(func, args, result):
             over = " over other axes than one of keys" if func in PAIRED else ""
             self.between.append(f"{name}{over} ({called_by()})")
         elif any(word in name for word in KERNEL_WORDS):

@@ -72,11 +72,19 @@ def carried(x: Any) -> Tensor | None:
     return vars(x).get(_MARK) if isinstance(x, Tensor) else None
 
 
-def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a call; what it makes of weights is marked where it is still weights over the same keys."""
-    weights = next((x for x in (*args, *kwargs.values()) if carried(x) is not None), None)
-    if weights is None:
-        return func(*args, **kwargs)
+def marked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The weights among the arguments of a call; in few steps, since every call of a pass is looked at."""
+    for x in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(x, Tensor):
+            if _MARK in x.__dict__:
+                return x
+        elif type(x) is list and (found := marked(tuple(x), {})) is not None:
+            return found
+    return None
+
+
+def follow(weights: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a call on weights; its result is marked where that is still weights over the same keys."""
     writes = is_in_place(func) and weights is args[0]
     twin, before = carried(weights), weights.clone() if writes else weights
     if writes:

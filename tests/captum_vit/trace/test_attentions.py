@@ -177,7 +177,6 @@ OTHERS: dict[str, tuple[Attend, str]] = {
     "windows": (windows, r"\(12, 2, ., 4\) in block ., where 17 tokens enter"),
     "no softmax": (linear_attention, "no softmax over tokens"),
     "a softmax by hand": (by_hand, "no softmax over tokens"),
-    "two attentions": (twice, "more than one in block"),
 }
 
 
@@ -189,6 +188,11 @@ def test_what_stands_between_softmax_and_values_is_named(name: str) -> None:
         with pytest.raises(cv.TraceError, match=words):
             cv.METHODS[method](model).attribute(images(), target=1)
     assert cv.LayerCDAM(model).attribute(images(), target=1).shape == (B, 1, 4, 4)
+
+
+def test_two_attentions_in_a_block_are_refused() -> None:
+    with pytest.raises(cv.UnsupportedModelError, match="Got: 4, in which tokens attend"):
+        cv.RawAttention(vit(twice)).attribute(images())
 
 
 def kernel_of_its_own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
