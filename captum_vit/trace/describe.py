@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary, ref
 from torch import Tensor, nn
 
 from captum_vit.description.measured import measured, refuse_other
+from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.registry import Describe, all_known, is_ours, registered
 from captum_vit.models.transformer import Transformer
@@ -26,6 +27,7 @@ class Remembered:
     modules: list[ref[nn.Module]]
     specs: tuple[Describe, ...]  # all that were registered
     by_kind: dict[Hashable, tuple[Transformer, ref[nn.Module]]] = field(default_factory=dict)  # the tower is apart
+    refusals: dict[Hashable, UnsupportedModelError] = field(default_factory=dict)
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
@@ -74,9 +76,26 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
                 refuse_other(model, found, inputs, args)
         else:
             kind = _kind(inputs, args)
-            found = before.get(kind) or measured(model, inputs, args)
+            found = before.get(kind) or _measured(model, inputs, args, before.refusals, kind)
     before.add(kind, found)
     return found
+
+
+def _measured(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    refusals: dict[Hashable, UnsupportedModelError],
+    kind: Hashable,
+) -> Transformer:
+    """Found by a pass, or refused as at the first time."""
+    if kind in refusals:
+        raise UnsupportedModelError(refusals[kind].wanted, refusals[kind].got, refusals[kind].hint)
+    try:
+        return measured(model, inputs, args)
+    except UnsupportedModelError as error:
+        refusals[kind] = UnsupportedModelError(error.wanted, error.got, error.hint)
+        raise
 
 
 class _Reached(Exception):

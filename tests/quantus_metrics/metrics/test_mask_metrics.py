@@ -47,7 +47,7 @@ def call(additive):
         y = np.zeros(len(maps), dtype=int)
         masks = {} if masks is None else {"s_batch": np.asarray(masks)[:, None]}
         scores = metric(model, model.ones(len(maps)), y, np.asarray(maps), **masks, **kwargs)
-        assert model.passes == 0
+        assert model.passes <= 1  # one shows that it is no transformer
         return scores
 
     return run
