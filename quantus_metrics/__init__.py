@@ -6,6 +6,7 @@ Importing this package registers its metrics with Quantus; `unregister` takes th
 from .explain import explain_func, wrap
 from .metrics import (
     AOPC,
+    METRICS,
     BoxSensitivity,
     ClassDiscrimination,
     Compactness,
@@ -34,6 +35,8 @@ __all__ = [
     "Deletion", "Insertion",
     # the pointing game on mosaics
     "GridPointing", "mosaics",
+    # all of them by name
+    "METRICS",
     # what a mean is worth
     "summarise", "Summary", "compare", "Comparison",
     # which value of an option is best

@@ -31,7 +31,7 @@ def methods() -> str:
 def metrics() -> str:
     """Every metric that is registered with Quantus: its question, category, direction, range and source."""
     rows = []
-    for cls in METRICS:
+    for cls in METRICS.values():
         metric, (low, high) = cls(), cls().score_range
         shown = "unbounded" if abs(low) == abs(high) == float("inf") else f"{low:g} to {high:g}".replace("-", "−")
         texts = "images, text" if any(kind.value == "Text" for kind in cls.data_applicability) else "images"

@@ -95,7 +95,7 @@ def make_metric(spec: MetricSpec) -> Metric:
     if spec.metric.startswith("quantus."):
         kind = _named(key, spec.metric, {f"quantus.{name}": getattr(quantus, name) for name in _quantus_names()})
     else:
-        kind = _named(key, spec.metric, {metric.__name__: metric for metric in METRICS})
+        kind = _named(key, spec.metric, METRICS)
     options = _accepted(f"metric {spec.name!r}, options", spec.options, _arguments(kind))
     options = {name: _part(spec.name, name, value) for name, value in options.items()}
     for wanted in {"return_curves", "share_passes"}.intersection(_arguments(kind)):

@@ -60,7 +60,7 @@ def taken(metric: type[TokenMetric]) -> list[str]:
 
 def options_of_metrics() -> Iterator[Bad]:
     met: Counter[str] = Counter()
-    for metric in METRICS:
+    for metric in METRICS.values():
         yield from options(metric.__name__, metric, taken(metric), VALUES, met)
         yield Bad(f"{metric.__name__}(an unknown option)", lambda metric=metric: metric(patchsize=8))
 
@@ -75,7 +75,7 @@ def calls_of_metrics() -> Iterator[Bad]:
         "batch_size": [0, -1, 1.5, "64", None],
         "classes": [5],
     }  # fmt: skip
-    for place, metric in enumerate(METRICS):
+    for place, metric in enumerate(METRICS.values()):
         made = metric() if metric is not qm.ClassDiscrimination else qm.ClassDiscrimination(wrong=0)
         name = metric.__name__
         some = slice(place % 3, None, 3) if place else slice(None)  # the base class reads them for all
@@ -92,7 +92,7 @@ def calls_of_metrics() -> Iterator[Bad]:
             yield Bad(
                 f"{metric.__name__}()(..., s_batch={said(masks)})", lambda metric=metric, call=call: metric()(**call)
             )
-    for metric in METRICS:
+    for metric in METRICS.values():
         yield Bad(f"{metric.__name__}().summary() before a call", lambda metric=metric: metric().summary())
 
 

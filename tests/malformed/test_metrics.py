@@ -14,7 +14,7 @@ def test_a_bad_call(bad: Bad):
     refused(bad)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+@pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.__name__)
 def test_no_option_escapes(metric):
     """Each option of a metric has its bad values in the table."""
     assert set(metrics.taken(metric)) <= set(metrics.VALUES)

@@ -85,7 +85,7 @@ def options(metric: type[qm.metrics.TokenMetric]) -> dict[str, Any]:
 
 
 @CASES
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+@pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.__name__)
 def test_a_map_of_patches_is_the_map_of_its_pixels(metric: Any, case: Callable[[], Case]) -> None:
     model, x, _, box = case()
     if metric is qm.metrics.Compactness:

@@ -23,8 +23,8 @@ FEW = {
     "Insertion": {"score": "aopc", "patch_size": 8},
     "Class Discrimination": {"metric": qm.Fidelity(patch_size=8, fractions=(0, 0.5, 1))},
 }
-SMALL = [lambda kind=kind, **more: kind(**FEW.get(kind.name, {}), **more) for kind in METRICS]
-every_metric = pytest.mark.parametrize("make", SMALL, ids=[kind.name for kind in METRICS])
+SMALL = [lambda kind=kind, **more: kind(**FEW.get(kind.name, {}), **more) for kind in METRICS.values()]
+every_metric = pytest.mark.parametrize("make", SMALL, ids=[kind.name for kind in METRICS.values()])
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def arrays(data):
     return {**data, "a_batch": maps, "s_batch": masks, "explain_func": qm.explain_func(cv.LayerCDAM)}
 
 
-@pytest.mark.parametrize("kind", METRICS, ids=[kind.name for kind in METRICS])
+@pytest.mark.parametrize("kind", METRICS.values(), ids=[kind.name for kind in METRICS.values()])
 def test_it_is_a_quantus_metric_and_needs_no_arguments(kind):
     metric = kind()
     assert isinstance(metric, quantus.Metric)
@@ -145,7 +145,7 @@ def test_an_object_kept_for_many_calls_forgets_the_last(timm_vit, arrays, make):
 
 @pytest.mark.slow
 def test_quantus_evaluates_them_all_beside_its_own(timm_vit, arrays):
-    metrics = {kind.name: make() for kind, make in zip(METRICS, SMALL, strict=True)}
+    metrics = {kind.name: make() for kind, make in zip(METRICS.values(), SMALL, strict=True)}
     theirs = {"Sparseness": quantus.Sparseness(disable_warnings=True)}
     methods = {"CDAM": arrays["explain_func"], "IxG": qm.explain_func(InputXGradient)}
     x, y, s = arrays["x_batch"], arrays["y_batch"], arrays["s_batch"]

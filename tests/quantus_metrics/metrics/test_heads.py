@@ -139,7 +139,7 @@ def test_an_answer_is_a_probability_above_a_half(model, y, kind, options, least,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", METRICS, ids=[kind.name for kind in METRICS])
+@pytest.mark.parametrize("kind", METRICS.values(), ids=[kind.name for kind in METRICS.values()])
 @pytest.mark.parametrize("head", ["labels, Hugging Face", "one logit, declared"])
 def test_every_metric_takes_maps_that_are_made_on_the_way(head, kind):
     model, y = HEADS[head]
