@@ -43,6 +43,7 @@ def test_it_is_a_quantus_metric_and_needs_no_arguments(kind):
     assert isinstance(metric.score_direction, ScoreDirection)
     assert isinstance(metric.evaluation_category, EvaluationCategory)
     assert metric.score_range[0] < metric.score_range[1]
+    qm.register()  # a metric that was added to METRICS later too
     assert quantus.AVAILABLE_METRICS[kind.evaluation_category.value][kind.name] is kind
     assert getattr(qm, kind.__name__) is kind
 
