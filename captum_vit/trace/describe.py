@@ -76,7 +76,7 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
                 refuse_other(model, found, inputs, args)
         else:
             kind = _kind(inputs, args)
-            found = before.get(kind) or _measured(model, inputs, args, before.refusals, kind)
+            found = before.get(kind) or _measured(model, inputs, args, before.refusals)
     before.add(kind, found)
     return found
 
@@ -86,15 +86,15 @@ def _measured(
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     refusals: dict[Hashable, UnsupportedModelError],
-    kind: Hashable,
 ) -> Transformer:
     """Found by a pass, or refused as at the first time."""
-    if kind in refusals:
-        raise UnsupportedModelError(refusals[kind].wanted, refusals[kind].got, refusals[kind].hint)
+    shapes = _shapes(inputs, args)
+    if shapes in refusals:
+        raise UnsupportedModelError(refusals[shapes].wanted, refusals[shapes].got, refusals[shapes].hint)
     try:
         return measured(model, inputs, args)
     except UnsupportedModelError as error:
-        refusals[kind] = UnsupportedModelError(error.wanted, error.got, error.hint)
+        refusals[shapes] = UnsupportedModelError(error.wanted, error.got, error.hint)
         raise
 
 
@@ -125,6 +125,11 @@ def _kind(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
     """What the code that a model runs may depend on: shapes, types, whether a mask hides anything, other arguments."""
     tensors = [(tuple(x.shape), x.dtype, _hides(x)) for x in tensors_in((inputs, args))]
     return (*tensors, *(repr(x) for x in args if not isinstance(x, Tensor)))
+
+
+def _shapes(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
+    """Of one sample."""
+    return tuple((tuple(x.shape[1:]), x.dtype) for x in tensors_in((inputs, args)))
 
 
 def _hides(x: Tensor) -> bool:

@@ -171,7 +171,7 @@ def not_covered(func: Any) -> UnsupportedModelError:
         hint = f'rule="libra", which shares a product of two streams in halves. Or {hint}'
     return UnsupportedModelError(
         "Linear layers, norms, attention, and functions of single entries, which this rule covers.",
-        f"`{resolve_name(func) or func}` on the way from the tokens to the output",
+        f"`{resolve_name(func) or func.__name__}` on the way from the tokens to the output",
         hint,
     )
 

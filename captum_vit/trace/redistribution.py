@@ -100,7 +100,7 @@ def undefined(func: Any) -> UnsupportedModelError:
     """What a model does between the tokens and its output that no rule covers."""
     return UnsupportedModelError(
         "Linear layers, products, sums, means, norms, softmax and activations, for which relevance is defined.",
-        f"`{resolve_name(func) or func}` on the way from the tokens to the output",
+        f"`{resolve_name(func) or func.__name__}` on the way from the tokens to the output",
         "a method that needs the plain gradient alone, such as GenAtt or ConservativeLRP.",
     )
 

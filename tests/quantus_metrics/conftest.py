@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
+from quantus_metrics.cells import patches_of
+
 
 class Additive(nn.Module):
     r"""f_c = Σ_i w_ci · (mean of patch i): each patch that is kept adds its weight. Counts what it sees."""
@@ -33,7 +35,13 @@ class Additive(nn.Module):
 
 @pytest.fixture
 def additive() -> Callable[..., Additive]:
-    return lambda weights, patch=4: Additive(torch.as_tensor(weights, dtype=torch.float32), patch)
+    def made(weights: torch.Tensor, patch: int = 4) -> Additive:
+        model = Additive(torch.as_tensor(weights, dtype=torch.float32), patch)
+        assert patches_of(model, torch.as_tensor(model.ones(1))) is None  # one pass shows that it is no transformer
+        model.passes = model.images = 0
+        return model
+
+    return made
 
 
 def _stirred(model: nn.Module) -> nn.Module:

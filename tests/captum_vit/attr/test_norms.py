@@ -163,6 +163,7 @@ def test_the_vector_of_every_pair_never_exists(method: Any, options: dict[str, s
     size = {"img_size": 64, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 2, "num_classes": 3}
     model, images = redrawn(VisionTransformer(**size)), torch.randn(2, 3, 64, 64)
     n, d, vectors = 65, 48, 3  # of each token: one from each head, and its own
+    method(model, **options).attribute(images)  # the layout is measured once
     with Largest() as largest:
         method(model, **options).attribute(images)
     assert largest.values <= 2 * n * max(parts.CHUNK * d, n * vectors) < 2 * n * n * d / 8
