@@ -9,6 +9,7 @@ import torch
 
 from captum_vit.description.graph import Graph
 from captum_vit.description.values import RESHAPE, Op, Value
+from captum_vit.sites.einsums import axes_of, product_of
 from captum_vit.sites.nests import tensors_in
 
 MIX = {"matmul", "bmm", "__matmul__", "__rmatmul__", "einsum", "baddbmm"}
@@ -25,6 +26,7 @@ class Attention:
     looks: list[Value]  # what the probabilities are made of: queries and keys, or the probabilities themselves
     rows: int  # that attend
     columns: int  # that are attended to
+    heads: torch.Tensor | None  # shape: (H, N, d), the context; None where its axes are not known
     between: tuple[str, ...] = ()  # what changes the probabilities on their way to the values
 
 
@@ -50,7 +52,9 @@ def _fused(op: Op) -> Attention:
         return [values[id(t)] for t in (query, key, value)]
 
     q, k, v = bound(*op.args, **op.kwargs)
-    return Attention(op, op.makes[0], v, [q, k], q.tensor.shape[-2], k.tensor.shape[-2])
+    rows, columns = q.tensor.shape[-2], k.tensor.shape[-2]
+    context = op.makes[0]
+    return Attention(op, context, v, [q, k], rows, columns, context.tensor.reshape(-1, *context.tensor.shape[-2:]))
 
 
 def _followed(graph: Graph, softmax: Op) -> Attention | None:
@@ -61,8 +65,7 @@ def _followed(graph: Graph, softmax: Op) -> Attention | None:
     for value, changed in ahead:
         for op in value.users:
             if op.name in MIX and (others := _others(graph, op, value)):
-                rows, columns = probs.tensor.shape[-2:]
-                return Attention(op, op.makes[0], others[-1], [value], rows, columns, changed)
+                return Attention(op, op.makes[0], others[-1], [value], *_laid_out(op, value), changed)
             if op.index - softmax.index > FURTHEST:
                 continue
             for made in op.makes:
@@ -70,6 +73,20 @@ def _followed(graph: Graph, softmax: Op) -> Attention | None:
                     seen.add(made)
                     ahead.append((made, changed if _kept(op, value, made) else (*changed, op.name)))
     return None
+
+
+def _laid_out(op: Op, probs: Value) -> tuple[int, int, torch.Tensor | None]:
+    """How many places attend to how many, and the context as (H, N, d), whatever the order of axes."""
+    product = product_of(op.name, op.args, op.kwargs)
+    product = product if product is None or product.a is probs.tensor else product.turned()
+    axes = None if product is None else axes_of(product)
+    if product is None or axes is None:
+        rows, columns = probs.tensor.shape[-2:]
+        return rows, columns, None
+    order = [product.out_axes.index(letter) for letter in (*axes.lead, *axes.query, axes.channel)]
+    rows = axes.size[axes.query] if axes.query else 1
+    heads = op.makes[0].tensor.permute(order).reshape(-1, rows, axes.size[axes.channel])
+    return rows, axes.size[axes.key], heads
 
 
 def _others(graph: Graph, op: Op, probs: Value) -> list[Value]:

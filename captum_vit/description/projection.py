@@ -130,16 +130,11 @@ def _own(graph: Graph, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | 
 
 def _other_order(given: Value, layer: Layer) -> str:
     """The projection must be given each token's heads side by side; what there is instead, or nothing."""
-    context, x, n = layer.attention.context.tensor, given.tensor, layer.attention.rows
-    merged = []
-    if context.shape[-2] == n and x.shape[-1] % context.shape[-1] == 0:  # (..., H, N, d)
-        heads = x.shape[-1] // context.shape[-1]
-        merged.append(context.reshape(-1, heads, n, context.shape[-1]).transpose(1, 2))
-    if context.dim() == 4 and context.shape[1] == n:  # (B, N, H, d)
-        merged.append(context)
-    orders = [x, x.transpose(0, 1)] if x.dim() == 3 else [x]
-    if any(torch.equal(rows.flatten(), wanted.flatten()) for rows in orders for wanted in merged):
-        return ""
+    heads, x = layer.attention.heads, given.tensor
+    if heads is not None and heads.numel() == x.numel() and x.shape[-1] % heads.shape[-1] == 0:
+        merged = heads.reshape(-1, x.shape[-1] // heads.shape[-1], *heads.shape[-2:]).transpose(1, 2).flatten()
+        if any(torch.equal(rows.flatten(), merged) for rows in ([x, x.transpose(0, 1)] if x.dim() == 3 else [x])):
+            return ""
     return "a merge that does not lay the heads of each token side by side"
 
 

@@ -37,6 +37,7 @@ QUOTIENTS = named("div divide true_divide __truediv__ __rdiv__ __rtruediv__")
 REFLECTED = named("__rdiv__ __rtruediv__")  # the second argument is divided by the first
 NEGATED = named("neg negative __neg__")
 DEVIATIONS = named("rsqrt")  # of norms that are written out
+MATMUL = named("matmul bmm __matmul__ __rmatmul__") | {torch.linalg.matmul}
 ADDED = named("addmm baddbmm addbmm addmv")  # products to which the first argument is added
 
 MOVES = named(

@@ -34,7 +34,6 @@ from captum_vit.errors import CaptumVitError, ModelStateError, UnsupportedModelE
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.trace.attention import explicit
-from captum_vit.trace.einsums import MATMUL
 from captum_vit.trace.entrywise import common_origin, copied, mark, operands, written_over
 from captum_vit.trace.frozen import gated_linear
 from captum_vit.trace.functions import (
@@ -42,6 +41,7 @@ from captum_vit.trace.functions import (
     CURVED,
     DEVIATIONS,
     IN_PLACE,
+    MATMUL,
     NEGATED,
     PRODUCTS,
     QUOTIENTS,

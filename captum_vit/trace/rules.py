@@ -31,7 +31,6 @@ from captum_vit.options import one_of
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap
 from captum_vit.trace import functions
-from captum_vit.trace.einsums import MATMUL
 from captum_vit.trace.entrywise import (
     adds,
     at_zero,
@@ -103,7 +102,7 @@ class Frozen(Mode):
             return _probabilities(func, args, kwargs)
         if func in functions.DEVIATIONS:
             return func(*args, **kwargs).detach()
-        if func in functions.LINEAR or func in MATMUL or func in functions.ADDED or func is torch.einsum:
+        if func in functions.LINEAR or func in functions.MATMUL or func in functions.ADDED or func is torch.einsum:
             return self._linear(func, streams, args, kwargs)
         if func is F.batch_norm and args[1] is not None and not kwargs.get("training"):
             return func(*args, **kwargs)

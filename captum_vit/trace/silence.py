@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.models.transformer import Transformer
+from captum_vit.sites.calls import name_of
+from captum_vit.sites.einsums import PAIRED
 from captum_vit.sites.mode import Mode
-from captum_vit.trace.einsums import PAIRED
 from captum_vit.trace.functions import is_in_place
 from captum_vit.trace.watch import Watch
 from captum_vit.trace.weights import SOFTMAX, begins, carried, follow, marked
@@ -51,13 +52,13 @@ class _Follower(Mode):
         kwargs = kwargs or {}
         if not self.active or torch.compiler.is_compiling():
             return func(*args, **kwargs)
-        name = str(getattr(func, "__name__", func))
+        name = name_of(func)
         weights = marked(args, kwargs)
         result = func(*args, **kwargs) if weights is None else follow(weights, func, args, kwargs)
         if func in SOFTMAX and begins(args, kwargs, result):
             self.softmaxes += 1
         elif weights is not None and self._lost(func, args, result):
-            over = " over other axes than one of keys" if func in PAIRED else ""
+            over = " over other axes than one of keys" if name in PAIRED else ""
             self.between.append(f"{name}{over} ({called_by()})")
         elif any(word in name for word in KERNEL_WORDS):
             self.kernels.append(f"{name} ({called_by()})")

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_vit.trace.einsums import PAIRED, Product, product_of
+from captum_vit.sites.calls import name_of
+from captum_vit.sites.einsums import Axes, Product, axes_of, product_of
 from captum_vit.trace.functions import is_in_place, named
 
 SOFTMAX: set[Any] = named("softmax")
@@ -130,38 +131,26 @@ def _are_weights(result: Tensor, before: Tensor) -> bool:
 
 def attended(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int) -> tuple[Attended, str] | None:
     """Weights and values of the product in which an attention ends, and the axes of its result."""
-    product = product_of(func, args, kwargs) if func in PAIRED else None
+    product = product_of(name_of(func), args, kwargs)
     if product is None:
         return None
-    if carried(product.a) is None:
-        product = Product(product.b, product.a, product.b_axes, product.a_axes, product.out_axes)
+    product = product.turned() if carried(product.a) is None else product
     twin = carried(product.a)
-    axis = None if twin is None else keys_axis(twin)
-    if axis is None or carried(product.b) is not None:
+    place = None if twin is None else keys_axis(twin)
+    axes = axes_of(product)
+    if place is None or axes is None or product.a_axes[place] != axes.key or carried(product.b) is not None:
         return None
-    found = _read(product, product.a_axes[axis], batch)
-    return None if found is None else (found, product.out_axes)
+    return _laid_out(product, axes, batch), product.out_axes
 
 
-def _read(product: Product, key: str, batch: int) -> Attended | None:
-    """The axes by what the product does to them: it sums over keys, and keeps queries and channels apart."""
-    weights, values, p, v, out = product
-    summed = {*p, *v} - {*out}
-    channels = [letter for letter in v if letter not in p]
-    if summed != {key} or key not in v or len(channels) != 1:
-        return None
-    size = dict(zip(v, values.shape, strict=True))
-    size |= {letter: max(n, size.get(letter, 1)) for letter, n in zip(p, weights.shape, strict=True)}
-    own = [letter for letter in p if letter not in v]
-    query = next((letter for letter in reversed(own) if size[letter] == size[key]), "".join(own[-1:]))
-    lead, sure = _batch_first([letter for letter in p if letter not in (key, query)], size, batch)
+def _laid_out(product: Product, axes: Axes, batch: int) -> Attended:
+    weights, values, p, v, _ = product
+    key, query, channel, lead, size = axes
+    lead, sure = _batch_first(lead, size, batch)
     sizes = [size[letter] for letter in lead]
-    rows = "".join(lead)
-    return Attended(
-        _laid(weights, p, rows + query + key, sizes, batch, query=bool(query)),
-        _laid(values, v, rows + key + channels[0], sizes, batch),
-        lead, sizes, (query, channels[0]), sure,
-    )  # fmt: skip
+    front = "".join(lead)
+    probs = _laid(weights, p, front + query + key, sizes, batch, query=bool(query))
+    return Attended(probs, _laid(values, v, front + key + channel, sizes, batch), lead, sizes, (query, channel), sure)
 
 
 def _batch_first(lead: list[str], size: dict[str, int], batch: int) -> tuple[list[str], bool]:

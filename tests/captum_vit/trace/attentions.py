@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit import Spec, register_spec
-
 B, N, H, D = 3, 17, 2, 12  # samples, tokens, heads, channels
 d = D // H
 
@@ -53,9 +51,6 @@ class WrittenViT(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)[:, 0])
-
-
-register_spec("WrittenViT", spec=Spec(family="test ViT"))
 
 
 def vit(attend: Attend | None = None, make: Callable[[], nn.Module] | None = None) -> nn.Module:

@@ -20,6 +20,13 @@ METHODS = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spec of one's own, so that the pass of a method is what refuses."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    cv.register_spec("WrittenViT", spec=cv.Spec(family="test ViT"))
+
+
 def seen_in(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Probabilities, values, contexts and the gradients at all three, of both blocks."""
     kinds = ["probs", "values", "context"]
@@ -28,6 +35,7 @@ def seen_in(model: nn.Module, x: Tensor) -> list[Tensor]:
     return [row[layer] for seen in (found.seen, found.grads) for row in seen.values() for layer in (0, 1)]
 
 
+@pytest.mark.usefixtures("described")
 @pytest.mark.parametrize("name", FORMS)
 def test_what_is_seen_is_what_the_plain_form_shows(name: str) -> None:
     wanted = seen_in(vit(), images())
@@ -180,6 +188,7 @@ OTHERS: dict[str, tuple[Attend, str]] = {
 }
 
 
+@pytest.mark.usefixtures("described")
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_stands_between_softmax_and_values_is_named(name: str) -> None:
     attend, words = OTHERS[name]
@@ -190,6 +199,15 @@ def test_what_stands_between_softmax_and_values_is_named(name: str) -> None:
     assert cv.LayerCDAM(model).attribute(images(), target=1).shape == (B, 1, 4, 4)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_is_refused_without_a_spec_too(name: str) -> None:
+    model = vit(OTHERS[name][0])
+    for method in ("RawAttention", "VTranM"):
+        with pytest.raises(cv.CaptumVitError, match=r"between the softmax|places attend|block|no attention"):
+            cv.METHODS[method](model).attribute(images(), target=1)
+
+
+@pytest.mark.usefixtures("described")
 def test_two_attentions_in_a_block_are_refused() -> None:
     with pytest.raises(cv.UnsupportedModelError, match="Got: 4, in which tokens attend"):
         cv.RawAttention(vit(twice)).attribute(images())
@@ -200,11 +218,13 @@ def kernel_of_its_own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return flex_attention(q, k, v).transpose(1, 2)
 
 
+@pytest.mark.usefixtures("described")
 def test_another_kernel_is_named() -> None:
     with pytest.raises(cv.TraceError, match=r"flex_attention.* in its place"):
         cv.RawAttention(vit(kernel_of_its_own)).attribute(images())
 
 
+@pytest.mark.usefixtures("described")
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kernels_with_masks_give_the_scores_of_the_plain_form(weighted: bool) -> None:
     mask = torch.rand(N, N, generator=torch.Generator().manual_seed(3)) > 0.4
