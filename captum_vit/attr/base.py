@@ -28,7 +28,7 @@ from captum_vit.trace.reading import Reading
 from captum_vit.trace.record import Record, Want, record
 from captum_vit.trace.rows import gradient_x_input
 from captum_vit.trace.score import checked_target, select
-from captum_vit.trace.state import checked_inputs, ordinary, undisturbed, widened
+from captum_vit.trace.state import checked_args, checked_inputs, undisturbed, widened
 
 MAPS = ("grid", "tokens", "pixels")
 PRODUCTS = (*MAPS, "channels")
@@ -265,7 +265,7 @@ class InputProducts(TokenAttribution):
 
 def forward_args(args: Any) -> tuple[Any, ...]:
     """Captum's ``additional_forward_args`` as a tuple."""
-    return tuple(map(ordinary, _format_additional_forward_args(args) or ()))
+    return checked_args(_format_additional_forward_args(args) or ())
 
 
 def unwritten(method: TokenAttribution, signature: str, example: str) -> MethodError:

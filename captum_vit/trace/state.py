@@ -166,6 +166,14 @@ def checked_inputs(inputs: object, model: nn.Module) -> tuple[Tensor, ...]:
     return tuple(_checked(t, dtype_of(model), least=2 if t is tensors[0] else 1) for t in tensors)
 
 
+def checked_args(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Further arguments as ordinary tensors. Keys of earlier passes are refused: every pass would add to them."""
+    cache = next((x for x in args if hasattr(x, "get_seq_length")), None)
+    if cache is not None:
+        raise InputError("A whole text, without keys of earlier passes.", type(cache).__name__, "None in its place.")
+    return tuple(map(ordinary, args))
+
+
 def _checked(x: Tensor, dtype: torch.dtype | None, least: int) -> Tensor:
     if x.dim() < least or x.shape[0] == 0:
         hint = "x.unsqueeze(0) for one sample without its batch dimension."

@@ -57,7 +57,6 @@ class Watch:
 
     def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager[Any]) -> Tensor:
         """One forward pass; the scores (B, K)."""
-        _refuse_cache(args)
         self._batch, self._call = len(inputs[0]), (inputs, args)
         self._words = inputs[0].shape[1] if inputs[0].dim() == 2 and not inputs[0].is_floating_point() else None
         with own_refusals(self.model, *inputs, *args), ExitStack() as stack:
@@ -255,13 +254,6 @@ def own_refusals(model: nn.Module, *inputs: Any) -> Iterator[None]:
             hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
             raise UnsupportedModelError("Kernels that gradients can pass.", got, hint) from first
         raise
-
-
-def _refuse_cache(args: tuple[Any, ...]) -> None:
-    """Keys of earlier passes would be read by every pass of an explanation, and grow with each."""
-    cache = next((x for x in args if hasattr(x, "get_seq_length")), None)
-    if cache is not None:
-        raise InputError("A whole text, without keys of earlier passes.", type(cache).__name__, "None in its place.")
 
 
 def _said(given: Any) -> str:
