@@ -171,7 +171,8 @@ def _readings_with_copies(
 ) -> Tensor:  # shape: (1, N, K)
     """Each token as a sample by itself, some at a time, with its own copy of the picture and the arguments.
 
-    Where that is refused too, sequences are as long as the model's: positions may be added between blocks.
+    Where that is refused too, sequences are as long as the model's: positions may be added between blocks, and code
+    may depend on their number.
     """
 
     def copied(some: Tensor, x: Any) -> Any:
@@ -183,11 +184,13 @@ def _readings_with_copies(
             each = replace(layout, keep=copied(some, layout.keep))
             own, others = (tuple(copied(some, x) for x in given) for given in (inputs, args))
             said.append(_readings(model, transformer, some, each, own, others, None, whole))
-    except (CaptumVitError, torch.OutOfMemoryError):
+    except torch.OutOfMemoryError:
         raise
     except MISFITS as error:
         if not whole:
             return _readings_with_copies(model, transformer, tokens, layout, inputs, args, whole=True)
+        if isinstance(error, CaptumVitError):
+            raise
         raise UnsupportedModelError(
             "A head that reads a sequence of copies of one token.",
             f"{type(model).__name__}, whose own code refuses it with {type(error).__name__}: {error}",

@@ -95,7 +95,7 @@ def follow(weights: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return result
     if func in SHAPED and weights is args[0] and not (func is torch.Tensor.__getitem__ and _picks(args[1])):
         moved = _moved(func, twin, args[1:], kwargs)
-        if moved is not None and keys_axis(moved) is not None:
+        if moved is not None and keys_on(moved):
             mark(result, moved)
     elif func in CAST or _are_weights(result, before):
         mark(result, twin)
@@ -114,11 +114,16 @@ def _moved(func: Any, twin: Tensor, others: tuple[Any, ...], kwargs: dict[str, A
     return moved if moved.numel() >= twin.numel() else None
 
 
-def keys_axis(twin: Tensor) -> int | None:
-    """Which axis of the weights counts keys; None if they were joined with another one, or taken apart."""
+def keys_on(twin: Tensor) -> list[int]:
+    """Which axis of the weights counts keys; none if they were joined with another one, or taken apart.
+
+    A single key may be on any axis of length one.
+    """
+    keys = twin.untyped_storage().nbytes() // twin.element_size()
+    if keys == 1:
+        return [axis for axis, size in enumerate(twin.shape) if size == 1]
     axes = [i for i, (size, stride) in enumerate(zip(twin.shape, twin.stride(), strict=True)) if size > 1 and stride]
-    whole = len(axes) == 1 and twin.shape[axes[0]] == twin.untyped_storage().nbytes() // twin.element_size()
-    return axes[0] if whole else None
+    return axes if [twin.shape[axis] for axis in axes] == [keys] else []
 
 
 def _are_weights(result: Tensor, before: Tensor) -> bool:
@@ -136,9 +141,10 @@ def attended(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], batch: in
         return None
     product = product.turned() if carried(product.a) is None else product
     twin = carried(product.a)
-    place = None if twin is None else keys_axis(twin)
     axes = axes_of(product)
-    if place is None or axes is None or product.a_axes[place] != axes.key or carried(product.b) is not None:
+    if twin is None or axes is None or carried(product.b) is not None:
+        return None
+    if product.a_axes.index(axes.key) not in keys_on(twin):
         return None
     return _laid_out(product, axes, batch), product.out_axes
 

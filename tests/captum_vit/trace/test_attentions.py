@@ -10,6 +10,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 import captum_vit as cv
 from captum_vit.models import registry
+from captum_vit.trace.attention import Attention, AttentionTap
 from captum_vit.trace.record import Want, record
 from captum_vit.trace.state import undisturbed
 from tests.captum_vit.trace.attentions import FORMS, Attend, B, D, H, N, d, images, plain, vit
@@ -244,6 +245,32 @@ def test_kernels_with_masks_give_the_scores_of_the_plain_form(weighted: bool) ->
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-13)
 
 
+def test_a_single_key_is_one_too() -> None:
+    q, k, v = (torch.randn(2, 1, H, d) for _ in range(3))
+    seen: list[Attention] = []
+    for name in ("einsum_of_heads_behind_queries", "einsum_with_keys_before_queries", "values_on_the_left"):
+        with AttentionTap(seen.append, batch=2):
+            FORMS[name](q, k, v)
+    with AttentionTap(seen.append, batch=2):
+        plain(q, k, v)
+    assert [tuple(a.context.shape) for a in seen] == [(2, H, 1, d)] * 4
+    assert all(torch.equal(a.values, v.transpose(1, 2)) for a in seen)
+
+
+def softmax_in_float32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return (F.softmax(q @ k.mT, -1, dtype=torch.float32).to(q.dtype) @ v).transpose(1, 2)
+
+
+@pytest.mark.usefixtures("described")
+def test_a_softmax_in_float32_is_read_where_the_model_is_in_half_precision() -> None:
+    x = images().bfloat16()
+    found, wanted = (seen_in(vit(attend).bfloat16(), x) for attend in (softmax_in_float32, FORMS["kernel"]))
+    assert {y.dtype for y in found} == {torch.bfloat16}
+    for y, z in zip(found, wanted, strict=True):
+        torch.testing.assert_close(y, z, rtol=0.1, atol=0.05 * z.abs().max().item())
+
+
 def test_the_packed_layers_of_pytorch_are_unpacked_and_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
@@ -267,6 +294,9 @@ def test_the_packed_layers_of_pytorch_are_unpacked_and_left_as_they_were(monkeyp
         alone = cv.METHODS[method](model).attribute(ids[1:, :3], target=1)
         torch.testing.assert_close(both[1, :3], alone[0], rtol=1e-4, atol=1e-6)
         assert torch.backends.mha.get_fastpath_enabled()
+    with pytest.raises(cv.InputError):
+        cv.RawAttention(model).attribute(ids + 40)
+    assert torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         cv.RawAttention(model).attribute(ids)
