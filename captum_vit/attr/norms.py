@@ -164,8 +164,8 @@ class GlobEnc(PartsAttribution):
         output: see :class:`TokenAttribution`.
 
     Raises:
-        UnsupportedModelError: something else than the output projection stands behind the heads, or a norm to pass is
-            neither LayerNorm nor RMSNorm.
+        UnsupportedModelError: something else than the output projection stands behind the heads, or a norm to pass does
+            more than to divide a token by a number and to weigh its channels.
 
     Source: Modarressi et al., GlobEnc: Quantifying Global Token Attribution by Incorporating the Whole Encoder Layer.
     """
