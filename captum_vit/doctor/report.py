@@ -72,8 +72,8 @@ class Report:
 
     @property
     def prefix(self) -> int | None:
-        """Number of tokens in front of the patches."""
-        return None if self.layout is None else self.layout.prefix
+        """Number of special tokens, which stand for no patch; in front of the patches, as a rule."""
+        return None if self.layout is None else len(self.layout.special)
 
     def __str__(self) -> str:
         """A table for people."""
@@ -142,7 +142,7 @@ def _tokens(layout: TokenLayout | None) -> str | None:
     if layout.grid is None or layout.image_size is None:
         return f"{layout.n_tokens} of text"
     (h, w), (height, width) = layout.grid, layout.image_size
-    return f"{layout.n_tokens}: {layout.prefix} prefix, {h} x {w} patches of {height} x {width} pixels"
+    return f"{layout.n_tokens}: {len(layout.special)} {'prefix' if layout.in_front else 'special'}, {h} x {w} patches of {height} x {width} pixels"
 
 
 def _line(name: str, text: str, width: int = 9, hanging: int | None = None) -> str:

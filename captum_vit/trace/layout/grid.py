@@ -75,7 +75,7 @@ def _sorted(reach: Reach, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], Ten
     places, even = torch.zeros_like(reach.centre[:, 0], dtype=torch.long), True
     for axis, size in enumerate(shape):
         centre = reach.centre[:, axis]
-        number, cells = _cells(centre, reach.behind[:, axis] - reach.first[:, axis])
+        number, cells = cells_along(centre, reach.behind[:, axis] - reach.first[:, axis])
         if cells == 1 and axis < len(shape) - 2:
             continue  # all tokens read it all, such as colours
         axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size)))
@@ -88,7 +88,7 @@ def _name(axis: int, n: int) -> str:
     return {n - 2: "row", n - 1: "column"}.get(axis, f"dimension {axis + 1}")
 
 
-def _cells(
+def cells_along(
     centre: Tensor,  # shape: (P,)
     size: Tensor,  # shape: (P,)
 ) -> tuple[Tensor, int]:  # shape: (P,)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.layout.cells import by_features
 from captum_vit.trace.layout.embedding import Embedding, of_each_sample
 from captum_vit.trace.layout.grid import Grid, grid_of
 from captum_vit.trace.layout.reach import Reach, reach_of
@@ -107,7 +108,7 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
         if x.is_floating_point() and x.dim() > 2:
             reach = reach_of(of_this, plain)
             if reach.placed.any():
-                return _of_picture(reach, tuple(x.shape[1:]))
+                return _of_picture(of_this, reach)
         elif not x.is_floating_point() and x.dim() == 2 and depend_in_order(of_this, real):
             return Layout(plain.shape[1])
     raise UnsupportedModelError(
@@ -117,9 +118,16 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
     )
 
 
-def _of_picture(reach: Reach, shape: tuple[int, ...]) -> Layout:
+def _of_picture(embedding: Embedding, reach: Reach) -> Layout:
     """Of vectors in a sequence, which have one axis, as of words."""
-    grid, n_tokens = grid_of(reach, shape), len(reach.placed)
+    shape, n_tokens = tuple(embedding.sample.shape[1:]), len(reach.placed)
+    try:
+        grid = grid_of(reach, shape)
+    except UnsupportedModelError:
+        found = None if reach.apart or len(shape) != 3 else by_features(embedding, reach)
+        if found is None:
+            raise
+        grid = grid_of(found, shape)
     if len(shape) == 2 and grid.axes[-1].cells == 1 and list(grid.tokens) == sorted(grid.tokens):
         return Layout(n_tokens)
     return Layout(n_tokens, grid, (shape[-2], shape[-1]))

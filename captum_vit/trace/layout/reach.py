@@ -45,7 +45,8 @@ def reach_of(
     x = embedding.sample
     pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
     placed = moved(embedding.tokens(x + _scale(x) * (1.5 + pattern).to(x)) - plain, plain)[0]
-    spelt = _spelt(embedding, x)
+    leaf = x.clone().requires_grad_()
+    spelt = read_alone(embedding.tokens(leaf), leaf)
     if spelt is None:
         return _by_moving(embedding, plain, placed)
     token, read = spelt
@@ -53,7 +54,7 @@ def reach_of(
     found, number = token[single].unique(return_inverse=True)
     extent = torch.stack([_ends(read, axis) for axis in range(read.dim())])
     if torch.equal(found, placed.nonzero().flatten()):
-        first, behind = _bounds(single, number, len(found))
+        first, behind = bounds(single, number, len(found))
         return Reach(placed, first, behind, (first + behind) / 2, extent, bool((single == read).all()))
     parts = [_behind_cuts(embedding, plain, placed, axis) for axis in range(x.dim() - 3)]
     first, behind = (
@@ -79,27 +80,29 @@ def _scale(x: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def _spelt(embedding: Embedding, x: Tensor) -> tuple[Tensor, Tensor] | None:  # shapes: those of a sample
+def read_alone(
+    tokens: Tensor,  # shape: (1, N, D)
+    leaf: Tensor,  # shape: (1, ...), in the graph that they hang on
+) -> tuple[Tensor, Tensor] | None:  # shapes: those of a sample
     """Of each entry the one token that reads it, or -1; and whether any does. None where no gradient arrives.
 
     An entry is read by token j alone if, for every binary digit, it has a gradient of the tokens whose number has that
     digit set, or of those that have it clear, and not of both; and then the digits spell j.
     """
-    leaf = x.clone().requires_grad_()
-    tokens = embedding.tokens(leaf)
     if not tokens.requires_grad:
         return None
-    mixture = torch.arange(tokens.shape[-1], device=x.device).mul(1.7).add(0.3).cos().to(tokens)
+    mixture = torch.arange(tokens.shape[-1], device=leaf.device).mul(1.7).add(0.3).cos().to(tokens)
     seen = tokens[0] @ mixture  # shape: (N,)
-    numbers = torch.arange(len(seen), device=x.device)
-    token, single, read = torch.zeros_like(x[0], dtype=torch.long), None, torch.zeros_like(x[0], dtype=torch.bool)
+    numbers = torch.arange(len(seen), device=leaf.device)
+    read = torch.zeros_like(leaf[0], dtype=torch.bool)
+    token, single = read.long(), ~read
     for digit in range(max(1, (len(seen) - 1).bit_length())):
         is_set = (numbers >> digit & 1).bool()
         with_it, without = (_has_gradient(seen[some].sum(), leaf) for some in (is_set, ~is_set))
         token += with_it.long() << digit
         read |= with_it | without
-        single = with_it ^ without if single is None else single & (with_it ^ without)
-    return (token.masked_fill(~single, -1), read) if single is not None and read.any() else None
+        single &= with_it ^ without
+    return (token.masked_fill(~single, -1), read) if read.any() else None
 
 
 def _has_gradient(score: Tensor, leaf: Tensor) -> Tensor:  # shape: that of a sample
@@ -110,7 +113,7 @@ def _has_gradient(score: Tensor, leaf: Tensor) -> Tensor:  # shape: that of a sa
     return size > ROUNDINGS * torch.finfo(grad.dtype).eps * size.amax()
 
 
-def _bounds(single: Tensor, number: Tensor, n: int) -> tuple[Tensor, Tensor]:  # shapes: (n, A)
+def bounds(single: Tensor, number: Tensor, n: int) -> tuple[Tensor, Tensor]:  # shapes: (n, A)
     """From the first step of each token's entries to behind the last."""
     first, behind = [], []
     for steps in single.nonzero().unbind(1):

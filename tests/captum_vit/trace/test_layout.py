@@ -75,6 +75,20 @@ class Normed(nn.Sequential):
         super().__init__(nn.Conv2d(3, 12, 7, 4, 3), nn.GroupNorm(1, 12), nn.GELU(), nn.Conv2d(12, WIDTH, 3, 2, 1))
 
 
+class Mixed(nn.Module):
+    """Features that read each other far and wide before they are tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.co, self.mi, self.zu = nn.Conv2d(3, 12, 8, 8), nn.Conv2d(12, 12, 5, 1, 2), nn.Conv2d(12, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.co(x)
+        for _ in range(2):
+            x = x + self.mi(x)
+        return self.zu(x)
+
+
 class Rearranged(nn.Module):
     """A linear map of patches that are cut by reshaping."""
 
@@ -103,6 +117,7 @@ EMBEDDINGS: dict[str, Callable[[], nn.Module]] = {
     "rearranged": Rearranged,
     "stem": Stem,
     "stem with a norm over the picture": Normed,
+    "features that read each other": Mixed,
     "detached": lambda: Behind(torch.Tensor.detach),
     "without a gradient": lambda: Behind(torch.no_grad()(lambda x: 2 * x)),
     "grey": lambda: Behind(lambda x: x.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
