@@ -22,8 +22,8 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.record import Record, Want, record
+from captum_vit.trace.samples import is_of_each_sample
 from captum_vit.trace.state import checked_inputs, undisturbed
-from captum_vit.trace.tail import is_of_each_sample
 
 
 def doctor(

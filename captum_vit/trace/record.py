@@ -22,10 +22,10 @@ from captum_vit.trace.pooling import pooling_weights
 from captum_vit.trace.probe import ATTENTION, Probe, Want
 from captum_vit.trace.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.rules import rule_modes
+from captum_vit.trace.samples import is_of_each_sample
 from captum_vit.trace.score import select, transform
 from captum_vit.trace.silence import what_ran
 from captum_vit.trace.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
-from captum_vit.trace.tail import is_of_each_sample
 from captum_vit.trace.watch import Watch
 
 __all__ = ["Record", "Want", "record"]

@@ -19,8 +19,9 @@ from captum_vit.sites.site import Place, Site
 from captum_vit.trace.finite import refuse_not_finite
 from captum_vit.trace.gradient import gradient_of, refuse_several
 from captum_vit.trace.products import over_channels
+from captum_vit.trace.samples import is_of_each_sample
 from captum_vit.trace.score import repeat_target, select
-from captum_vit.trace.tail import entering, is_of_each_sample
+from captum_vit.trace.tail import entering
 from captum_vit.trace.watch import Watch, own_refusals
 
 

@@ -15,6 +15,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import Forward
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.samples import is_of_each_sample
 from captum_vit.trace.state import refuse_opaque
 from captum_vit.trace.watch import UNHIDDEN, own_refusals
 
@@ -206,11 +207,6 @@ def _of_sample(
     keep = None if layout.keep is None else layout.keep[i : i + 1]
     own, others = (tuple(x[i : i + 1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
     return replace(layout, keep=keep), own, others
-
-
-def is_of_each_sample(x: Any, batch: int) -> bool:
-    """Whether an argument holds one value for each sample, by Captum's rule: a tensor as long as the batch."""
-    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
 
 
 def _is_text(x: Tensor, layout: TokenLayout) -> bool:

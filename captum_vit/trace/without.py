@@ -16,7 +16,8 @@ from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.describe import transformer_of
 from captum_vit.trace.probe import Want
 from captum_vit.trace.record import record
-from captum_vit.trace.tail import MISFITS, is_of_each_sample
+from captum_vit.trace.samples import is_of_each_sample
+from captum_vit.trace.tail import MISFITS
 from captum_vit.trace.watch import Watch, layout_of
 
 WAYS = ("auto", "drop", "mask")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
 from captum_vit.sites.site import Place
+from captum_vit.trace.samples import is_of_each_sample
 
 AT_ONCE = 2**22  # numbers of the input, in the rows that are run together
 
@@ -84,10 +85,5 @@ class Embedding:
         return torch.cat([self.tokens(torch.cat(list(rows[i : i + size]))) for i in range(0, len(rows), size)])
 
 
-def of_each_sample(x: Any, batch: int) -> bool:
-    """Whether an argument holds one value for each sample, by Captum's rule: a tensor as long as the batch."""
-    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch
-
-
 def _rows_of(x: Any, times: int, batch: int) -> Any:
-    return x[:1].expand(times, *x.shape[1:]) if of_each_sample(x, batch) else x
+    return x[:1].expand(times, *x.shape[1:]) if is_of_each_sample(x, batch) else x

@@ -10,10 +10,11 @@ from torch import Tensor
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.cells import by_features
-from captum_vit.trace.layout.embedding import Embedding, of_each_sample
+from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.grid import Grid, grid_of
 from captum_vit.trace.layout.reach import Reach, reach_of
 from captum_vit.trace.layout.words import depend_in_order
+from captum_vit.trace.samples import is_of_each_sample
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _or_none(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layout
 def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layout:
     batch, given = len(embedding.inputs[0]), (*embedding.inputs, *embedding.args)
     for which, x in enumerate(given):
-        if not of_each_sample(x, batch):
+        if not is_of_each_sample(x, batch):
             continue
         of_this = replace(embedding, which=which)
         if x.is_floating_point() and x.dim() > 2:

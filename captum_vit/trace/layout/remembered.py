@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from captum_vit.models.modules import modules_of
 from captum_vit.sites.hooks import mine
 from captum_vit.sites.site import Place, Site
-from captum_vit.trace.layout.embedding import Embedding, of_each_sample
+from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.measured import Layout, measured
+from captum_vit.trace.samples import is_of_each_sample
 
 SHAPES = 64  # of a model's inputs that are remembered, texts of another length among them
 
@@ -97,7 +98,7 @@ def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> 
 
     def kind(x: Any) -> Any:
         if isinstance(x, Tensor):
-            return tuple(x.shape[1:]) if of_each_sample(x, batch) else tuple(x.shape), x.is_floating_point()
+            return tuple(x.shape[1:]) if is_of_each_sample(x, batch) else tuple(x.shape), x.is_floating_point()
         return x if isinstance(x, _PLAIN) else type(x)
 
     where = (id(entrance.module), entrance.side, entrance.nth) if isinstance(entrance, Site) else entrance
