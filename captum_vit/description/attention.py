@@ -13,6 +13,7 @@ from captum_vit.sites.einsums import axes_of, product_of
 from captum_vit.sites.nests import tensors_in
 
 MIX = {"matmul", "bmm", "__matmul__", "__rmatmul__", "einsum", "baddbmm"}
+PART = {"__getitem__", "narrow"}
 FURTHEST = 12  # torch calls between a softmax and the values
 
 
@@ -69,7 +70,8 @@ def _followed(graph: Graph, softmax: Op) -> Attention | None:
             if op.index - softmax.index > FURTHEST:
                 continue
             for made in op.makes:
-                if made not in seen and made.tensor.dim() >= 3:
+                as_many = made.tensor.numel() == probs.tensor.numel() or op.name in PART
+                if made not in seen and made.tensor.dim() >= 3 and as_many:
                     seen.add(made)
                     ahead.append((made, changed if _kept(op, value, made) else (*changed, op.name)))
     return None

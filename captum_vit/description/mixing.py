@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from captum_vit.description.graph import Graph, picks
-from captum_vit.description.stream import Layer
+from captum_vit.description.stream import Layer, layers_before, layers_behind
 from captum_vit.description.values import ADD, FACTOR, RESHAPE, Op, Value
 from captum_vit.sites.calls import ValueSite, Visits
 
@@ -20,44 +20,76 @@ TOKENWISE = (RESHAPE - TURNED) | ADD | FACTOR | {
     "hardswish", "sigmoid", "tanh", "erf", "exp", "log", "sqrt", "rsqrt", "pow", "square", "abs", "neg", "sub", "rsub",
     "__rsub__", "clamp", "mean", "var", "sum", "glu", "cat", "masked_fill", "where", "__rpow__", "reciprocal",
 }  # fmt: skip
+STEM = {"conv1d", "conv2d"}
 LEAST = 1e-3  # what must reach other tokens, as a share of the change
+
+
+class Stretch(NamedTuple):
+    """A part of the stream in which nothing should carry numbers from token to token."""
+
+    where: str
+    start: Value
+    end: Value
+    calls: list[Op]  # that may do so
 
 
 def mixing(
     graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], chain: list[Layer]
 ) -> str:
-    """The first block behind whose attention tokens reach each other, and by which calls; nothing if they do not.
+    """Where tokens reach each other outside of the attentions, and by which calls; nothing if they do not.
 
-    Costs nothing where every call behind an attention treats each token by itself. Else one more pass: half of the
-    tokens are changed behind each attention, and the others compared at the end of the block.
+    Costs nothing where every call treats each token by itself. Else one more pass: half of the tokens are changed at
+    the start of every doubtful stretch, and the others compared at its end.
     """
-    ends = [*(layer.stream for layer in chain[1:]), chain[-1].out]
-    open_calls = [_open_calls(graph, layer, end) for layer, end in zip(chain, ends, strict=True)]
+    width, first = chain[0].width, _sites(graph, _stretches(graph, chain))
     reached: dict[int, float] = {}
     visits = Visits()
-    for k, (layer, end) in enumerate(zip(chain, ends, strict=True)):
-        start, stop = _site(graph, layer.joined), _site(graph, end)
-        if open_calls[k] and start is not None and stop is not None:
-            visits.add(start, _changing(layer))
-            visits.add(stop, _comparing(k, layer, end, reached))
-    if not visits.by_number:
+    for k, (stretch, start, stop) in enumerate(first):
+        visits.add(start, _changing(stretch.start.tensor, width))
+        visits.add(stop, _comparing(k, stretch.end.tensor, width, reached))
+    if not first:
         return ""
     with visits:
         model(*inputs, *args)
-    found = next((k for k in sorted(reached) if reached[k] > LEAST), None)
+    found = next((first[k][0] for k in sorted(reached) if reached[k] > LEAST), None)
     if found is None:
         return ""
-    names = ", ".join(dict.fromkeys(op.name for op in open_calls[found]))
-    return f"block {found}, in which tokens reach each other behind the attention ({names})"
+    names = list(dict.fromkeys(op.name for op in found.calls))
+    return f"{found.where} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
 
 
-def _open_calls(graph: Graph, layer: Layer, end: Value) -> list[Op]:
-    """Calls between the attention's addition and the end of a block that may mix tokens."""
-    if layer.joined.op is None or end.op is None:
+def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
+    """From each attention's addition to the next block; and layers of another kind before the first."""
+    tokens = chain[0].joined.tensor.numel() // chain[0].width
+    ends = [*(layer.stream for layer in chain[1:]), chain[-1].out]
+    found = [
+        Stretch(f"block {k}, in which tokens reach each other behind the attention", layer.joined, end, [])
+        for k, (layer, end) in enumerate(zip(chain, ends, strict=True))
+    ]
+    where = "layers behind the last block, in which tokens reach each other without attention"
+    found.append(Stretch(where, chain[-1].out, layers_behind(graph, chain[-1]), []))
+    begin, count = layers_before(graph, chain[0])
+    if count:
+        where = "layers before block 0, in which tokens reach each other without attention"
+        found.insert(0, Stretch(where, begin, chain[0].stream, []))
+    found = [stretch._replace(calls=_doubtful(graph, stretch, tokens)) for stretch in found]
+    if count == 1 and all(op.name in STEM | TURNED | RESHAPE | TOKENWISE for op in found[0].calls):
+        del found[0]  # positions by a convolution
+    return [stretch for stretch in found if stretch.calls]
+
+
+def _sites(graph: Graph, stretches: list[Stretch]) -> list[tuple[Stretch, ValueSite, ValueSite]]:
+    """Those whose start and end can be visited."""
+    found = [(stretch, _site(graph, stretch.start), _site(graph, stretch.end)) for stretch in stretches]
+    return [(stretch, start, end) for stretch, start, end in found if start is not None and end is not None]
+
+
+def _doubtful(graph: Graph, stretch: Stretch, tokens: int) -> list[Op]:
+    """Calls on the way that may mix tokens."""
+    if stretch.start.op is None or stretch.end.op is None:
         return []
-    tokens = layer.joined.tensor.numel() // layer.width
-    ahead = graph.ops[layer.joined.op.index + 1 : end.op.index + 1]
-    path = [op for op in ahead if op.makes[0].made_from(layer.joined) and end.made_from(op.makes[0])]
+    ahead = graph.ops[stretch.start.op.index + 1 : stretch.end.op.index + 1]
+    path = [op for op in ahead if op.makes[0].made_from(stretch.start) and stretch.end.made_from(op.makes[0])]
     return [op for op in path if op.name not in TOKENWISE or _picks(op) or not _by_token(op, tokens)]
 
 
@@ -85,9 +117,9 @@ def _half(rows: int) -> Tensor:
     return chosen
 
 
-def _changing(layer: Layer) -> Callable[[Tensor], Tensor]:
+def _changing(before: Tensor, width: int) -> Callable[[Tensor], Tensor]:
     def change(x: Tensor) -> Tensor:
-        rows = layer.joined.tensor.reshape(-1, layer.width).clone()
+        rows = before.reshape(-1, width).clone()
         chosen = _half(len(rows)).to(rows.device)
         rows[chosen] += rows[chosen].roll(1, -1)
         return rows.view_as(x)
@@ -95,15 +127,14 @@ def _changing(layer: Layer) -> Callable[[Tensor], Tensor]:
     return change
 
 
-def _comparing(k: int, layer: Layer, end: Value, reached: dict[int, float]) -> Callable[[Tensor], Tensor]:
+def _comparing(k: int, before: Tensor, width: int, reached: dict[int, float]) -> Callable[[Tensor], Tensor]:
     """Compares with the pass before, and goes on with what that one had."""
-    width = layer.width
 
     def compare(x: Tensor) -> Tensor:
-        change = (x - end.tensor).reshape(-1, width).abs().amax(-1)
+        change = (x - before).reshape(-1, width).abs().amax(-1)
         chosen = _half(len(change)).to(change.device)
         others = change[~chosen]
         reached[k] = float(others.max() / change.max().clamp_min(1e-30)) if len(others) else 0.0
-        return end.tensor
+        return before
 
     return compare

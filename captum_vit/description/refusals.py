@@ -12,6 +12,7 @@ from captum_vit.description.values import Op
 from captum_vit.errors import UnsupportedModelError
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
+RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "multinomial", "bernoulli"}
 WANTED = "Blocks in which every token attends to every token, and one stream to which each attention adds."
 HINT = "a model whose blocks do so, or a part of it as the model to explain."
 Others = list[tuple[Attention, str]]
@@ -38,10 +39,16 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
         raise refused(
             model, f"blocks in which {_shape(attention)} {place} blocks in which {_shape(chain[0].attention)}"
         )
-    for attention, why in others:
-        place = _place(attention, chain) or ("behind" if why == CROSS else "")
-        if place:
+    tokens = chain[0].attention.rows
+    for attention, why in others:  # a head may pool by attention
+        behind = "behind" if why == CROSS or (attention.rows > 1 and attention.columns != tokens) else ""
+        if place := _place(attention, chain) or behind:
             raise refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
+    random = [op for op in graph.ops if op.name in RANDOM and chain[-1].end.made_from(op.makes[0])]
+    if random:
+        raise refused(
+            model, f"random numbers ({random[0].name}) that take part in its tokens: every pass is another one"
+        )
     return chain
 
 
@@ -87,10 +94,12 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
             return where + f"a convolution of {size} ({convolution.name}) mixes tokens beside the attention"
         if any(layer.stream.has_numbers_of(other.stream) for other in chain[:k]):
             return where + "a second attention reads the stream that another one reads"
-        bare = layer.additions == 0 and not layer.parallel and any(other.additions for other in chain)
-        if bare and k + 1 < len(chain) and chain[k + 1].stream.has_numbers_of(layer.joined):
-            return where + "a second attention follows the first without a feed-forward between them"
-        if bare:
+        bare = layer.additions == 0 and not layer.parallel
+        following = chain[k + 1].stream if k + 1 < len(chain) else None
+        if bare and following is not None and following.has_numbers_of(layer.joined):
+            if any(other.additions for other in chain):
+                return where + "a second attention follows the first without a feed-forward between them"
+        elif bare and (following is not None or any(other.additions for other in chain)):
             return where + "no feed-forward adds to the stream behind the attention"
     return ""
 

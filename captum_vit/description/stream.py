@@ -125,13 +125,13 @@ def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -
             if op.makes[0].tensor.numel() != layer.joined.tensor.numel() or not branch.made_from(layer.stream):
                 continue
             before = [layer.joined, *(total for total, *_ in added)]
-            fits = [k for k, x in enumerate(before) if _continues(stream, x) or _is_normed(stream, x, branch)]
+            fits = [k for k, x in enumerate(before) if _continues(stream, x) or _normed(stream, x, branch)]
             if fits and fits[-1] != most:
                 added[fits[-1] :] = [(op.makes[0], stream, branch)]
                 break
     if added:
         _, stream, branch = added[0]
-        layer.mid = layer.joined if _continues(stream, layer.joined) else stream.root
+        layer.mid = layer.joined if _continues(stream, layer.joined) else _normed(stream, layer.joined, branch)
         layer.parallel = not branch.made_from(layer.joined)
         layer.end = layer.out = added[-1][0]
     else:
@@ -154,8 +154,12 @@ def _continues(stream: Value, trunk: Value) -> bool:
     return op is not None and op.name in FACTOR and any(v.has_numbers_of(trunk) for v in op.takes)
 
 
-def _is_normed(stream: Value, trunk: Value, branch: Value) -> bool:
-    return stream.made_from(trunk) and branch.made_from(stream.root) and is_norm_of(stream, trunk)
+def _normed(stream: Value, trunk: Value, branch: Value) -> Value | None:
+    """The norm of one value that a branch is made of and added to, if it is one."""
+    base, _ = _unscaled(stream, branch)
+    if base is None or base is trunk.root or not base.made_from(trunk):
+        return None
+    return base if is_norm_of(base, trunk) else None
 
 
 def _take_branch_apart(graph: Graph, layer: Layer) -> None:
@@ -176,6 +180,38 @@ def _take_branch_apart(graph: Graph, layer: Layer) -> None:
                 if all(behind.name in ADD | RESHAPE for behind in on_the_path[k:]):
                     layer.branch = own
                 return
+
+
+def layers_before(graph: Graph, layer: Layer) -> tuple[Value, int]:
+    """Back from what enters a layer through additions to their own stream and what has one origin of its size.
+
+    Gives where these additions begin, and how many they are.
+    """
+    value, begin, count = layer.stream, layer.stream, 0
+    while value.op is not None:
+        sides = [(_unscaled(stream, branch)[0], branch) for stream, branch in _operands(value.op)]
+        streams = [stream for stream, _ in sides if stream is not None]
+        size = value.tensor.numel()
+        origins = {v.root for v in value.op.takes if v.tensor.numel() == size and graph.depends(v)}
+        if streams:
+            value = begin = streams[0]
+            count += 1
+        elif len(origins) == 1:
+            value = origins.pop()
+        else:
+            break
+    return begin, count
+
+
+def layers_behind(graph: Graph, layer: Layer) -> Value:
+    """Where further additions to its stream lead, behind the last layer."""
+    trunk = layer.out
+    for op in graph.ops[_index(layer.out) + 1 :]:
+        for stream, branch in _operands(op):
+            if branch.made_from(trunk) and (_continues(stream, trunk) or _normed(stream, trunk, branch)):
+                trunk = op.makes[0]
+                break
+    return trunk
 
 
 def chained(layers: list[Layer]) -> list[list[Layer]]:

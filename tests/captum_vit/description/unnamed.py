@@ -200,6 +200,32 @@ class Between(Base):
         return x + x.cumsum(1)
 
 
+class First(Base):
+    """The first of three layers has running sums in the place of attention."""
+
+    def step(self, x: Tensor, a: nn.Module, f: nn.Module) -> Tensor:
+        if a is not self.m[0][0]:
+            return super().step(x, a, f)
+        x = x + x.tanh().cumsum(1)
+        return x + f(x)
+
+
+class Shuffled(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, torch.randperm(N)])
+
+
+class Positioned(Base):
+    """Positions from a convolution over the tokens, before the blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv1d(D, D, 3, padding=1)
+
+    def step(self, x: Tensor, a: nn.Module, f: nn.Module) -> Tensor:
+        return super().step(x + F.gelu(self.c(x.mT).mT) if a is self.m[0][0] else x, a, f)
+
+
 class Beside(Base):
     """A feed-forward with its channels first, and a convolution over single tokens: nothing mixes them."""
 
@@ -291,6 +317,7 @@ def known() -> dict[str, Callable[[], Known]]:
         "no norms": of(lambda: Base(NoNorm), lambda m: m.m[1][0]),
         "parallel": of(Parallel, lambda m: m.m[1][0].k2),
         "channels first": of(Beside, lambda m: m.m[1][0].k2),
+        "positions by a convolution": of(Positioned, lambda m: m.m[1][0].k2),
         "shared layers": of(Shared, lambda m: m.m[0][0].k2, 1),
         "in place": of(InPlace, lambda m: m.m[1][0].k2),
         "torch pre-norm": of(lambda: Encoder(True), lambda m: m.m.layers[1].self_attn),
@@ -307,6 +334,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "convolution": (lambda: Base(Convolved), "a convolution of 3 (conv1d) mixes tokens"),
     "tokens over tokens": (Mixer, "tokens reach each other behind the attention (mT, linear)"),
     "sums over tokens": (Between, "tokens reach each other behind the attention (cumsum)"),
+    "another layer first": (
+        First,
+        "layers before block 0, in which tokens reach each other without attention (cumsum)",
+    ),
+    "random order": (Shuffled, "random numbers (randperm)"),
     "no stream": (NoStream, "not added to the tokens that it was made of"),
     "no attention": (NoAttention, "no attention"),
     "two attentions": (Twice, "a second attention follows the first"),
