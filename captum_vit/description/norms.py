@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from captum_vit.description.graph import Graph
-from captum_vit.description.values import ADD, TIMES, Value
+from captum_vit.description.values import ADD, TIMES, Op, Value
 
 FEWEST = 3  # rows, to fit a weight and a bias for each channel and still see what does not fit
 ROWS = 64  # that are tried
@@ -48,15 +48,17 @@ def norm_behind(graph: Graph, before: Value) -> Value | None:
         (v.root for v in made if v.made_from(before) and v.root is not before.root and is_norm_of(v, before)), None
     )
     while found is not None:
-        further = [
-            op.makes[0].root
-            for _, op in found.readers()
-            if op.name in TIMES | ADD and sum(map(graph.depends, op.takes)) == 1 and is_norm_of(op.makes[0], before)
-        ]
+        weighed = [op for _, op in found.readers() if op.name in TIMES | ADD and _has_weight(graph, op)]
+        further = [op.makes[0].root for op in weighed if is_norm_of(op.makes[0], before)]
         if not further:
             break
         found = further[0]
     return found
+
+
+def _has_weight(graph: Graph, op: Op) -> bool:
+    """Whether a value meets a weight or a bias; a mere number may scale the stream behind a norm."""
+    return len(op.takes) == 2 and sum(map(graph.depends, op.takes)) == 1
 
 
 def norm_module(graph: Graph, before: Value, after: Value | None = None) -> nn.Module | None:

@@ -92,7 +92,7 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
         if (convolution := _convolution(graph, layer)) is not None:
             size = "x".join(map(str, convolution.takes[1].tensor.shape[2:]))
             return where + f"a convolution of {size} ({convolution.name}) mixes tokens beside the attention"
-        if any(layer.stream.has_numbers_of(other.stream) for other in chain[:k]):
+        if any(layer.stream.has_numbers_of(other.stream) for other in chain if other is not layer):
             return where + "a second attention reads the stream that another one reads"
         bare = layer.additions == 0 and not layer.parallel
         following = chain[k + 1].stream if k + 1 < len(chain) else None
