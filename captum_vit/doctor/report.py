@@ -142,7 +142,8 @@ def _tokens(layout: TokenLayout | None) -> str | None:
     if layout.grid is None or layout.image_size is None:
         return f"{layout.n_tokens} of text"
     (h, w), (height, width) = layout.grid, layout.image_size
-    return f"{layout.n_tokens}: {len(layout.special)} {'prefix' if layout.in_front else 'special'}, {h} x {w} patches of {height} x {width} pixels"
+    kind = "prefix" if layout.in_front else "special"
+    return f"{layout.n_tokens}: {len(layout.special)} {kind}, {h} x {w} patches of {height} x {width} pixels"
 
 
 def _line(name: str, text: str, width: int = 9, hanging: int | None = None) -> str:

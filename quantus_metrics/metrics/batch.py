@@ -84,7 +84,8 @@ class Answers(TargetModule):
 
         def patches() -> Patches | None:
             if image not in self._patches:
-                self._patches[image] = patches_of(self, inputs)
+                given = self if self.predict_kwargs else getattr(self.model, "model", self)  # what is remembered of it
+                self._patches[image] = patches_of(given, inputs)
             return self._patches[image]
 
         return box_under(patches, size, image, patch, tokens)
