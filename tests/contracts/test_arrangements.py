@@ -220,20 +220,34 @@ def test_scores_without_a_name_are_refused():
     assert_close(explain(cv.CAT(taken_out), case, target=0), wanted, "float64")
 
 
-def teacher_and_student() -> nn.Module:
-    holder = At("student", redrawn(timm_vit(**TIMM)))
-    holder.teacher = redrawn(timm_vit(**TIMM))
-    return holder.eval()
+class Both(nn.Module):
+    """Two transformers whose scores are added."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        self.student, self.teacher = student, teacher
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.student(x) + self.teacher(x)
 
 
-def test_of_two_transformers_both_are_named():
-    model = teacher_and_student()
-    with pytest.raises(cv.UnsupportedModelError, match=r"2 transformers: student .*, teacher ") as refusal:
+def test_of_two_transformers_that_run_both_are_named():
+    model = Both(redrawn(timm_vit(**TIMM)), redrawn(timm_vit(**TIMM))).eval()
+    with pytest.raises(cv.UnsupportedModelError, match="2 transformers") as refusal:
         explain(cv.LayerCDAM(model), CASES[BARE]())
     assert "tower" in refusal.value.hint
     report = cv.doctor(model)
-    assert "student" in report.problems[0] and "teacher" in report.problems[0]
+    assert "2 transformers" in report.problems[0]
     assert not any(reason is None for reason in report.methods.values())
+
+
+def test_of_two_transformers_one_that_does_not_run_is_no_matter():
+    case = CASES[BARE]()
+    model = At("student", case.forward_func)
+    model.teacher = redrawn(timm_vit(**TIMM))
+    for method in (cv.LayerCDAM, cv.GenAtt, cv.PredictionMap):
+        found, wanted = explain(method(model.eval()), case), explain(method(case.forward_func), case)
+        assert torch.equal(found, wanted)
 
 
 # -- the doctor, wherever he is asked ----------------------------------------------------------------------------

@@ -110,7 +110,9 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
             reach = reach_of(of_this, plain)
             if reach.placed.any():
                 return _of_picture(of_this, reach)
-        elif not x.is_floating_point() and x.dim() == 2 and depend_in_order(of_this, real):
+        elif (
+            not x.is_floating_point() and x.dim() > 1 and x[0].numel() == x.shape[-1] and depend_in_order(of_this, real)
+        ):
             return Layout(plain.shape[1])
     raise UnsupportedModelError(
         "Tokens that depend on a picture or on words.",

@@ -22,20 +22,23 @@ def depend_in_order(
     Raises:
         UnsupportedModelError: another token moves.
     """
-    ids = embedding.sample
+    shape = embedding.sample.shape  # of a choice, (1, 1, T)
+    ids = embedding.sample.flatten(1)
     words = torch.arange(ids.shape[1], device=ids.device)[slice(None) if real is None else real]
     digits = range(max(1, int(words.max()).bit_length()))
     numbers, others = torch.arange(ids.shape[1], device=ids.device), _others(ids, words)
     is_real = torch.isin(numbers, words)
     changes = [is_real & (numbers >> digit & 1 == bit) for bit in (1, 0) for digit in digits]
-    tokens = embedding.in_portions([ids, *(torch.where(some, others, ids) for some in changes)])
+    rows = [ids, *(torch.where(some, others, ids) for some in changes)]
+    tokens = embedding.in_portions([row.view(shape) for row in rows])
     seen = moved(tokens[1:] - tokens[:1], tokens[:1])[:, words]  # shape: (2 log2 T, T)
     with_digit, without = seen.chunk(2)
     if (with_digit ^ without).all() and torch.equal(_number(with_digit), words):
         return True
     if not seen.any():
         return False
-    alone = embedding.in_portions([ids, *(torch.where(numbers == word, others, ids) for word in words)])
+    rows = [ids, *(torch.where(numbers == word, others, ids) for word in words)]
+    alone = embedding.in_portions([row.view(shape) for row in rows])
     far = (alone[1:] - alone[:1]).norm(dim=-1)  # shape: (T, N)
     farthest = far.argmax(1)
     wrong = (far.amax(1).ne(0) & farthest.ne(words)).nonzero().flatten()

@@ -130,7 +130,7 @@ def test_words_may_be_replaced_instead():
 def test_one_pass_for_each_call(timm_vit):
     """And three rows of trial before, once."""
     images, sizes = torch.randn(4, 3, 32, 32), []
-    timm_vit.blocks[0].register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    timm_vit.blocks[1].register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))  # an embedding is no pass
     answer = DropTokens().bind(timm_vit, images)
     for _ in range(2):
         answer(torch.arange(4), half(4).unflatten(1, (4, 4)))
@@ -150,7 +150,7 @@ def test_errors(timm_vit):
         with pytest.raises(UnsupportedModelError, match="itself"):
             remover.bind(lambda x: x, images)
         with pytest.raises(UnsupportedModelError):
-            remover.bind(nn.Linear(2, 2).eval(), images)
+            remover.bind(nn.Conv2d(3, 2, 4).eval(), images)
         with pytest.raises(InputError, match="Finite"):
             remover.bind(timm_vit, images * torch.nan)
         with pytest.raises(InputError, match="One place for each"):
