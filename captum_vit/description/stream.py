@@ -48,7 +48,7 @@ def layer_of(graph: Graph, attention: Attention) -> Layer | str:
             if not branch.made_from(context) or stream.made_from(context):
                 continue
             entered, scaled = _unscaled(stream, context)
-            if entered is None:
+            if entered is None or not graph.depends(entered):
                 continue
             if not all(value.made_from(entered) for value in (attention.values, *attention.looks)):
                 cross = cross or any(value.made_from(entered) for value in attention.looks)
@@ -233,15 +233,23 @@ def _follows(layer: Layer, before: Layer) -> bool:
 
 
 def find_ends(graph: Graph, chain: list[Layer]) -> None:
-    """What leaves each layer: what enters the next where that is its end or a norm of it, and a norm that follows."""
-    open_ends = [chain[-1]]
-    for layer, following in pairwise(chain):
-        if following.stream.has_numbers_of(layer.end):
-            continue
-        if is_norm_of(following.stream, layer.end):
+    """What leaves each layer: its end, or the norm that ends it.
+
+    The norm is what enters the next layer, or is made next. One norm between two layers, in a stack whose others have
+    none, stands between them and belongs to neither.
+    """
+    pairs = list(pairwise(chain))
+    normed = {layer for layer, following in pairs if _ends_with(layer, following)}
+    for layer, following in pairs:
+        if layer in normed and (layer.post_norm or len(normed) == len(pairs)):
             layer.out = following.stream
-        else:
-            open_ends.insert(-1, layer)
-    for layer in open_ends:
-        if layer.post_norm or (len(chain) > 1 and chain[-2].out is not chain[-2].end):
+        elif layer.post_norm and not following.stream.has_numbers_of(layer.end):
             layer.out = norm_behind(graph, layer.end) or layer.end
+    last = chain[-1]
+    if last.post_norm or (pairs and len(normed) == len(pairs)):
+        last.out = norm_behind(graph, last.end) or last.end
+
+
+def _ends_with(layer: Layer, following: Layer) -> bool:
+    """Whether what enters the next layer is a norm of the end of this one."""
+    return not following.stream.has_numbers_of(layer.end) and is_norm_of(following.stream, layer.end)
