@@ -15,7 +15,8 @@ from captum_vit.description.passes import MISFITS, codes, first_sample
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
-from captum_vit.description.stream import Layer, add_feed_forwards, chained, find_ends, layer_of
+from captum_vit.description.stack import chained, find_ends
+from captum_vit.description.stream import Layer, add_feed_forwards, layer_of
 from captum_vit.description.tower import tower_of
 from captum_vit.errors import CaptumVitError
 from captum_vit.models.modules import uncompiled

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.description.graph import Graph, picks
-from captum_vit.description.stream import Layer, layers_before, layers_behind
+from captum_vit.description.stack import layers_before, layers_behind
+from captum_vit.description.stream import Layer
 from captum_vit.description.values import ADD, FACTOR, RESHAPE, Op, Value
 from captum_vit.sites.calls import ValueSite, Visits
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from captum_vit.description.attention import Attention
 from captum_vit.description.graph import Graph
-from captum_vit.description.norms import is_norm_of, norm_behind
+from captum_vit.description.norms import is_norm_of
 from captum_vit.description.values import ADD, FACTOR, PROJECT, RESHAPE, Op, Value
 
 CROSS = "cross-attention, whose values are not made of the tokens that it adds to"
@@ -44,10 +43,10 @@ def layer_of(graph: Graph, attention: Attention) -> Layer | str:
     """The first addition behind an attention of its branch to what it was made from; or why there is none."""
     context, cross = attention.context, False
     for op in graph.ops[attention.op.index + 1 :]:
-        for stream, branch in _operands(op):
+        for stream, branch in operands(op):
             if not branch.made_from(context) or stream.made_from(context):
                 continue
-            entered, scaled = _unscaled(stream, context)
+            entered, scaled = unscaled(stream, context)
             if entered is None or not graph.depends(entered):
                 continue
             if not all(value.made_from(entered) for value in (attention.values, *attention.looks)):
@@ -60,7 +59,7 @@ def layer_of(graph: Graph, attention: Attention) -> Layer | str:
     return CROSS if cross else "what it makes is not added to the tokens that it was made of"
 
 
-def _operands(op: Op) -> list[tuple[Value, Value]]:
+def operands(op: Op) -> list[tuple[Value, Value]]:
     """The two sides of an addition, each as the stream and the other as the branch."""
     if op.name not in ADD or len(op.takes) < 2:
         return []
@@ -73,10 +72,10 @@ def _operands(op: Op) -> list[tuple[Value, Value]]:
     return [(x, y) for x, y in pairs if x.tensor.numel() == size]
 
 
-def _unscaled(stream: Value, context: Value | None = None) -> tuple[Value | None, bool]:
+def unscaled(stream: Value, context: Value) -> tuple[Value | None, bool]:
     """What is added to, and whether it was multiplied by a number before; None where the context is not made of it."""
     root = stream.root
-    if context is None or context.made_from(root):
+    if context.made_from(root):
         return root, False
     if root.op is not None and root.op.name in FACTOR:
         for value in root.op.takes:
@@ -113,25 +112,25 @@ def add_feed_forwards(graph: Graph, layers: list[Layer]) -> None:
         following = next((other for other in layers[k + 1 :] if other.stream.made_from(layer.joined)), None)
         before = layers[k - 1] if k else None
         most = None if following else max(before.additions, 1) if before else 1
-        last = _index(following.stream) if following else len(graph.ops)
+        last = index_of(following.stream) if following else len(graph.ops)
         _add_feed_forward(graph, layer, last, most)
 
 
 def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -> None:
     """Follow the stream from addition to addition; one to an earlier value of it takes the place of those between."""
     added: list[tuple[Value, Value, Value]] = []  # the sum, the stream, and the branch
-    for op in graph.ops[_index(layer.joined) + 1 : last + 1]:
-        for stream, branch in _operands(op):
+    for op in graph.ops[index_of(layer.joined) + 1 : last + 1]:
+        for stream, branch in operands(op):
             if op.makes[0].tensor.numel() != layer.joined.tensor.numel() or not branch.made_from(layer.stream):
                 continue
             before = [layer.joined, *(total for total, *_ in added)]
-            fits = [k for k, x in enumerate(before) if _continues(stream, x) or _normed(stream, x, branch)]
+            fits = [k for k, x in enumerate(before) if continues(stream, x) or normed(stream, x, branch)]
             if fits and fits[-1] != most:
                 added[fits[-1] :] = [(op.makes[0], stream, branch)]
                 break
     if added:
         _, stream, branch = added[0]
-        layer.mid = layer.joined if _continues(stream, layer.joined) else _normed(stream, layer.joined, branch)
+        layer.mid = layer.joined if continues(stream, layer.joined) else normed(stream, layer.joined, branch)
         layer.parallel = not branch.made_from(layer.joined)
         layer.end = layer.out = added[-1][0]
     else:
@@ -141,12 +140,12 @@ def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -
         layer.mid = None
 
 
-def _index(value: Value) -> int:
+def index_of(value: Value) -> int:
     """Of the torch call that makes a value; -1 of what the model was given."""
     return -1 if value.op is None else value.op.index
 
 
-def _continues(stream: Value, trunk: Value) -> bool:
+def continues(stream: Value, trunk: Value) -> bool:
     """Whether one is the other, up to its shape and a factor."""
     if stream.has_numbers_of(trunk):
         return True
@@ -154,9 +153,9 @@ def _continues(stream: Value, trunk: Value) -> bool:
     return op is not None and op.name in FACTOR and any(v.has_numbers_of(trunk) for v in op.takes)
 
 
-def _normed(stream: Value, trunk: Value, branch: Value) -> Value | None:
+def normed(stream: Value, trunk: Value, branch: Value) -> Value | None:
     """The norm of one value that a branch is made of and added to, if it is one."""
-    base, _ = _unscaled(stream, branch)
+    base, _ = unscaled(stream, branch)
     if base is None or base is trunk.root or not base.made_from(trunk):
         return None
     return base if is_norm_of(base, trunk) else None
@@ -170,86 +169,13 @@ def _take_branch_apart(graph: Graph, layer: Layer) -> None:
     context = layer.attention.context
     on_the_path = [
         op
-        for op in graph.ops[layer.attention.op.index + 1 : _index(layer.joined)]
+        for op in graph.ops[layer.attention.op.index + 1 : index_of(layer.joined)]
         if op.makes[0].made_from(context) and layer.branch.made_from(op.makes[0])
     ]
     for k, op in enumerate(on_the_path):
-        for other, own in _operands(op):
+        for other, own in operands(op):
             if own.made_from(context) and other.made_from(layer.stream) and not other.made_from(context):
                 layer.parallel = True
                 if all(behind.name in ADD | RESHAPE for behind in on_the_path[k:]):
                     layer.branch = own
                 return
-
-
-def layers_before(graph: Graph, layer: Layer) -> tuple[Value, int]:
-    """Back from what enters a layer through additions to their own stream and what has one origin of its size.
-
-    Gives where these additions begin, and how many they are.
-    """
-    value, begin, count = layer.stream, layer.stream, 0
-    while value.op is not None:
-        sides = [(_unscaled(stream, branch)[0], branch) for stream, branch in _operands(value.op)]
-        streams = [stream for stream, _ in sides if stream is not None]
-        size = value.tensor.numel()
-        origins = {v.root for v in value.op.takes if v.tensor.numel() == size and graph.depends(v)}
-        if streams:
-            value = begin = streams[0]
-            count += 1
-        elif len(origins) == 1:
-            value = origins.pop()
-        else:
-            break
-    return begin, count
-
-
-def layers_behind(graph: Graph, layer: Layer) -> Value:
-    """Where further additions to its stream lead, behind the last layer."""
-    trunk = layer.out
-    for op in graph.ops[_index(layer.out) + 1 :]:
-        for stream, branch in _operands(op):
-            if branch.made_from(trunk) and (_continues(stream, trunk) or _normed(stream, trunk, branch)):
-                trunk = op.makes[0]
-                break
-    return trunk
-
-
-def chained(layers: list[Layer]) -> list[list[Layer]]:
-    """Layers in stacks: each stream is made from the one before and has its size."""
-    chains: list[list[Layer]] = []
-    for layer in layers:
-        before = [c for c in chains if _follows(layer, c[-1])]
-        if before:
-            max(before, key=lambda c: c[-1].end.number).append(layer)
-        else:
-            chains.append([layer])
-    return chains
-
-
-def _follows(layer: Layer, before: Layer) -> bool:
-    as_large = layer.joined.tensor.numel() == before.joined.tensor.numel() and layer.width == before.width
-    again = layer.stream.has_numbers_of(before.stream)  # two attentions side by side
-    return as_large and (again or layer.stream.made_from(before.end))
-
-
-def find_ends(graph: Graph, chain: list[Layer]) -> None:
-    """What leaves each layer: its end, or the norm that ends it.
-
-    The norm is what enters the next layer, or is made next. One norm between two layers, in a stack whose others have
-    none, stands between them and belongs to neither.
-    """
-    pairs = list(pairwise(chain))
-    normed = {layer for layer, following in pairs if _ends_with(layer, following)}
-    for layer, following in pairs:
-        if layer in normed and (layer.post_norm or len(normed) == len(pairs)):
-            layer.out = following.stream
-        elif layer.post_norm and not following.stream.has_numbers_of(layer.end):
-            layer.out = norm_behind(graph, layer.end) or layer.end
-    last = chain[-1]
-    if last.post_norm or (pairs and len(normed) == len(pairs)):
-        last.out = norm_behind(graph, last.end) or last.end
-
-
-def _ends_with(layer: Layer, following: Layer) -> bool:
-    """Whether what enters the next layer is a norm of the end of this one."""
-    return not following.stream.has_numbers_of(layer.end) and is_norm_of(following.stream, layer.end)

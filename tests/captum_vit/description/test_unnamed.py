@@ -89,6 +89,8 @@ def test_parts():
     assert "no module" in post.blocks[0].missing["first_norm"]
     parallel = described(KNOWN["parallel"]().model)
     assert all(block.mid is None for block in parallel.blocks) and "side by side" in parallel.blocks[0].missing["mid"]
+    chunked = KNOWN["chunks"]().model
+    assert [block.module for block in described(chunked).blocks] == [chunk.m[1] for chunk in chunked.m]
     model = KNOWN["torch pre-norm"]().model
     for block, layer in zip(described(model).blocks, model.m.layers, strict=True):
         assert block.module is layer and block.out_proj is layer.self_attn.out_proj and block.mid_norm is layer.norm2

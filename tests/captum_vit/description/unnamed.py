@@ -121,6 +121,41 @@ class Parallel(Base):
         return x + a(x) + f(x)
 
 
+class Whole(nn.Module):
+    """A block that is a module, and returns more than its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.f = Aa(), feed_forward()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        x = self.a(x) + x
+        return self.f(x) + x, None
+
+
+class Chunk(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.m = nn.ModuleList([nn.Identity(), Whole()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for m in self.m:
+            y = m(x)
+            x = y[0] if isinstance(y, tuple) else y
+        return x
+
+
+class Chunked(nn.Module):
+    """Blocks inside of chunks that hold one each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.m, self.h = nn.Linear(7, D), nn.Sequential(Chunk(), Chunk(), Chunk()), nn.Linear(D, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.h(self.m(self.e(x)).mean(1))
+
+
 class Shared(Base):
     """The second block runs the first one's layers again."""
 
@@ -315,6 +350,7 @@ def known() -> dict[str, Callable[[], Known]]:
         "attention with its own norm": of(Base, lambda m: m.m[1][0].k2),
         "post-norm, written out": of(lambda: PostNorm(NoNorm), lambda m: m.m[1][0]),
         "no norms": of(lambda: Base(NoNorm), lambda m: m.m[1][0]),
+        "chunks": of(Chunked, lambda m: m.m[1].m[1].a.k2),
         "parallel": of(Parallel, lambda m: m.m[1][0].k2),
         "channels first": of(Beside, lambda m: m.m[1][0].k2),
         "positions by a convolution": of(Positioned, lambda m: m.m[1][0].k2),
