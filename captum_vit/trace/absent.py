@@ -102,6 +102,8 @@ def _masking(gone: Tensor) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         place = list(signature(module.forward).parameters).index("attention_mask")
         mask = args[place] if place < len(args) else kwargs.get("attention_mask")
+        if not isinstance(mask, Tensor | None):
+            return args, kwargs  # made by a module around this one, of the mask that it was given
         if mask is not None and mask.shape != gone.shape:
             wanted = f"An attention mask with one number for each word, {tuple(gone.shape)}."
             raise InputError(wanted, f"shape {tuple(mask.shape)}", "the mask that the tokenizer gave with these ids.")

@@ -249,8 +249,12 @@ def own_refusals(model: nn.Module, *inputs: Any) -> Iterator[None]:
                 f"{', '.join(map(_said, inputs))}, refused with: {error}",
                 "the size, channels and argument order of the model's own forward.",
             ) from error
+        if (isinstance(first, RuntimeError) and "in-place operation" in str(first)) or "modified inplace" in str(first):
+            got = f"{type(model).__name__}: {str(first).splitlines()[0]}"
+            hint = "the model with that operation written out of place, such as x = x * mask in place of x *= mask."
+            raise UnsupportedModelError("A model that does not change its tokens in place.", got, hint) from first
         if isinstance(first, NotImplementedError):  # it runs, but not with a graph
-            got = f"{type(model).__name__}, whose own say: {first}"
+            got = f"{type(model).__name__}: {first}"
             hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
             raise UnsupportedModelError("Kernels that gradients can pass.", got, hint) from first
         raise

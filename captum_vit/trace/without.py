@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError, TraceError, UnsupportedModelError
+from captum_vit.errors import CaptumVitError, InputError, TraceError, UnsupportedModelError
 from captum_vit.options import one_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.absent import patches_absent, takes_mask, words_absent
@@ -143,7 +143,7 @@ class Without:
         if trusted and self.asked == "mask":
             return "mask"
         rows, halves = self._trial(gone)
-        hidden = self._run(rows, halves, "mask")[0] if halves.any() else None
+        hidden = self._hidden(rows, halves)
         if self.asked != "mask":
             why = self._why_not_drop(rows, halves, hidden)
             if not why:
@@ -153,6 +153,15 @@ class Without:
         if not trusted:
             self._prove(rows, halves, hidden)
         return "mask"
+
+    def _hidden(self, rows: Tensor, halves: Tensor) -> Tensor | None:
+        """The scores of the trial with keys hidden; None where nothing can be."""
+        try:
+            return self._run(rows, halves, "mask")[0] if halves.any() else None
+        except CaptumVitError:
+            raise
+        except MISFITS as error:
+            raise self._unsupported("taken away", f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
     def _trial(self, gone: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (2,), (2, P)
         """One sample without the first half of what can be dropped, and without the second half."""
