@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_vit.trace.layout.embedding import Embedding
 
-ROUNDINGS = 16  # what is no larger, in units of the precision and of the largest entry, is zero
+ROUNDINGS = 16  # of its largest entry, by which a token may differ in a batch of another size
 DRAWS, NOISE = 16, 0.1  # of noise, in units of the picture's standard deviation
 
 
@@ -44,7 +44,7 @@ def reach_of(
     """
     x = embedding.sample
     pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
-    placed = moved(embedding.tokens(x + _scale(x) * (1.5 + pattern).to(x)) - plain, plain)[0]
+    placed = (embedding.tokens(x + _scale(x) * (1.5 + pattern).to(x)) != plain).any(-1)[0]
     leaf = x.clone().requires_grad_()
     spelt = read_alone(embedding.tokens(leaf), leaf)
     if spelt is None:
@@ -69,7 +69,7 @@ def moved(
     tokens: Tensor,  # shape: (1, N, D)
 ) -> Tensor:  # shape: (R, N)
     """Which tokens are others, by more than rounding."""
-    return difference.abs().amax(-1) > ROUNDINGS * torch.finfo(tokens.dtype).eps * tokens.abs().amax()
+    return difference.abs().amax(-1) > ROUNDINGS * torch.finfo(tokens.dtype).eps * tokens.abs().amax(-1)
 
 
 def _scale(x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def _has_gradient(score: Tensor, leaf: Tensor) -> Tensor:  # shape: that of a sa
     if grad is None:
         return torch.zeros_like(leaf[0], dtype=torch.bool)
     size = grad[0].abs()
-    return size > ROUNDINGS * torch.finfo(grad.dtype).eps * size.amax()
+    return size > torch.finfo(grad.dtype).eps * size.amax()
 
 
 def bounds(single: Tensor, number: Tensor, n: int) -> tuple[Tensor, Tensor]:  # shapes: (n, A)
@@ -157,7 +157,7 @@ def _behind_cuts(embedding: Embedding, plain: Tensor, placed: Tensor, axis: int)
     steps = torch.arange(size, device=x.device).view(-1, *[1] * (x.dim() - axis - 2))
     rows = [torch.where(steps >= cut, x + change.view(*leading, 1, 1), x) for cut in range(size + 1)]
     tokens = embedding.in_portions(rows)[:, placed]  # shape: (size + 1, P, D)
-    less, still = moved(tokens - tokens[:1], plain), moved(tokens - plain[:, placed], plain)
+    less, still = moved(tokens - tokens[:1], plain[:, placed]), moved(tokens - plain[:, placed], plain[:, placed])
     return less.long().argmax(0) - 1, still.sum(0)
 
 

@@ -151,6 +151,9 @@ class Rearranged(VisionTransformer):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         x = super()._pos_embed(x)
+        if self.how == "by content":
+            order = x[:, 1:].sum(-1).argsort(1) + 1
+            return torch.cat([x[:, :1], x.gather(1, order.unsqueeze(-1).expand_as(x[:, 1:]))], 1)
         if self.how == "columns":
             return torch.cat([x[:, :1], x[:, 1:].unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2)], 1)
         return torch.cat([x, torch.ones_like(x[:, :5])], 1)
@@ -167,6 +170,7 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "an activation that no rule covers": (with_a_kernel, {FROZEN, LIBRA}),
     "a gradient that is doubled": (lambda: hooked(doubled_backwards, "mlp"), {FROZEN, LIBRA}),
     "a batch that is centred": (lambda: hooked(lambda y: y - 0.5 * y.mean(0, keepdim=True)), {ROW}),
+    "patches sorted by what they show": (lambda: rearranged("by content"), {ORDER}),
 }
 
 

@@ -136,6 +136,12 @@ def test_no_convolution_is_needed(embedding: str, columns: bool):
         assert layout.places is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision_does_not_matter(dtype: torch.dtype):
+    wanted = found(vek(order=[0, *COLUMNS]))
+    assert found(vek(order=[0, *COLUMNS]).to(dtype), torch.randn(PICTURES).to(dtype)) == wanted
+
+
 def test_a_linear_map_of_patches_explains_as_the_convolution_does():
     convolution = nn.Conv2d(3, WIDTH, 8, 8)
     model, twin = vek(convolution).double(), vek(Unfolded(convolution)).double()
