@@ -66,29 +66,20 @@ def _as_it_is(holder: nn.Module, name: str, module: nn.Module) -> _State:
     return _State(ref(holder), ref(module), name, _state(module))
 
 
-_PLAIN = (int, bool, float, str, type(None))
+_PLAIN = {int, bool, float, str, type(None)}
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
     """Its hooks, a forward of its own, its buffers, and its plain attributes, lists of such among them."""
     own = vars(module)
+    hooks = [*module._forward_hooks, None, *module._forward_pre_hooks]
     buffers = [(id(b), b.is_inference() or b._version) for b in module._buffers.values() if b is not None]
-    plain = [value for value in own.values() if isinstance(value, _PLAIN)]
-    listed = [tuple(value) for value in own.values() if isinstance(value, tuple | list) and _all_plain(value)]
-    return (
-        tuple(module._forward_hooks),
-        tuple(module._forward_pre_hooks),
-        id(own.get("forward")),
-        buffers,
-        plain,
-        listed,
-    )
+    plain = [value for value in own.values() if type(value) in _PLAIN]
+    listed = [(*value,) for value in own.values() if type(value) in _LISTS and {*map(type, value)} <= _PLAIN]
+    return hooks, id(own.get("forward")), buffers, plain, listed
 
 
-def _all_plain(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, _PLAIN) for value in values)
-
-
+_LISTS = {tuple, list}
 _KNOWN: WeakKeyDictionary[nn.Module, dict[Any, tuple[Layout, Sequence[_State]]]] = WeakKeyDictionary()
 
 
@@ -99,7 +90,7 @@ def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> 
     def kind(x: Any) -> Any:
         if isinstance(x, Tensor):
             return tuple(x.shape[1:]) if is_of_each_sample(x, batch) else tuple(x.shape), x.is_floating_point()
-        return x if isinstance(x, _PLAIN) else type(x)
+        return x if type(x) in _PLAIN else type(x)
 
     where = (id(entrance.module), entrance.side, entrance.nth) if isinstance(entrance, Site) else entrance
     return (where, *map(kind, (*inputs, *args)))
