@@ -12,17 +12,17 @@ from captum_vit.models.modules import modules_of
 from captum_vit.sites.hooks import mine
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.grid import cells_along
-from captum_vit.trace.layout.reach import Reach, bounds, read_alone
+from captum_vit.trace.layout.reach import Reach, bounds, single_readers
 
 
 def by_features(embedding: Embedding, reach: Reach) -> Reach | None:
-    """With the centres of the cells of the last module's output (1, D, h, w), or (1, h, w, D), that tokens read alone.
+    """With the centres of cells of the last module's output (1, D, h, w), or (1, h, w, D), that one token each reads.
 
     Its rows and columns must be those of the picture: the middle of what their tokens read must go up from row to row,
     and from column to column. None where they are not. Costs one embedding and 2 log2 N gradients.
     """
     tokens, features = _tokens_and_features(embedding)
-    spelt = None if features is None else read_alone(tokens, features)
+    spelt = None if features is None else single_readers(tokens, features)
     if spelt is None:
         return None
     token, _ = spelt

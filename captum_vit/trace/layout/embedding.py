@@ -1,4 +1,4 @@
-"""The part of a model before its first block, run alone on inputs of one's own."""
+"""The part of a model before its first block, run on inputs of one's own."""
 
 from __future__ import annotations
 

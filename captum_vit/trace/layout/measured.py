@@ -108,7 +108,7 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
         of_this = replace(embedding, which=which)
         if x.is_floating_point() and x.dim() > 2:
             reach = reach_of(of_this, plain)
-            if reach.placed.any():
+            if reach is not None:
                 return _of_picture(of_this, reach)
         elif (
             not x.is_floating_point() and x.dim() > 1 and x[0].numel() == x.shape[-1] and depend_in_order(of_this, real)

@@ -37,16 +37,19 @@ class Reach:
 def reach_of(
     embedding: Embedding,
     plain: Tensor,  # shape: (1, N, D), its tokens for the sample
-) -> Reach:
-    """Costs the embedding twice and 2 log2 N gradients, where every token reads something that no other reads.
+) -> Reach | None:
+    """What each token reads; None where no token depends on the input.
 
+    Costs the embedding twice and 2 log2 N gradients, where every token reads something that no other reads.
     Where it does not, 3 x 16 embeddings more; where no gradient arrives, one for each row and column of the picture.
     """
     x = embedding.sample
     pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
     placed = (embedding.tokens(x + _scale(x) * (1.5 + pattern).to(x)) != plain).any(-1)[0]
+    if not placed.any():
+        return None
     leaf = x.clone().requires_grad_()
-    spelt = read_alone(embedding.tokens(leaf), leaf)
+    spelt = single_readers(embedding.tokens(leaf), leaf)
     if spelt is None:
         return _by_moving(embedding, plain, placed)
     token, read = spelt
@@ -80,14 +83,14 @@ def _scale(x: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def read_alone(
+def single_readers(
     tokens: Tensor,  # shape: (1, N, D)
     leaf: Tensor,  # shape: (1, ...), in the graph that they hang on
 ) -> tuple[Tensor, Tensor] | None:  # shapes: those of a sample
     """Of each entry the one token that reads it, or -1; and whether any does. None where no gradient arrives.
 
-    An entry is read by token j alone if, for every binary digit, it has a gradient of the tokens whose number has that
-    digit set, or of those that have it clear, and not of both; and then the digits spell j.
+    An entry is read by token j and no other if, for every binary digit, it has a gradient of the tokens whose number has
+    that digit set, or of those that have it clear, and not of both; and then the digits spell j.
     """
     if not tokens.requires_grad:
         return None

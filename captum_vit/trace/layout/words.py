@@ -38,8 +38,8 @@ def depend_in_order(
     if not seen.any():
         return False
     rows = [ids, *(torch.where(numbers == word, others, ids) for word in words)]
-    alone = embedding.in_portions([row.view(shape) for row in rows])
-    far = (alone[1:] - alone[:1]).norm(dim=-1)  # shape: (T, N)
+    singly = embedding.in_portions([row.view(shape) for row in rows])
+    far = (singly[1:] - singly[:1]).norm(dim=-1)  # shape: (T, N)
     farthest = far.argmax(1)
     wrong = (far.amax(1).ne(0) & farthest.ne(words)).nonzero().flatten()
     if len(wrong):

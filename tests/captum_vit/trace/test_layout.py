@@ -239,6 +239,21 @@ def test_several_tokens_at_a_place_are_refused(case: str):
         cv.LayerCDAM(model).attribute(x, target=1)
 
 
+def test_tokens_that_are_the_same_for_any_input_are_refused():
+    with pytest.raises(cv.UnsupportedModelError, match="given the same for any of its inputs"):
+        found(vek(Behind(torch.zeros_like)))
+
+
+def test_a_picture_may_come_behind_another_input():
+    class Second(Vek):
+        def forward(self, other: Tensor, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    model = redrawn(Second(None, 1, GRID, nn.Conv2d(3, WIDTH, 8, 8)))
+    layout = found(model, torch.randn(2, 3, 8, 8), (torch.randn(PICTURES),))
+    assert (layout.grid, layout.image_size) == (GRID, (24, 32))
+
+
 def test_tokens_in_random_order_are_refused_and_noise_is_not():
     with pytest.raises(cv.UnsupportedModelError, match="same order in every pass"):
         cv.LayerCDAM(vek(Shuffled())).attribute(torch.randn(PICTURES), target=1)
