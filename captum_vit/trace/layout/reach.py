@@ -89,8 +89,8 @@ def single_readers(
 ) -> tuple[Tensor, Tensor] | None:  # shapes: those of a sample
     """Of each entry the one token that reads it, or -1; and whether any does. None where no gradient arrives.
 
-    An entry is read by token j and no other if, for every binary digit, it has a gradient of the tokens whose number has
-    that digit set, or of those that have it clear, and not of both; and then the digits spell j.
+    An entry is read by token j and no other if, for every binary digit, it has a gradient of the tokens whose number
+    has that digit set, or of those that have it clear, and not of both; and then the digits spell j.
     """
     if not tokens.requires_grad:
         return None
