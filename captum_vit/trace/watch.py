@@ -195,14 +195,23 @@ class Watch:
         )
 
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """The mask that the tower is given, or else the model: some make masks of another kind of it in between."""
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         pictured = any(x.dim() == 4 and x.is_floating_point() for x in tensors)
         mask = _bound(module, args, kwargs).get("attention_mask")
-        if isinstance(mask, Tensor) and mask.dim() == 2 and not pictured:
+        if mask is not None and not _of_words(mask):
+            inputs, further = self._call
+            mask = _bound(self.model, (*inputs, *further), {}).get("attention_mask")
+        if _of_words(mask) and not pictured:
             self._keep = mask.bool()
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
+
+
+def _of_words(mask: Any) -> bool:
+    """Whether a mask has one number for each word."""
+    return isinstance(mask, Tensor) and mask.dim() == 2
 
 
 class _Reached(Exception):
