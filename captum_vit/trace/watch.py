@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from inspect import signature
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +209,7 @@ class Watch:
         self._keep = module.real_words(*args)
 
 
-def _of_words(mask: Any) -> bool:
+def _of_words(mask: Any) -> TypeGuard[Tensor]:
     """Whether a mask has one number for each word."""
     return isinstance(mask, Tensor) and mask.dim() == 2
 
