@@ -40,7 +40,7 @@ from captum_vit.targets import (
     logits_of,
 )
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.record import Record, Want
+from captum_vit.trace.record.record import Record, Want
 
 __version__ = "0.1.0"
 

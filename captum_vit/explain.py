@@ -27,11 +27,11 @@ from captum_vit.models.reading import (
 )
 from captum_vit.models.registry import known as known_transformer
 from captum_vit.options import kind_of, known, shown
-from captum_vit.trace.describe import transformer_of
-from captum_vit.trace.repeated import same_again
-from captum_vit.trace.score import checked_target, select, transform
-from captum_vit.trace.state import checked_inputs, undisturbed
-from captum_vit.trace.watch import Watch
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.repeated import same_again
+from captum_vit.trace.run.score import checked_target, select, transform
+from captum_vit.trace.run.state import checked_inputs, undisturbed
+from captum_vit.trace.run.watch import Watch
 from captum_vit.viz import Explanation
 from captum_vit.viz.pieces import pieces
 

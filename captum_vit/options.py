@@ -29,7 +29,7 @@ def one_of(name: str, value: Text, allowed: Collection[str]) -> Text:
     raise OptionError(f"`{name}` must be one of {', '.join(map(repr, allowed))}.", shown(value), f"{name}={near[0]!r}.")
 
 
-def whole(name: str, value: Any, least: int | None = 1, *, hint: str) -> int:
+def integer(name: str, value: Any, least: int | None = 1, *, hint: str) -> int:
     """The value as an int, if it is a whole number and not too small; the hint names one that will do."""
     if isinstance(value, Integral) and not isinstance(value, bool) and (least is None or int(value) >= least):
         return int(value)
@@ -37,22 +37,22 @@ def whole(name: str, value: Any, least: int | None = 1, *, hint: str) -> int:
     raise OptionError(f"`{name}` must be a whole number{bound}.", shown(value), hint)
 
 
-def whole_or_none(name: str, value: Any, least: int | None = 1, *, hint: str) -> int | None:
+def integer_or_none(name: str, value: Any, least: int | None = 1, *, hint: str) -> int | None:
     """The same where None stands for something, which the hint says."""
-    return None if value is None else whole(name, value, least, hint=hint)
+    return None if value is None else integer(name, value, least, hint=hint)
 
 
-def two_whole(name: str, value: Any, *, hint: str) -> tuple[int, int] | None:
+def two_integers(name: str, value: Any, *, hint: str) -> tuple[int, int] | None:
     """Two whole numbers, of one that stands for both or of two; None stays."""
     if value is None:
         return None
     sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(sides) != 2:
         raise OptionError(f"`{name}` must be one whole number, or two.", shown(value), hint)
-    return whole(name, sides[0], hint=hint), whole(name, sides[1], hint=hint)
+    return integer(name, sides[0], hint=hint), integer(name, sides[1], hint=hint)
 
 
-def real(
+def number(
     name: str,
     value: Any,
     *,
@@ -71,7 +71,7 @@ def real(
     raise OptionError(f"`{name}` must be a finite number{said and ', '}{said}.", shown(value), hint)
 
 
-def truth(name: str, value: Any) -> bool:
+def boolean(name: str, value: Any) -> bool:
     """The value, if it is True or False: any other would count as one of them without a word."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
@@ -93,7 +93,7 @@ def function(name: str, value: Any, *, hint: str) -> Any:
     raise OptionError(f"`{name}` must be a function, or a class that is made by a call.", shown(value), hint)
 
 
-def lot(name: str, value: Any) -> torch.Generator | None:
+def generator_or_none(name: str, value: Any) -> torch.Generator | None:
     """The value, if it draws random numbers, or is None."""
     if value is None or isinstance(value, torch.Generator):
         return value

@@ -11,9 +11,9 @@ from torch import Tensor
 from captum_vit.errors import InputError, ModelStateError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import alone, module_of
 from captum_vit.tokens import Box, placed
-from captum_vit.trace.describe import transformer_of
-from captum_vit.trace.state import checked_inputs, undisturbed
-from captum_vit.trace.watch import layout_of
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.state import checked_inputs, undisturbed
+from captum_vit.trace.run.watch import layout_of
 
 Size = tuple[int, int]
 

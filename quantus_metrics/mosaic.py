@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.options import two_whole, whole, whole_or_none
+from captum_vit.options import integer, integer_or_none, two_integers
 from quantus_metrics.explain import to_array, to_tensor
 
 
@@ -46,14 +46,14 @@ def mosaics(
     if pictures.dim() != 4 or classes.shape != pictures.shape[:1] or not len(pictures):
         got = f"shapes {tuple(pictures.shape)} and {tuple(classes.shape)}"
         raise InputError("Images (N, C, H, W) and a label for each.", got, "images[:n] and labels[:n] of the same n.")
-    whole("side", side, least=2, hint="side=2.")
-    whole("seed", seed, least=0, hint="seed=0.")
-    height, width = two_whole("size", size, hint="size=None.") or (pictures.shape[2], pictures.shape[3])
+    integer("side", side, least=2, hint="side=2.")
+    integer("seed", seed, least=0, hint="seed=0.")
+    height, width = two_integers("size", size, hint="size=None.") or (pictures.shape[2], pictures.shape[3])
     if height % side or width % side:
         hint = f"size=({side * pictures.shape[2]}, {side * pictures.shape[3]}), which leaves the images as they are."
         raise OptionError("A `size` that `side` divides.", f"side {side}, size {height} x {width}", hint)
     fill = max(1, len(pictures) // side**2)
-    n = whole_or_none("n_mosaics", n_mosaics, hint="None for as many as the images fill.") or fill
+    n = integer_or_none("n_mosaics", n_mosaics, hint="None for as many as the images fill.") or fill
 
     chosen = _choose(classes, n, side**2, seed)  # (M, cells)
     cell = (height // side, width // side)

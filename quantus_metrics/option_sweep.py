@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.options import shown, whole
+from captum_vit.options import integer, shown
 from captum_vit.viz.studies import option_curve
 from quantus_metrics.explain import ExplainFunc, check_explains, sign_of, wrap
 from quantus_metrics.statistics import Summary, check_confidence, summarise
@@ -187,5 +187,5 @@ def _check(
     if option in fixed:
         got = f"{option!r}, which `explain_func_kwargs` holds fixed"
         raise OptionError("An option to vary.", got, "leaving it out there.")
-    whole("batch_size", batch_size, hint="batch_size=64.")
+    integer("batch_size", batch_size, hint="batch_size=64.")
     check_confidence(confidence)

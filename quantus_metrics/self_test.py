@@ -13,7 +13,7 @@ from torch import Generator, nn
 
 from captum_vit.attr import RandomAttribution
 from captum_vit.errors import InputError
-from captum_vit.options import real, shown
+from captum_vit.options import number, shown
 from captum_vit.targets import TwoClasses
 from quantus_metrics.cells import box_under, patches_of
 from quantus_metrics.explain import (
@@ -122,7 +122,7 @@ def self_test(
         >>> self_test(Deletion(score="aopc", patch_size=16), explain_func(GenAtt), model, x, y).passed  # doctest: +SKIP
         True
     """
-    real("noise", noise, above=0, hint="noise=1, as much as there is signal.")
+    number("noise", noise, above=0, hint="noise=1, as much as there is signal.")
     check_confidence(confidence)
     check_explains(explain)
     wrap(model)  # refuses what is no module

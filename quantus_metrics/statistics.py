@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from captum_vit.errors import InputError
-from captum_vit.options import one_of, real, shown, whole
+from captum_vit.options import integer, number, one_of, shown
 
 Statistic = Callable[[np.ndarray], float]
 
@@ -93,8 +93,8 @@ def summarise(
     kept, n = rows[scored], int(scored.sum())
     _enough(n, len(rows))
     check_confidence(confidence)
-    whole("n_resamples", n_resamples, hint="n_resamples=9999.")
-    whole("seed", seed, least=0, hint="seed=0.")
+    integer("n_resamples", n_resamples, hint="n_resamples=9999.")
+    integer("seed", seed, least=0, hint="seed=0.")
     draw = {"confidence_level": confidence, "n_resamples": n_resamples, "method": "percentile"}
     draw |= {"rng": np.random.default_rng(seed), "batch": max(1, _AT_ONCE // n)}
     if statistic is None:
@@ -182,4 +182,4 @@ def _enough(n: int, given: int) -> None:
 
 def check_confidence(confidence: float) -> None:
     """Refuse what is no share of intervals."""
-    real("confidence", confidence, above=0, below=1, hint="confidence=0.95.")
+    number("confidence", confidence, above=0, below=1, hint="confidence=0.95.")

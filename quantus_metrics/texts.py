@@ -13,7 +13,7 @@ from captum_vit.errors import InputError, OptionError, PaddingWarning
 from captum_vit.models.output import probability_of
 from captum_vit.models.padding import text_config
 from captum_vit.models.texts import arguments_with_types, second_text, tells_texts_apart
-from captum_vit.options import whole, whole_or_none
+from captum_vit.options import integer, integer_or_none
 from captum_vit.targets import TargetModule
 from quantus_metrics.explain import class_probabilities, logits
 from quantus_metrics.perturb import FRACTIONS, Curve, Remover, curves, removable_words, target_score
@@ -113,11 +113,11 @@ def wrap_text(
             f"pad_id {pad_id}, and {frame[1:]} frame a text",
             "pad_id=tokenizer.pad_token_id; add one to a tokenizer that has none.",
         )
-    whole("pad_id", pad_id, least=0, hint="pad_id=tokenizer.pad_token_id.")
+    integer("pad_id", pad_id, least=0, hint="pad_id=tokenizer.pad_token_id.")
     kept = [token for token in frame[1:] if token is not None] if special_ids is None else special_ids
     hint = "special_ids=tokenizer.all_special_ids."
-    kept = [whole("special_ids", token, least=0, hint=hint) for token in kept]
-    sep_id = whole_or_none("sep_id", frame[2] if sep_id is None else sep_id, least=0, hint="tokenizer.sep_token_id.")
+    kept = [integer("special_ids", token, least=0, hint=hint) for token in kept]
+    sep_id = integer_or_none("sep_id", frame[2] if sep_id is None else sep_id, least=0, hint="tokenizer.sep_token_id.")
     own = getattr(text_config(model), "pad_token_id", None) if isinstance(model, nn.Module) else None
     if own not in (None, pad_id):
         warnings.warn(

@@ -164,7 +164,7 @@ def test_the_reader_sees(module: str, source: str, complaint: str):
 
 
 GOOD: dict[str, tuple[str, str, bool]] = {
-    "downward": ("captum_vit.attr.cdam", "from captum_vit.trace.record import record", False),
+    "downward": ("captum_vit.attr.cdam", "from captum_vit.trace.record.record import record", False),
     "the base": ("captum_vit.attr.cdam", "from .base import TokenAttribution", False),
     "contents of attr": ("captum_vit.attr", "from .cdam import LayerCDAM\nfrom .cat import CAT", True),
     "the contents": ("captum_vit", "from .attr import LayerCDAM\nfrom .errors import CaptumViTError", True),

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution, forward_args
-from captum_vit.options import IN_MEMORY, one_of, truth, whole_or_none
-from captum_vit.trace.finite import refuse_not_finite
-from captum_vit.trace.score import SCORES, select, target_of_rows, transform
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.without import Without
+from captum_vit.options import IN_MEMORY, boolean, integer_or_none, one_of
+from captum_vit.trace.removal.without import Without
+from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.score import SCORES, select, target_of_rows, transform
+from captum_vit.trace.run.state import undisturbed
 
 
 class TokenAblation(TokenAttribution):
@@ -74,8 +74,8 @@ class TokenAblation(TokenAttribution):
         Raises:
             OptionError: an internal batch size below one.
         """
-        truth("show_progress", show_progress)
-        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        boolean("show_progress", show_progress)
+        integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
         with undisturbed(self.model):
             checked = self._checked(inputs, target)
             way = "auto" if checked[0].is_floating_point() else "mask"  # a text that is one word shorter is no cheaper

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import whole_or_none
-from captum_vit.trace.layers import Layer, block_index, layer_index
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import rolled_out
+from captum_vit.options import integer_or_none
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import rolled_out
+from captum_vit.trace.run.layers import Layer, block_index, layer_index
 
 
 class RawAttention(TokenAttribution):
@@ -43,7 +43,7 @@ class RawAttention(TokenAttribution):
         self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid", head: int | None = None
     ) -> None:
         super().__init__(forward_func, layer, output=output)
-        self.head = whole_or_none("head", head, least=None, hint="head=0, or None for the average over heads.")
+        self.head = integer_or_none("head", head, least=None, hint="head=0, or None for the average over heads.")
 
     def want(self, transformer: Transformer) -> Want:
         return Want(seen=["probs"], pool=True, first_row=True)

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import one_of, truth
-from captum_vit.trace.layers import Layer, block_index
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import carried_back, maps_of_layers, rolled_out
-from captum_vit.trace.state import undisturbed
+from captum_vit.options import boolean, one_of
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import carried_back, maps_of_layers, rolled_out
+from captum_vit.trace.run.layers import Layer, block_index
+from captum_vit.trace.run.state import undisturbed
 
 ROWS = ("cls", "mean")
 HEADS = ("mean", "abs")
@@ -195,7 +195,7 @@ class AttCAM(_OneBlock):
             additional_forward_args: further positional arguments of the model.
             relu_attributions: keep positive evidence only.
         """
-        truth("relu_attributions", relu_attributions)
+        boolean("relu_attributions", relu_attributions)
         with undisturbed(self.model):
             found = self._record(inputs, target, additional_forward_args)
             relevance = self.relevance(found)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
-from captum_vit.trace.layers import Layer, block_index, layer_index
-from captum_vit.trace.reading import refuse_unread
-from captum_vit.trace.record import Record, Want
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.replay.reading import refuse_unread
+from captum_vit.trace.run.layers import Layer, block_index, layer_index
 
 ALIGNMENTS = {"output": "out", "input": "tokens"}
 

@@ -18,17 +18,17 @@ from captum_vit.models.modules import alone, module_of
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.padding import warn_if_padded
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import shown, truth
+from captum_vit.options import boolean, shown
 from captum_vit.tokens import TokenLayout, check_output
-from captum_vit.trace.describe import transformer_of
-from captum_vit.trace.finite import refuse_not_finite, samples
-from captum_vit.trace.layers import layer_index
-from captum_vit.trace.products import over_channels
-from captum_vit.trace.reading import Reading
-from captum_vit.trace.record import Record, Want, record
-from captum_vit.trace.rows import gradient_x_input
-from captum_vit.trace.score import checked_target, select
-from captum_vit.trace.state import checked_args, checked_inputs, undisturbed, widened
+from captum_vit.trace.record.products import over_channels
+from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.record.rollout import gradient_x_input
+from captum_vit.trace.replay.reading import Reading
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.finite import refuse_not_finite, samples
+from captum_vit.trace.run.layers import layer_index
+from captum_vit.trace.run.score import checked_target, select
+from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed, widened
 
 MAPS = ("grid", "tokens", "pixels")
 PRODUCTS = (*MAPS, "channels")
@@ -170,7 +170,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         rule: str = "grad",
     ) -> Reading:
         channels = self.output == "channels"
-        truth("attribute_to_layer_input", at_input)
+        boolean("attribute_to_layer_input", at_input)
         checked = self._checked(inputs, target)
         return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs, rule)
 

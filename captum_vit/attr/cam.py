@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import truth
+from captum_vit.options import boolean
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.layers import Layer
-from captum_vit.trace.products import over_channels
-from captum_vit.trace.reading import Reading
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rules import checked_rule, under
-from captum_vit.trace.state import undisturbed, widened
+from captum_vit.trace.modes.rules import checked_rule, under
+from captum_vit.trace.record.products import over_channels
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.replay.reading import Reading
+from captum_vit.trace.run.layers import Layer
+from captum_vit.trace.run.state import undisturbed, widened
 
 TINY = 1e-7
 
@@ -84,8 +84,8 @@ class TokenCAM(TokenAttribution):
         Raises:
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
-        truth("relu_attributions", relu_attributions)
-        truth("attribute_to_layer_input", attribute_to_layer_input)
+        boolean("relu_attributions", relu_attributions)
+        boolean("attribute_to_layer_input", attribute_to_layer_input)
         with undisturbed(self.model), under(self.rule):
             checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
             at_input = attribute_to_layer_input
@@ -201,7 +201,7 @@ class ChannelCAM(TokenCAM):
         output: str = "grid",
     ) -> None:
         super().__init__(forward_func, layer, device_ids, rule=rule, output=output)
-        self.include_prefix = truth("include_prefix", include_prefix)
+        self.include_prefix = boolean("include_prefix", include_prefix)
 
     def _weights(self, x: Tensor, g: Tensor, layout: TokenLayout) -> Tensor:
         counted = layout.counted(x, self.include_prefix).unsqueeze(-1)  # shape: (B, N, 1)
@@ -258,7 +258,7 @@ class ActivationCAM(ChannelCAM):
         output: str = "grid",
     ) -> None:
         super().__init__(forward_func, layer, device_ids, include_prefix=include_prefix, rule=rule, output=output)
-        self.absolute = truth("absolute", absolute)
+        self.absolute = boolean("absolute", absolute)
 
     def _activations(self, x: Tensor, counted: Tensor) -> Tensor:  # shape: (B, N, D)
         return counted * (x.abs() if self.absolute else x)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import InputProducts
-from captum_vit.trace.record import Record
-from captum_vit.trace.rows import gradient_x_input
-from captum_vit.trace.rules import checked_rule
+from captum_vit.trace.modes.rules import checked_rule
+from captum_vit.trace.record.record import Record
+from captum_vit.trace.record.rollout import gradient_x_input
 
 
 class CAT(InputProducts):

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import LayerError, OptionError
-from captum_vit.options import truth
-from captum_vit.trace.held import attention_held
-from captum_vit.trace.layers import block_of
-from captum_vit.trace.rules import checked_rule, under
-from captum_vit.trace.state import undisturbed
+from captum_vit.options import boolean
+from captum_vit.trace.modes.held import attention_held
+from captum_vit.trace.modes.rules import checked_rule, under
+from captum_vit.trace.run.layers import block_of
+from captum_vit.trace.run.state import undisturbed
 
 
 class LayerCDAM(TokenAttribution):
@@ -93,7 +93,7 @@ class LayerCDAM(TokenAttribution):
         Raises:
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
-        truth("relu_attributions", relu_attributions)
+        boolean("relu_attributions", relu_attributions)
         with undisturbed(self.model), under(self.rule):
             reading = self._reading(
                 inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule

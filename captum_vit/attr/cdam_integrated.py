@@ -12,10 +12,10 @@ from torch import Tensor
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import InputError
-from captum_vit.options import IN_MEMORY, one_of, truth, whole, whole_or_none
-from captum_vit.trace.reading import Reading
-from captum_vit.trace.replay import portions
-from captum_vit.trace.state import checked_inputs, undisturbed, widened
+from captum_vit.options import IN_MEMORY, boolean, integer, integer_or_none, one_of
+from captum_vit.trace.replay.reading import Reading
+from captum_vit.trace.replay.replay import portions
+from captum_vit.trace.run.state import checked_inputs, undisturbed, widened
 
 RIEMANN = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
 
@@ -100,9 +100,9 @@ class LayerIntegratedCDAM(TokenAttribution):
             OptionError: an unknown quadrature, or fewer than one step.
         """
         one_of("method", method, ("gausslegendre", *RIEMANN))
-        truth("return_convergence_delta", return_convergence_delta)
-        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
-        whole("n_steps", n_steps, hint="n_steps=50, as in the paper.")
+        boolean("return_convergence_delta", return_convergence_delta)
+        integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        integer("n_steps", n_steps, hint="n_steps=50, as in the paper.")
         with undisturbed(self.model):
             reading = self._reading(inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs)
             begin = self._baseline(reading, baselines)

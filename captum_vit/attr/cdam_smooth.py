@@ -11,10 +11,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
-from captum_vit.options import IN_MEMORY, lot, real, truth, whole, whole_or_none
-from captum_vit.trace.replay import portions
-from captum_vit.trace.rules import checked_rule, under
-from captum_vit.trace.state import undisturbed
+from captum_vit.options import IN_MEMORY, boolean, generator_or_none, integer, integer_or_none, number
+from captum_vit.trace.modes.rules import checked_rule, under
+from captum_vit.trace.replay.replay import portions
+from captum_vit.trace.run.state import undisturbed
 
 
 class LayerSmoothCDAM(TokenAttribution):
@@ -101,11 +101,11 @@ class LayerSmoothCDAM(TokenAttribution):
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
             OptionError: a number of samples below one, or a deviation below zero.
         """
-        truth("relu_attributions", relu_attributions)
-        whole("n_samples", n_samples, hint="n_samples=50, as for Integrated CDAM.")
-        lot("generator", generator)
-        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
-        real("stdev", stdev, least=0, hint="stdev=0.5, half the spread of normalised tokens.")
+        boolean("relu_attributions", relu_attributions)
+        integer("n_samples", n_samples, hint="n_samples=50, as for Integrated CDAM.")
+        generator_or_none("generator", generator)
+        integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        number("stdev", stdev, least=0, hint="stdev=0.5, half the spread of normalised tokens.")
         with undisturbed(self.model), under(self.rule):
             reading = self._reading(
                 inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule

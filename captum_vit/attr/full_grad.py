@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.layers import layer_index
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import gradient_x_input
-from captum_vit.trace.rules import checked_rule
+from captum_vit.trace.modes.rules import checked_rule
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import gradient_x_input
+from captum_vit.trace.run.layers import layer_index
 
 
 class FullGrad(TokenAttribution):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import function
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.score import plain_target, select
-from captum_vit.trace.state import ordinary
-from captum_vit.trace.tail import Network, SubNetwork
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.replay.subnetwork import Network, SubNetwork
+from captum_vit.trace.run.score import plain_target, select
+from captum_vit.trace.run.state import without_inference_mode
 
 Factory = Callable[[nn.Module], Attribution]
 
@@ -82,7 +82,7 @@ class InputGradient(TokenAttribution):
         """The method on a network and its input."""
         method = self.method(network)
         found: Tensor = method.attribute(
-            ordinary(x).detach().requires_grad_(),
+            without_inference_mode(x).detach().requires_grad_(),
             target=plain_target(target),
             additional_forward_args=args or None,
             **one_batch_at_a_time(method, len(x)) | self.arguments,

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, InputProducts, TokenAttribution, forward_args, warn_if_zero
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.describe import transformer_of
-from captum_vit.trace.layers import Layer, block_index, layer_index
-from captum_vit.trace.pixels import relevance_of_pixels
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import Carry, maps_of_layers, rolled_out
+from captum_vit.trace.replay.pixels import relevance_of_pixels
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.layers import Layer, block_index, layer_index
+from captum_vit.trace.run.state import undisturbed
 
 
 class LRP(TokenAttribution):

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import one_of, truth
-from captum_vit.trace.layers import chosen_layers, listed
-from captum_vit.trace.norms import frozen_norm
-from captum_vit.trace.parts import attention_parts, branch_kinds, mid_kinds, stream_parts
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import Carry, maps_of_layers, rolled_out
-from captum_vit.trace.state import widened
+from captum_vit.options import boolean, one_of
+from captum_vit.trace.record.norms import frozen_norm
+from captum_vit.trace.record.parts import attention_parts, branch_kinds, mid_kinds, stream_parts
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import Carry, maps_of_layers, rolled_out
+from captum_vit.trace.run.layers import chosen_layers, listed
+from captum_vit.trace.run.state import widened
 
 AGGREGATIONS = ("rollout", "sum", "last")
 NORMS = ("l1", "l2")
@@ -180,7 +180,7 @@ class GlobEnc(PartsAttribution):
         output: str = "grid",
     ) -> None:
         super().__init__(forward_func, layers, aggregation=aggregation, output=output)
-        self.include_ln2 = None if include_ln2 is None else truth("include_ln2", include_ln2)
+        self.include_ln2 = None if include_ln2 is None else boolean("include_ln2", include_ln2)
 
     def _passes_ln2(self, transformer: Transformer) -> bool:
         return transformer.post_norm if self.include_ln2 is None else self.include_ln2

@@ -14,11 +14,11 @@ from torch import Tensor
 from captum_vit.attr.base import MAPS, TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.layers import chosen_layers, layer_index, listed
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.score import plain_target, select
-from captum_vit.trace.state import ordinary
-from captum_vit.trace.tail import SubNetwork
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.replay.subnetwork import SubNetwork
+from captum_vit.trace.run.layers import chosen_layers, layer_index, listed
+from captum_vit.trace.run.score import plain_target, select
+from captum_vit.trace.run.state import without_inference_mode
 
 ON_SUBNETWORKS = (InputXGradient, Saliency, IntegratedGradients)
 
@@ -84,7 +84,7 @@ class PLUS(TokenAttribution):
 
     def _on_subnetwork(self, found: Record, layer: int) -> Tensor:  # shape: (B, N, D)
         """The general route: the method itself, explaining f_l at x_l."""
-        tokens = ordinary(found.seen["tokens"][layer])
+        tokens = without_inference_mode(found.seen["tokens"][layer])
         part = SubNetwork(self.model, found.transformer, layer, tokens.dtype)
         return _explaining(self.method, part).attribute(
             tokens.requires_grad_(),

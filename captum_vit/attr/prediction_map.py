@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import InputError, LayerError, OptionError
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import one_of, real, truth
+from captum_vit.options import boolean, number, one_of
 from captum_vit.sites.site import Place, Site
-from captum_vit.trace.layers import Layer, block_of, chosen_layers, listed, literal_module
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.score import SCORES, repeat_target, select, transform
-from captum_vit.trace.state import undisturbed, widened
-from captum_vit.trace.tail import readout
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.replay.subnetwork import readout
+from captum_vit.trace.run.layers import Layer, block_of, chosen_layers, listed, literal_module
+from captum_vit.trace.run.score import SCORES, repeat_target, select, transform
+from captum_vit.trace.run.state import undisturbed, widened
 
 ATTENTIONS = ("chosen", "mean", "none")
 SIMILARITIES = ("dot", "cosine")
@@ -168,8 +168,8 @@ class PredicAtt(PredictionMap):
         self.attention = one_of("attention", attention, ATTENTIONS)
         if attention == "none" and not prediction:
             raise OptionError("Attention, prediction, or both.", "neither", 'attention="mean" or "chosen".')
-        self.prediction = truth("prediction", prediction)
-        self.temperature = real("temperature", temperature, above=0, hint="temperature=1.0, as in the paper.")
+        self.prediction = boolean("prediction", prediction)
+        self.temperature = number("temperature", temperature, above=0, hint="temperature=1.0, as in the paper.")
         self.attention_layers = listed("attention_layers", attention_layers)
         if self.attention_layers == []:
             raise OptionError("At least one attention layer.", "none", "attention_layers=None for all of them.")

@@ -7,8 +7,8 @@ from torch import Generator, Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import lot
-from captum_vit.trace.record import Record, Want
+from captum_vit.options import generator_or_none
+from captum_vit.trace.record.record import Record, Want
 
 
 class RandomAttribution(TokenAttribution):
@@ -27,7 +27,7 @@ class RandomAttribution(TokenAttribution):
 
     def __init__(self, forward_func: nn.Module, *, generator: Generator | None = None, output: str = "grid") -> None:
         super().__init__(forward_func, output=output)
-        self.generator = lot("generator", generator)
+        self.generator = generator_or_none("generator", generator)
 
     def want(self, transformer: Transformer) -> Want:
         return Want()

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
-from captum_vit.options import one_of, truth
-from captum_vit.trace.heads import written_by_heads
-from captum_vit.trace.parts import branch_kinds
-from captum_vit.trace.record import Record, Want
-from captum_vit.trace.rows import carried_back
-from captum_vit.trace.score import SCORES
+from captum_vit.options import boolean, one_of
+from captum_vit.trace.record.heads import written_by_heads
+from captum_vit.trace.record.parts import branch_kinds
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import carried_back
+from captum_vit.trace.run.score import SCORES
 
 TINY = 1e-8
 VARIANTS = ("paper", "tokentm")
@@ -82,8 +82,8 @@ class VTranM(TokenAttribution):
     ) -> None:
         super().__init__(forward_func, output=output)
         self.score, self.variant = one_of("score", score, SCORES), one_of("variant", variant, VARIANTS)
-        self.aggregate, self.length = truth("aggregate", aggregate), truth("length", length)
-        self.direction, self.feed_forward = truth("direction", direction), truth("feed_forward", feed_forward)
+        self.aggregate, self.length = boolean("aggregate", aggregate), boolean("length", length)
+        self.direction, self.feed_forward = boolean("direction", direction), boolean("feed_forward", feed_forward)
         if variant == "tokentm":
             _refuse_contradiction(score, aggregate and length and direction and feed_forward)
 

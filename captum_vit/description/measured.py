@@ -30,7 +30,7 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     what its result is added to, and so on. Costs one forward pass of one sample, and holds its tensors meanwhile.
     Another one tries whether tokens reach each other behind the attentions, where the torch calls there leave it open.
     Where places are numbers of torch calls, one more of this sample and one of all compare their code.
-    Call it inside :func:`captum_vit.trace.state.undisturbed`.
+    Call it inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Args:
         model: what runs.

@@ -20,10 +20,10 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.describe import transformer_of
-from captum_vit.trace.record import Record, Want, record
-from captum_vit.trace.samples import is_of_each_sample
-from captum_vit.trace.state import checked_inputs, undisturbed
+from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.samples import is_of_each_sample
+from captum_vit.trace.run.state import checked_inputs, undisturbed
 
 
 def doctor(

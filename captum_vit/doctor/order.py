@@ -10,8 +10,8 @@ from torch import Tensor
 from captum_vit.doctor.subject import Residual, Subject
 from captum_vit.errors import InputError
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.record import Want, record
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.run.state import undisturbed
 
 PLACES = 8
 

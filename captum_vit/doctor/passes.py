@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from captum_vit.doctor.subject import Residual, Subject
 from captum_vit.errors import InputError
 from captum_vit.models.output import scores_of
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.watch import own_refusals
-from captum_vit.trace.without import Without
+from captum_vit.trace.removal.without import Without
+from captum_vit.trace.run.state import undisturbed
+from captum_vit.trace.run.watch import model_errors_as_ours
 
 PADDING = 3
 
@@ -76,7 +76,7 @@ def padded(subject: Subject) -> Residual | None:
         if isinstance(x, Tensor) and x.shape == ids.shape:
             call.arguments[key] = F.pad(x, (0, PADDING), value=(pad or 0) if key == name else 0)
     model: Callable[..., Any] = subject.model
-    with undisturbed(subject.model), own_refusals(subject.model, call.arguments[name]):
+    with undisturbed(subject.model), model_errors_as_ours(subject.model, call.arguments[name]):
         found = scores_of(model(*call.args, **call.kwargs)).detach()[0]
     same = found.shape == subject.scores.shape
     return subject.against_scores(found if same else found[: ids.shape[1]])  # a head that scores every word

@@ -15,8 +15,8 @@ from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.site import Visit
-from captum_vit.trace.state import dtype_of
-from captum_vit.trace.watch import Watch
+from captum_vit.trace.run.state import dtype_of
+from captum_vit.trace.run.watch import Watch
 
 DRAWS = 4
 """So many times the sample is disturbed by as much as rounding does."""

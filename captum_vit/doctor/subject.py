@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from captum_vit.doctor import rounding
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.record import Record
-from captum_vit.trace.samples import is_of_each_sample
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.watch import Watch
+from captum_vit.trace.record.record import Record
+from captum_vit.trace.run.samples import is_of_each_sample
+from captum_vit.trace.run.state import undisturbed
+from captum_vit.trace.run.watch import Watch
 
 
 class Residual(NamedTuple):

@@ -12,9 +12,9 @@ from captum_vit.attr.base import forward_args
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.errors import InputError, TargetError
 from captum_vit.studies.batches import Batches, batches_of
-from captum_vit.trace.record import Record
-from captum_vit.trace.score import plain_target
-from captum_vit.trace.state import undisturbed, widened
+from captum_vit.trace.record.record import Record
+from captum_vit.trace.run.score import plain_target
+from captum_vit.trace.run.state import undisturbed, widened
 from captum_vit.viz.blending import Picture
 from captum_vit.viz.heads import Figure, head_mosaic, layer_bars
 

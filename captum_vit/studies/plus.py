@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_vit.attr.plus import PLUS
 from captum_vit.errors import InputError, OptionError
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.run.state import undisturbed
 from captum_vit.viz.blending import Picture
 from captum_vit.viz.pictures import panels
 from captum_vit.viz.studies import Figure, cutoff_curves

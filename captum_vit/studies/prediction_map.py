@@ -13,11 +13,11 @@ from captum_vit.attr.prediction_map import PredictionMap
 from captum_vit.errors import InputError, TargetError, UnsupportedModelError
 from captum_vit.models.output import probability_of
 from captum_vit.studies.batches import Batch, Batches, batches_of
-from captum_vit.trace.describe import transformer_of
-from captum_vit.trace.record import Record, Want, record
-from captum_vit.trace.score import plain_target
-from captum_vit.trace.state import checked_inputs, undisturbed, widened
-from captum_vit.trace.tail import SubNetwork
+from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.replay.subnetwork import SubNetwork
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.score import plain_target
+from captum_vit.trace.run.state import checked_inputs, undisturbed, widened
 from captum_vit.viz.studies import Figure, layer_curves
 
 

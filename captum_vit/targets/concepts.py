@@ -15,9 +15,9 @@ from captum_vit.models.output import scores_of
 from captum_vit.options import one_of
 from captum_vit.sites.hooks import mine
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
-from captum_vit.trace.found import as_found
-from captum_vit.trace.state import checked_inputs, undisturbed
-from captum_vit.trace.watch import own_refusals
+from captum_vit.trace.run.found import as_found
+from captum_vit.trace.run.state import checked_inputs, undisturbed
+from captum_vit.trace.run.watch import model_errors_as_ours
 
 SIMILARITIES = ("dot", "cosine", "neg_l2")
 
@@ -95,7 +95,7 @@ class ConceptSimilarity(TargetModule):
 
 
 def _mean_embedding(model: nn.Module, *inputs: Any) -> Tensor:  # shape: (D,)
-    with own_refusals(model, *inputs):
+    with model_errors_as_ours(model, *inputs):
         return embedding(model, *inputs).mean(0)
 
 

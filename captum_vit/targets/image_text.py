@@ -14,8 +14,8 @@ from captum_vit.errors import InputError, OptionError
 from captum_vit.models.image_text import embed_images, embed_texts, image_tower, text_tower, tokenized, words_of
 from captum_vit.options import shown
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
-from captum_vit.trace.state import checked_inputs, undisturbed
-from captum_vit.trace.watch import own_refusals
+from captum_vit.trace.run.state import checked_inputs, undisturbed
+from captum_vit.trace.run.watch import model_errors_as_ours
 
 
 class _Similarity(TargetModule):
@@ -181,7 +181,7 @@ def _embedded(
 
 
 def _embedded_images(model: nn.Module, pixels: Tensor) -> Tensor:  # shape: (n, D)
-    with own_refusals(image_tower(model), pixels):
+    with model_errors_as_ours(image_tower(model), pixels):
         return embed_images(model, pixels)
 
 

@@ -13,11 +13,11 @@ from captum_vit.errors import InputError, LayerError, TargetError, UnsupportedMo
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.output import scores_of
 from captum_vit.options import function as checked_function
-from captum_vit.options import shown, whole
+from captum_vit.options import integer, shown
 from captum_vit.sites.site import Site
-from captum_vit.trace.found import as_found
-from captum_vit.trace.layers import literal_module
-from captum_vit.trace.watch import own_refusals
+from captum_vit.trace.run.found import as_found
+from captum_vit.trace.run.layers import literal_module
+from captum_vit.trace.run.watch import model_errors_as_ours
 
 
 class TargetModule(nn.Module):
@@ -85,7 +85,7 @@ class FromLayer(TargetModule):
     def activation(self, *inputs: Any) -> Tensor:
         """The layer's activation for these inputs, detached: what ``forward`` takes first."""
         seen: list[Tensor] = []
-        with as_found([self.site.module]), torch.no_grad(), own_refusals(self.model, *inputs):
+        with as_found([self.site.module]), torch.no_grad(), model_errors_as_ours(self.model, *inputs):
             self.site.hook(lambda x: seen.append(x.detach()))
             self.model(*inputs)
         if not seen:
@@ -135,7 +135,7 @@ class Margin(TargetModule):
     def __init__(self, model: nn.Module, for_class: int, against_class: int) -> None:
         super().__init__(model)
         self.pair = tuple(
-            whole(name, given, least=0, hint=f"{name}=0, the number of a class.")
+            integer(name, given, least=0, hint=f"{name}=0, the number of a class.")
             for name, given in (("for_class", for_class), ("against_class", against_class))
         )
         known = n_outputs(model)

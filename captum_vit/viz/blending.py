@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError
 from captum_vit.models.pictures import rgb
-from captum_vit.options import real
+from captum_vit.options import number
 from captum_vit.viz.colours import Scale, finite, scale_of
 
 Picture = Tensor | Image
@@ -35,7 +35,7 @@ def blend(
     Raises:
         InputError: a picture or a map that cannot be drawn (shape, range, NaN).
     """
-    real("alpha", alpha, least=0, most=1, hint="alpha=0.85.")
+    number("alpha", alpha, least=0, most=1, hint="alpha=0.85.")
     pixels, relevance = pixels_of(picture), plane(relevance)
     scale = scale or scale_of(relevance)
     large = F.interpolate(relevance[None, None], size=pixels.shape[1:], mode="bilinear", align_corners=False)

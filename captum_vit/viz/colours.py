@@ -10,7 +10,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from torch import Tensor
 
 from captum_vit.errors import InputError
-from captum_vit.options import real, shown, truth
+from captum_vit.options import boolean, number, shown
 
 SIGNED = LinearSegmentedColormap.from_list(
     "captum_vit_signed",
@@ -88,8 +88,8 @@ def scale_of(*maps: Tensor, percentile: float = PERCENTILE, signed: bool | None 
         InputError: no maps, or NaN or infinity in them.
         OptionError: a percentile outside (0, 100].
     """
-    signed = None if signed is None else truth("signed", signed)
-    real("percentile", percentile, above=0, most=100, hint="percentile=99; 100 clips nothing.")
+    signed = None if signed is None else boolean("signed", signed)
+    number("percentile", percentile, above=0, most=100, hint="percentile=99; 100 clips nothing.")
     values = torch.cat([finite(relevance).flatten() for relevance in maps]) if maps else torch.empty(0)
     if values.numel() == 0:
         raise InputError("At least one relevance to draw.", "none", "a map with elements.")

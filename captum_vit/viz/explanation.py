@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_vit.options import known, truth
+from captum_vit.options import boolean, known
 from captum_vit.viz.files import check_target, write_array, write_figure, write_page, write_whole
 from captum_vit.viz.pictures import panels, with_dpi
 from captum_vit.viz.words import TokenText, text
@@ -104,7 +104,7 @@ class Explanation:
             OptionError: a keyword that has no meaning for this kind of file, or a value out of range.
         """
         kinds = SUFFIXES if self.image is None else (*PICTURES, ".npy")
-        checked = check_target(path, kinds, truth("overwrite", overwrite))
+        checked = check_target(path, kinds, boolean("overwrite", overwrite))
         kind = checked.suffix.lower()
         if kind not in PICTURES and dpi is not None:
             style["dpi"] = dpi

@@ -17,7 +17,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from captum_vit.errors import InputError
-from captum_vit.options import real
+from captum_vit.options import number
 from captum_vit.viz.blending import ALPHA, Picture, blend, large, pixels_of, plane, spotlight
 from captum_vit.viz.colours import PERCENTILE, Scale, scale_of
 
@@ -102,7 +102,7 @@ def panels(
 
     leading = ["input"] if masks is None else ["input", "mask"]
     usual, height = (1.75 + 0.35 * colour_bar) * (len(leading) + len(maps)), 1.75 * _tallness(pictures[0])
-    times = 1 if width is None else real("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.") / usual
+    times = 1 if width is None else number("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.") / usual
     figure = _figure(times * usual, times * height * n_rows)
     grid = figure.subplots(n_rows, len(leading) + len(maps), squeeze=False)
     for row, picture in enumerate(pictures):
@@ -165,7 +165,8 @@ def with_dpi(figure: Figure, dpi: float) -> Figure:
     """
     width, height = figure.get_size_inches()
     most = math.sqrt(_PIXELS / (width * height))
-    figure.set_dpi(real("dpi", dpi, above=0, most=most, hint=f"dpi=300, or a smaller width; at most {most:.0f} here."))
+    hint = f"dpi=300, or a smaller width; at most {most:.0f} here."
+    figure.set_dpi(number("dpi", dpi, above=0, most=most, hint=hint))
     return figure
 
 

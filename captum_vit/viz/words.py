@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_vit.errors import InputError
-from captum_vit.options import real, shown
+from captum_vit.options import number, shown
 from captum_vit.viz.colours import Scale, finite, scale_of
 from captum_vit.viz.lines import INK, QUIET, figure_of, ground
 from captum_vit.viz.pictures import WIDEST
@@ -127,7 +127,7 @@ class TokenText:
             width: in inches; lines break there.
             beside: the label of a row stands at its left, not above it.
         """
-        real("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.")
+        number("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.")
         signed = any(scale.signed for scale in self.scales)
         return figure_of(self.pieces, self.strength, self.lines, self.rows, signed, width, beside)
 

@@ -15,7 +15,7 @@ from captum_vit.errors import InputError
 from captum_vit.models.loading import device_named
 from captum_vit.viz.files import write_whole
 from quantus_metrics.benchmark.estimate import estimate
-from quantus_metrics.benchmark.forms import FORMS, markdown
+from quantus_metrics.benchmark.formats import FORMS, markdown
 from quantus_metrics.benchmark.origin import check_one_origin
 from quantus_metrics.benchmark.report import report
 from quantus_metrics.benchmark.rows import read_rows

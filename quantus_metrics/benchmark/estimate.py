@@ -11,9 +11,9 @@ from accelerate import PartialState
 from torch import nn
 
 from captum_vit.errors import InputError
+from quantus_metrics.benchmark.factories import computing, make_model
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Maps, measure
-from quantus_metrics.benchmark.parts import computing, make_model
 from quantus_metrics.benchmark.runner import Bench
 
 TRIED = 2  # samples on which the cost is measured

@@ -15,10 +15,10 @@ from torch import Tensor
 from captum_vit import viz
 from captum_vit.models.reading import class_names, display_image
 from captum_vit.viz.blending import large
+from quantus_metrics.benchmark.factories import computing, make_model
 from quantus_metrics.benchmark.group import read_group
 from quantus_metrics.benchmark.measure import Maps
 from quantus_metrics.benchmark.origin import check_weights, weights_digest
-from quantus_metrics.benchmark.parts import computing, make_model
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import Bench
 

@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError
 from quantus_metrics.benchmark.data import Samples, data_digest
+from quantus_metrics.benchmark.factories import Method, computing, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.memory import peak_bytes
 from quantus_metrics.benchmark.origin import check_data, check_weights, weights_digest
-from quantus_metrics.benchmark.parts import Method, computing, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from captum_vit.options import whole
+from captum_vit.options import integer
 from captum_vit.viz.files import check_target
 from quantus_metrics.demo import captions, digits, reviews
 from quantus_metrics.demo.marks import Mark
@@ -55,8 +55,8 @@ def run(
         overwrite: replace existing files. What is in the way is found before any work starts.
     """
     for name in sections:
-        whole(name, (n or {}).get(name, SECTIONS[name].n), hint=f"{SECTIONS[name].n} {SECTIONS[name].unit}.")
-    whole("seed", seed, least=0, hint="seed=0.")
+        integer(name, (n or {}).get(name, SECTIONS[name].n), hint=f"{SECTIONS[name].n} {SECTIONS[name].unit}.")
+    integer("seed", seed, least=0, hint="seed=0.")
     pictures = {name: _picture(out, name) for name in sections}
     for name, picture in pictures.items():
         check_target(picture, PICTURES, overwrite)

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.output import probability_of
-from captum_vit.options import shown, truth, whole
+from captum_vit.options import boolean, integer, shown
 from quantus_metrics.explain import check_explains, n_classes_of, of_classes, wrap
 from quantus_metrics.statistics import Summary, summarise
 
@@ -101,7 +101,7 @@ class TokenMetric(Metric):
             if function is not None and not callable(function):
                 raise OptionError(f"`{option}` must be a function.", shown(function), f"{option}=None.")
         for name, flag in (("abs", abs), ("normalise", normalise), ("return_aggregate", return_aggregate)):
-            truth(name, flag)
+            boolean(name, flag)
         super().__init__(
             abs=abs,
             normalise=normalise,
@@ -180,7 +180,7 @@ class TokenMetric(Metric):
             ModelStateError: a model in training mode.
         """
         _refuse_unknown(kwargs, TokenMetric.__call__)
-        whole("batch_size", batch_size, hint="batch_size=64.")
+        integer("batch_size", batch_size, hint="batch_size=64.")
         wrap(model)  # refuses what is no module
         self.kept, self.scores, self.evaluation_scores = {}, [], []
         x_batch = channels_first(checked_batch(x_batch), channel_first)

@@ -15,7 +15,7 @@ from captum_vit.models.modules import modules_of
 from captum_vit.models.output import probability_of
 from captum_vit.targets import TargetModule
 from captum_vit.tokens import Box, placed
-from captum_vit.trace.state import refuse_training
+from captum_vit.trace.run.state import refuse_training
 from quantus_metrics.cells import Patches, Size, box_under, patches_of
 from quantus_metrics.explain import (
     check_explains,

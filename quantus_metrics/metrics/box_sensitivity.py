@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.options import IN_MEMORY, one_of, truth, whole, whole_or_none
+from captum_vit.options import IN_MEMORY, boolean, integer, integer_or_none, one_of
 from captum_vit.tokens import Box
 from quantus_metrics.cells import Size, extent
 from quantus_metrics.perturb import Blur, Remover, ranking_map
@@ -138,13 +138,13 @@ class BoxSensitivity(TokenMetric):
         one_of("score", score, ("area", "mean"))
         if score == "area" and sizes is not None and len(sizes) < 2:
             raise OptionError("Two sizes at least, for an area.", repr(sizes), 'score="mean".')
-        whole_or_none("patch_size", patch_size, hint="patch_size=16, the model's own, or None.")
-        whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
-        whole("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
-        whole("seed", seed, least=0, hint="seed=0.")
-        truth("on_grid", on_grid)
-        truth("share_passes", share_passes)
-        truth("return_curves", return_curves)
+        integer_or_none("patch_size", patch_size, hint="patch_size=16, the model's own, or None.")
+        integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
+        integer("seed", seed, least=0, hint="seed=0.")
+        boolean("on_grid", on_grid)
+        boolean("share_passes", share_passes)
+        boolean("return_curves", return_curves)
         check_remover(remover)
         self.score, self.sizes, self.n_boxes = score, sizes, n_boxes
         self.patch_size, self.on_grid, self.remover = patch_size, on_grid, remover or Blur()

@@ -14,7 +14,7 @@ from quantus.helpers.enums import EvaluationCategory
 from torch import Tensor
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.options import shown, whole
+from captum_vit.options import integer, shown
 from captum_vit.tokens import Box
 from quantus_metrics.cells import Size
 from quantus_metrics.explain import check_explains, to_tensor
@@ -94,7 +94,7 @@ class ClassDiscrimination(TokenMetric):
             hint = "ClassDiscrimination(Fidelity(abs=True))."
             raise OptionError("Maps prepared by the other metric.", f"{', '.join(own)} here", hint)
         if wrong != "runner_up":
-            whole("wrong", wrong, least=0, hint='wrong="runner_up", or custom_batch for one class per sample.')
+            integer("wrong", wrong, least=0, hint='wrong="runner_up", or custom_batch for one class per sample.')
         if metric is not None and not isinstance(metric, TokenMetric):
             raise OptionError("Another metric of this package, an instance.", shown(metric), "metric=Fidelity().")
         self.metric = Fidelity() if metric is None else metric

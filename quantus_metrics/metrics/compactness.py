@@ -7,7 +7,7 @@ from typing import Any
 from quantus.helpers.enums import EvaluationCategory
 from torch import Tensor
 
-from captum_vit.options import real, truth
+from captum_vit.options import boolean, number
 
 from .base import TokenMetric
 from .batch import Batch
@@ -54,8 +54,8 @@ class Compactness(TokenMetric):
 
     def __init__(self, *, threshold: float = 0.05, absolute: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.threshold = real("threshold", threshold, above=0, most=1, hint="threshold=0.05, as in the paper.")
-        self.absolute = truth("absolute", absolute)
+        self.threshold = number("threshold", threshold, above=0, most=1, hint="threshold=0.05, as in the paper.")
+        self.absolute = boolean("absolute", absolute)
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         return {"score": compactness(batch.relevance, self.threshold, self.absolute)}

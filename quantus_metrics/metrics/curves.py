@@ -14,7 +14,7 @@ from quantus.helpers.enums import DataType
 from torch import Tensor
 
 from captum_vit.errors import InputError
-from captum_vit.options import IN_MEMORY, truth, whole_or_none
+from captum_vit.options import IN_MEMORY, boolean, integer_or_none
 from quantus_metrics.perturb import (
     FRACTIONS,
     Black,
@@ -78,8 +78,8 @@ class CurveMetric(TokenMetric):
         self.patch_size, self.remover = patch_size, remover or self.default_remover()
         self._remover_of_texts = remover or DropTokens()
         self.fractions = check_fractions(fractions, least=1)
-        self.internal_batch_size = whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
-        self.return_curves = truth("return_curves", return_curves)
+        self.internal_batch_size = integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+        self.return_curves = boolean("return_curves", return_curves)
 
     @abstractmethod
     def _score(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from quantus.helpers.enums import ScoreDirection
 from torch import Tensor
 
-from captum_vit.options import one_of, truth
+from captum_vit.options import boolean, one_of
 from quantus_metrics.perturb import Blur, Curve
 
 from .curves import CurveMetric
@@ -95,7 +95,7 @@ class Fidelity(CurveMetric):
     ) -> None:
         super().__init__(**kwargs)
         self.score = one_of("score", score, ("fidelity", "mif", "lif"))
-        self.normalised = truth("normalised", normalised)
+        self.normalised = boolean("normalised", normalised)
         self.score_direction = ScoreDirection.LOWER if score == "mif" else ScoreDirection.HIGHER
         self.orders = ("mif", "lif") if score == "fidelity" else (score,)
 

@@ -12,7 +12,7 @@ from quantus.helpers.enums import ScoreDirection
 from torch import Tensor
 
 from captum_vit.errors import OptionError
-from captum_vit.options import one_of, truth
+from captum_vit.options import boolean, one_of
 from quantus_metrics.explain import check_explains
 from quantus_metrics.perturb import Curve, target_score
 from quantus_metrics.perturb.curve import Readout, check_fractions
@@ -104,7 +104,7 @@ class PerturbationAccuracy(CurveMetric):
     ) -> None:
         one_of("score", score, ("negative", "positive", "difference"))
         one_of("explained", explained, ("target", "predicted"))
-        truth("include_zero", include_zero)
+        boolean("include_zero", include_zero)
         fractions = check_fractions(fractions, least=1)
         if not include_zero and 0 in fractions:
             raise OptionError("`fractions` above 0, without the zero point.", repr(fractions), "include_zero=True.")

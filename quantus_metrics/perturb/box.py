@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.options import IN_MEMORY, whole, whole_or_none
+from captum_vit.options import IN_MEMORY, integer, integer_or_none
 from captum_vit.tokens import Box
 from quantus_metrics.cells import Size, extent
 from quantus_metrics.explain import logits, to_pixels
@@ -44,8 +44,8 @@ def draw_boxes(
     height, width = image_size
     if not sides or min(sides) < 1 or not all(a < b for a, b in pairwise(sides)):
         raise OptionError("Sides of boxes that increase, from 1 on.", repr(list(sides)), "sorted(set(sides)).")
-    whole("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
-    if any(length % whole("step", step, hint="step=1.") for length in (height, width, *sides)):
+    integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
+    if any(length % integer("step", step, hint="step=1.") for length in (height, width, *sides)):
         raise OptionError(f"A step that divides {height}, {width} and every side.", repr(step), "step=1.")
     if sides[-1] > min(height, width) or sides[-1] == height == width:
         raise InputError(
@@ -92,7 +92,7 @@ def box_changes(
         TargetError: a target that the model does not have.
     """
     check_remover(remover)
-    whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+    integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
     nothing = boxes.new_zeros(1, 3)  # a box of side 0, which sorts first
     different, which = torch.cat([nothing, boxes.flatten(0, 1)]).unique(dim=0, return_inverse=True)
     box = box or (0, 0, inputs.shape[-2], inputs.shape[-1])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import InputError, OptionError, TargetError
-from captum_vit.options import IN_MEMORY, real, shown, whole_or_none
+from captum_vit.options import IN_MEMORY, integer_or_none, number, shown
 from captum_vit.tokens import Box
 from quantus_metrics.cells import Size, box_under, patches_of
 from quantus_metrics.explain import logits, to_tensor
@@ -181,7 +181,7 @@ def check_fractions(fractions: Sequence[float], least: int = 2) -> tuple[float, 
     """Shares of the parts that go away, one after the other."""
     if isinstance(fractions, str) or not isinstance(fractions, Iterable):
         raise OptionError("`fractions` must be a sequence of numbers.", shown(fractions), "fractions=(0, 0.5, 1).")
-    found = tuple(real("fractions", f, least=0, most=1, hint="fractions=(0, 0.5, 1).") for f in fractions)
+    found = tuple(number("fractions", f, least=0, most=1, hint="fractions=(0, 0.5, 1).") for f in fractions)
     if len(found) < least or not all(a < b for a, b in pairwise(found)):
         wanted = f"`fractions` must increase, at least {least} of them."
         raise OptionError(wanted, shown(fractions), "sorted(set(fractions)).")
@@ -214,5 +214,5 @@ def _check(
         )
     check_fractions(fractions)
     check_remover(remover)
-    whole_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
+    integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
     return target.long().expand(len(inputs))

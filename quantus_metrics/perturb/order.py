@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import InputError
-from captum_vit.options import lot, one_of, two_whole
+from captum_vit.options import generator_or_none, one_of, two_integers
 from captum_vit.tokens import Box, placed
 from quantus_metrics.cells import Size, extent
 
@@ -31,7 +31,7 @@ def rank(
     """
     values = relevance.flatten(1)  # (B, P)
     if one_of("order", order, ORDERS) == "random":
-        lot("generator", generator)
+        generator_or_none("generator", generator)
         where = values.device if generator is None else generator.device
         values = torch.rand(values.shape, generator=generator, device=where).to(values.device)
     leaving = values.argsort(dim=1, descending=order == "mif", stable=True)
@@ -126,7 +126,7 @@ def divides(size: tuple[int, ...], image_size: Size) -> bool:
 def patch_of(patch_size: int | Size | None) -> Size | None:
     """Height and width of a patch."""
     hint = "patch_size=16, the model's own, or None for maps of patches."
-    return two_whole("patch_size", patch_size, hint=hint)
+    return two_integers("patch_size", patch_size, hint=hint)
 
 
 def ranking_words(

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.reading import mean_std
-from captum_vit.options import real, shown
+from captum_vit.options import number, shown
 from captum_vit.tokens import Box
-from captum_vit.trace.without import of_rows
+from captum_vit.trace.removal.without import of_rows
 from quantus_metrics.cells import over_pixels
 
 Model = Callable[..., Any]
@@ -92,7 +92,7 @@ class Blur(PixelRemover):
     """
 
     def __init__(self, sigma: float | None = None) -> None:
-        self.sigma = None if sigma is None else real("sigma", sigma, above=0, hint="sigma=None for height / 16.")
+        self.sigma = None if sigma is None else number("sigma", sigma, above=0, hint="sigma=None for height / 16.")
 
     def background(self, inputs: Tensor) -> Tensor:
         return gaussian_blur(inputs, self.sigma or inputs.shape[-2] / 16)
@@ -193,8 +193,8 @@ class Black(Remover):
 def _check_colour(name: str, given: Any) -> None:
     """A finite number, or one per channel; a deviation is above 0."""
     hint = f"{name}=0.5, or one number for each channel."
-    for number in given if isinstance(given, tuple | list) else [given]:
-        real(name, number, **({"above": 0.0} if name == "std" else {}), hint=hint)
+    for each in given if isinstance(given, tuple | list) else [given]:
+        number(name, each, **({"above": 0.0} if name == "std" else {}), hint=hint)
     if isinstance(given, tuple | list) and not given:
         raise OptionError(f"`{name}` must be a number, or one for each channel.", shown(given), hint)
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.modules import module_of
-from captum_vit.options import truth, whole
-from captum_vit.trace.state import checked_inputs, ordinary, undisturbed
-from captum_vit.trace.without import Without, of_rows
+from captum_vit.options import boolean, integer
+from captum_vit.trace.removal.without import Without, of_rows
+from captum_vit.trace.run.state import checked_inputs, undisturbed, without_inference_mode
 
 from .remove import Answer, Model, Remover
 
@@ -44,7 +44,9 @@ class TokenRemover(Remover):
         """
         module = _module(model)
         with undisturbed(module):
-            without = Without(module, checked_inputs(inputs, module), tuple(map(ordinary, args)), self.way)
+            without = Without(
+                module, checked_inputs(inputs, module), tuple(map(without_inference_mode, args)), self.way
+            )
 
         def answer(rows: Tensor, gone: Tensor) -> Tensor:
             with undisturbed(module):
@@ -69,7 +71,7 @@ class DropTokens(TokenRemover):
     """
 
     def __init__(self, *, fallback: bool = True) -> None:
-        self.fallback = truth("fallback", fallback)
+        self.fallback = boolean("fallback", fallback)
         self.way = "auto" if fallback else "drop"
 
     def __repr__(self) -> str:
@@ -92,7 +94,7 @@ class ReplaceTokens(Remover):
     """
 
     def __init__(self, token_id: int) -> None:
-        self.token_id = whole("token_id", token_id, least=0, hint="token_id=tokenizer.mask_token_id.")
+        self.token_id = integer("token_id", token_id, least=0, hint="token_id=tokenizer.mask_token_id.")
 
     def bind(self, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
         """See `Remover.bind`.

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import captum_vit as cv
-from captum_vit.trace.tail import forward_replaced
+from captum_vit.trace.replay.subnetwork import forward_replaced
 from quantus_metrics.benchmark.memory import peak_bytes
 
 AIMS = {

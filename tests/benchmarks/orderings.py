@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from quantus.helpers.enums import ScoreDirection
 
-from quantus_metrics.benchmark.parts import make_metric
+from quantus_metrics.benchmark.factories import make_metric
 from quantus_metrics.benchmark.rows import read_rows
 from quantus_metrics.benchmark.spec import Published, read_spec
 from quantus_metrics.statistics import Comparison, compare

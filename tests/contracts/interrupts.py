@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 import quantus_metrics as qm
-from captum_vit.trace import state
+from captum_vit.trace.run import state
 from tests.contracts.fingerprint import fingerprint
 from tests.models import CASES
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.without import Without
+from captum_vit.trace.removal.without import Without
+from captum_vit.trace.run.state import undisturbed
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import IN_FULL_PRECISION, draws
 from tests.models.arranged import GRID, ORDERS, arranged

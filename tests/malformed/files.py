@@ -11,7 +11,7 @@ from quantus_metrics.benchmark.data.digits import DigitScenes
 from quantus_metrics.benchmark.data.folders import ImageFolder
 from quantus_metrics.benchmark.data.readers import Cifar, Hub
 from quantus_metrics.benchmark.data.segmented import ImageNetS, ImageNetSegmentation
-from quantus_metrics.benchmark.parts import make_data, make_method, make_metric
+from quantus_metrics.benchmark.factories import make_data, make_method, make_metric
 from quantus_metrics.benchmark.runner import bench_of
 from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, read_spec, spec_of
 from tests.malformed.bad import Bad

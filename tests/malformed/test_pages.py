@@ -13,7 +13,7 @@ from PIL import Image
 
 import captum_vit as cv
 from captum_vit import cli, viz
-from quantus_metrics.benchmark.forms import markdown
+from quantus_metrics.benchmark.formats import markdown
 from quantus_metrics.benchmark.table import Cell, Cost, Table
 from tests.malformed.bad import BERT, IDS
 

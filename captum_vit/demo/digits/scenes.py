@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from captum_vit.errors import OptionError
 from captum_vit.extras import extra
-from captum_vit.options import one_of, shown, two_whole, whole, whole_or_none
+from captum_vit.options import integer, integer_or_none, one_of, shown, two_integers
 
 CANVAS = 64  # side of a scene
 TILE = 32  # side of the tile in which one digit is drawn; four of them fill the canvas
@@ -72,10 +72,10 @@ def digit_scenes(
         >>> scenes.images.shape, scenes.masks.shape
         (torch.Size([8, 3, 64, 64]), torch.Size([8, 2, 64, 64]))
     """
-    low, high = two_whole("n_digits", n_digits, hint="n_digits=2.") or (0, 0)
-    whole("n_scenes", n_scenes, hint="n_scenes=20.")
-    whole("seed", seed, least=None, hint="seed=0.")
-    whole_or_none("without", without, least=0, hint="without=None, which writes all.")
+    low, high = two_integers("n_digits", n_digits, hint="n_digits=2.") or (0, 0)
+    integer("n_scenes", n_scenes, hint="n_scenes=20.")
+    integer("seed", seed, least=None, hint="seed=0.")
+    integer_or_none("without", without, least=0, hint="without=None, which writes all.")
     if not 1 <= low <= high <= MAX_DIGITS:
         wanted = f"`n_digits` from 1 to {MAX_DIGITS}, or a pair (low, high) of such."
         raise OptionError(wanted, shown(n_digits), "n_digits=2.")

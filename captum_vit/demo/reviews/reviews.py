@@ -21,7 +21,7 @@ from torch import Tensor
 
 from captum_vit.demo.reviews.frames import FELT, PLAIN, SAID
 from captum_vit.demo.reviews.words import ADJECTIVES, ASPECTS, NEGATORS, NOUNS, SLOTS, VERB_NEGATORS, VERBS
-from captum_vit.options import one_of, whole
+from captum_vit.options import integer, one_of
 
 SPLITS = ("train", "test")
 SWAPS = (None, "rationale", "rest", "negator")
@@ -72,7 +72,7 @@ def generated_reviews(
         >>> [word for word, decides in zip(found.words[0], found.rationale[0]) if decides]
         ['not', 'terrible']
     """
-    whole("n", n, hint="n=20.")
+    integer("n", n, hint="n=20.")
     one_of("split", split, SPLITS)
     if swap is not None:
         one_of("swap", swap, [swap for swap in SWAPS if swap])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
 from captum_vit.sites.site import Place
-from captum_vit.trace.samples import is_of_each_sample
+from captum_vit.trace.run.samples import is_of_each_sample
 
 AT_ONCE = 2**22  # numbers of the input, in the rows that are run together
 

@@ -14,7 +14,7 @@ from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.grid import Grid, grid_of
 from captum_vit.trace.layout.reach import Reach, reach_of
 from captum_vit.trace.layout.words import depend_in_order
-from captum_vit.trace.samples import is_of_each_sample
+from captum_vit.trace.run.samples import is_of_each_sample
 
 
 @dataclass(frozen=True)

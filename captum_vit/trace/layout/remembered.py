@@ -14,7 +14,7 @@ from captum_vit.sites.hooks import mine
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.measured import Layout, measured
-from captum_vit.trace.samples import is_of_each_sample
+from captum_vit.trace.run.samples import is_of_each_sample
 
 SHAPES = 64  # of a model's inputs that are remembered, texts of another length among them
 

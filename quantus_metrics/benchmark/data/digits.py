@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_vit.demo import digit_scenes
 from captum_vit.errors import OptionError
-from captum_vit.options import whole
+from captum_vit.options import integer
 from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 
@@ -25,10 +25,10 @@ class DigitScenes:
     """
 
     def __init__(self, scenes: int = 100, n_digits: int = 2, seed: int = 0) -> None:
-        whole("scenes", scenes, hint="scenes = 100")
-        if whole("n_digits", n_digits, hint="n_digits = 2") > 4:
+        integer("scenes", scenes, hint="scenes = 100")
+        if integer("n_digits", n_digits, hint="n_digits = 2") > 4:
             raise OptionError("`n_digits` from 1 to 4.", repr(n_digits), "n_digits = 2")
-        whole("seed", seed, least=0, hint="seed = 0")
+        integer("seed", seed, least=0, hint="seed = 0")
         self.n_digits = n_digits
         self.scenes = digit_scenes(scenes, n_digits, "test", seed)
 

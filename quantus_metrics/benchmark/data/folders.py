@@ -11,7 +11,7 @@ import numpy as np
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.pictures import open_picture
-from captum_vit.options import truth, whole, whole_or_none
+from captum_vit.options import boolean, integer, integer_or_none
 from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 
@@ -49,9 +49,9 @@ class ImageFolder:
     def __init__(
         self, root: str, n: int | None = None, seed: int = 0, real: str | None = None, multi: bool = False
     ) -> None:
-        whole_or_none("n", n, hint="n = 200, or no n for all.")
-        whole("seed", seed, least=0, hint="seed = 0")
-        truth("multi", multi)
+        integer_or_none("n", n, hint="n = 200, or no n for all.")
+        integer("seed", seed, least=0, hint="seed = 0")
+        boolean("multi", multi)
         if multi and real is None:
             raise OptionError("`real`, a file of ReaL labels, for `multi`.", "none", "multi = false")
         files = _files(Path(root), self.suffixes)

@@ -8,9 +8,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import captum_vit as cv
-from captum_vit.trace.record import Want, record
-from captum_vit.trace.rows import carried_back, rolled_out
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.record.rollout import carried_back, rolled_out
+from captum_vit.trace.run.state import undisturbed
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import in_float64
 from tests.models import CASES

@@ -45,7 +45,7 @@ def test_many_samples_are_probed_in_portions(monkeypatch):
     case = double("timm ViT")
     method = cv.LayerCDAM(case.forward_func, output="tokens")
     wanted = method.all_classes(case.inputs)
-    monkeypatch.setattr("captum_vit.trace.every_output.ROWS_AT_ONCE", 6)
+    monkeypatch.setattr("captum_vit.trace.replay.every_output.ROWS_AT_ONCE", 6)
     close(method.all_classes(case.inputs), wanted)
 
 

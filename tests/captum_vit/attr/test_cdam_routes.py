@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.models.output import scores_of
-from captum_vit.trace.cls_tail import ClsTail
-from captum_vit.trace.reading import Reading
-from captum_vit.trace.replay import Replay
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.replay.cls_tail import ClsTail
+from captum_vit.trace.replay.reading import Reading
+from captum_vit.trace.replay.replay import Replay
+from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, Case
 
 # Read at CLS alone, with plain keys and values: the others mix rows, rotate or normalise keys, or hide some.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.biases import BiasRelevance
+from captum_vit.trace.modes.biases import BiasRelevance
 from tests.models import CASES, Case
 from tests.references.models import reference_images, reference_vit
 

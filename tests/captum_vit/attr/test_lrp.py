@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.trace.redistribution import Added
-from captum_vit.trace.relevance import Relevance
+from captum_vit.trace.modes.redistribution import Added
+from captum_vit.trace.modes.relevance import Relevance
 from tests.captum_vit.models.families import MORE
 from tests.contracts.pairs import cast
 from tests.models import CASES, Case

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
-from captum_vit.trace.probe import KINDS
-from captum_vit.trace.record import Record, Want
+from captum_vit.trace.record.probe import KINDS
+from captum_vit.trace.record.record import Record, Want
 from tests.models import CASES
 
 MODEL, IMAGES = CASES["timm ViT"]().forward_func, CASES["timm ViT"]().inputs

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.trace.rules import under
+from captum_vit.trace.modes.rules import under
 from tests.models import CASES
 from tests.references.models import reference_images, reference_vit
 

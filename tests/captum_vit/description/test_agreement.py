@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 import captum_vit as cv
 from captum_vit.description.measured import refuse_other
 from captum_vit.models import registry
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, redrawn
 from tests.models.timm import TIMM
 

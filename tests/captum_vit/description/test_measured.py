@@ -16,7 +16,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.registry import known
 from captum_vit.models.transformer import Block, Transformer
 from captum_vit.sites.site import Place, Site
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, FURTHER, SIZES, VOCABULARY, Case, padded, redrawn
 
 PLACES = ("entrance", "attn_in", "mid", "out", "before_mid", "before_norm")

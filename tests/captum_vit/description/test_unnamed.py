@@ -11,7 +11,7 @@ import captum_vit as cv
 from captum_vit.description import measured
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import Place, Site
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.description.unnamed import REFUSED, N, known
 from tests.models import redrawn
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.models.output import scores_of
-from captum_vit.trace.record import Want, record
-from captum_vit.trace.state import undisturbed
+from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.run.state import undisturbed
 from tests.contracts.pairs import draws
 from tests.models import CLASSES, DEBERTA, SIZES, VOCABULARY, WINDOW, padded, redrawn
 

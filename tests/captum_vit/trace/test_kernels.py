@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.sites.nests import holds_tensor
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.without import Without
+from captum_vit.trace.removal.without import Without
+from captum_vit.trace.run.state import undisturbed
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.watch import layout_of
+from captum_vit.trace.run.state import undisturbed
+from captum_vit.trace.run.watch import layout_of
 from tests.models import CASES, redrawn
 from tests.models.arranged import COLUMNS, GRID, ORDERS, WIDTH, Unfolded, Vek, arranged
 

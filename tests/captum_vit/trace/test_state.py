@@ -13,7 +13,7 @@ from transformers import EsmConfig, EsmForSequenceClassification
 import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.models import registry
-from captum_vit.trace.state import refuse_training
+from captum_vit.trace.run.state import refuse_training
 from tests.models import CASES, redrawn
 
 D = 6

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.absent import patches_absent, words_absent
-from captum_vit.trace.attention import AttentionTap
-from captum_vit.trace.state import undisturbed
-from captum_vit.trace.watch import Watch
-from captum_vit.trace.without import Without
+from captum_vit.trace.modes.attention import AttentionTap
+from captum_vit.trace.removal.absent import patches_absent, words_absent
+from captum_vit.trace.removal.without import Without
+from captum_vit.trace.run.state import undisturbed
+from captum_vit.trace.run.watch import Watch
 from tests.captum_vit.models.families import MORE
 from tests.contracts.fingerprint import fingerprint
 from tests.models import CASES, FURTHER, TEXTS, TIMM, Case, redrawn, timm_vit

@@ -20,8 +20,8 @@ from captum_vit.errors import InputError
 from captum_vit.models.output import probability_of
 from quantus_metrics.benchmark import command
 from quantus_metrics.benchmark.data import DigitScenes, ImageFolder, data_digest
+from quantus_metrics.benchmark.factories import make_model
 from quantus_metrics.benchmark.origin import check_one_origin, weights_digest
-from quantus_metrics.benchmark.parts import make_model
 from quantus_metrics.benchmark.rows import FOLDER, Row, read_rows
 from quantus_metrics.benchmark.runner import bench_of, run
 from quantus_metrics.benchmark.spec import MethodSpec, MetricSpec, Spec, spec_of, write_spec

@@ -9,7 +9,7 @@ import pytest
 from captum_vit import METHODS, SkipPLUS
 from captum_vit.demo import demo_vit
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.benchmark.parts import make_data, make_method, make_metric
+from quantus_metrics.benchmark.factories import make_data, make_method, make_metric
 from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, Spec, read_spec, spec_of, write_spec
 from tests.quantus_metrics.benchmark.conftest import TABLES
 

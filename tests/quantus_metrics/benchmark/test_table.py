@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quantus_metrics.benchmark.forms import FORMS, comma_separated, latex, markdown
+from quantus_metrics.benchmark.formats import FORMS, comma_separated, latex, markdown
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import RESOURCES, Bench, bench_of
 from quantus_metrics.benchmark.spec import Spec, spec_of

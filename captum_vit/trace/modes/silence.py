@@ -1,0 +1,88 @@
+"""What ran in a block in which no attention was seen: found by one more pass, so that a refusal can name it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_vit.models.transformer import Transformer
+from captum_vit.sites.calls import name_of
+from captum_vit.sites.einsums import PAIRED
+from captum_vit.sites.mode import Mode
+from captum_vit.trace.modes.functions import is_in_place
+from captum_vit.trace.record.weights import SOFTMAX, begins, carried, follow, marked
+from captum_vit.trace.run.watch import Watch
+
+KERNEL_WORDS = ("attention", "attn", "flash")
+
+
+def what_ran(
+    model: nn.Module, transformer: Transformer, layer: int, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> str:
+    """In words, what stands between the softmax and the values of a block, or what runs in the place of a softmax."""
+    mode, watch = _Follower(), Watch(model, transformer)
+    watch.at(transformer.blocks[layer].entrance, lambda x: mode.listen(True))
+    watch.at(transformer.blocks[layer].out, lambda x: mode.listen(False))
+    with torch.no_grad():
+        watch.run(inputs, args, mode)
+    if mode.between:
+        return f"{' and '.join(list(dict.fromkeys(mode.between))[:2])} between the softmax and the values"
+    if mode.kernels:
+        return f"{', '.join(dict.fromkeys(mode.kernels))} in its place"
+    return "a softmax that no product follows" if mode.softmaxes else "no softmax over tokens"
+
+
+class _Follower(Mode):
+    """Follows the weights of every softmax to the first call that makes something else of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active = False
+        self.softmaxes = 0
+        self.between: list[str] = []
+        self.kernels: list[str] = []
+
+    def listen(self, active: bool) -> None:
+        self.active = active
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.active or torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        name = name_of(func)
+        weights = marked(args, kwargs)
+        result = func(*args, **kwargs) if weights is None else follow(weights, func, args, kwargs)
+        if func in SOFTMAX and begins(args, kwargs, result):
+            self.softmaxes += 1
+        elif weights is not None and self._lost(func, args, result):
+            over = " over other axes than one of keys" if name in PAIRED else ""
+            self.between.append(f"{name}{over} ({called_by()})")
+        elif any(word in name for word in KERNEL_WORDS):
+            self.kernels.append(f"{name} ({called_by()})")
+        return result
+
+    def _lost(self, func: Any, args: tuple[Any, ...], result: Any) -> bool:
+        """Whether a call on weights made, or left, a tensor that holds them no longer."""
+        if is_in_place(func):
+            return carried(args[0]) is None
+        return carried(result) is None and any(isinstance(x, Tensor) for x in _flat(result))
+
+
+def called_by() -> str:
+    """The two innermost modules that run now, by their classes."""
+    found: list[nn.Module] = []
+    frame = sys._getframe(2)
+    while frame.f_back is not None and len(found) < 2:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and all(owner is not module for module in found):
+            found.append(owner)
+        frame = frame.f_back
+    return " in ".join(type(module).__name__ for module in found)
+
+
+def _flat(tree: Any) -> list[Any]:
+    """What lies in nested tuples and lists."""
+    return [x for item in tree for x in _flat(item)] if isinstance(tree, tuple | list) else [tree]

@@ -1,0 +1,1 @@
+"""What one pass shows of every block, and what is made of it."""

@@ -1,0 +1,188 @@
+"""What a method wants to see of a pass, and the probe that follows it from block to block and keeps that."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_vit.errors import OptionError, TraceError
+from captum_vit.models.transformer import Transformer
+from captum_vit.options import one_of
+from captum_vit.sites.site import Place, Visit
+from captum_vit.trace.modes.attention import Attention
+from captum_vit.trace.modes.rules import checked_rule
+from captum_vit.trace.run.score import SCORES
+from captum_vit.trace.run.watch import Watch
+
+INSIDE = ("attn_in", "before_mid", "mid", "before_norm")
+KINDS = ("tokens", "probs", "values", "context", "out", *INSIDE)
+ATTENTION = {"probs", "values", "context"}
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a method needs to see: kinds of tensors, kinds of gradients, and how the graph is built.
+
+    Args:
+        seen: kinds to keep, of ``KINDS``: ``tokens`` enter the block, ``attn_in`` enters the attention,
+            ``mid`` is the stream between attention and feed-forward, ``before_mid`` what a post-norm block
+            normalises to get it, ``before_norm`` what it normalises last, ``out`` leaves the block.
+        grads: kinds whose gradient is needed too.
+        score: what is differentiated, ``"logit"``, ``"prob"`` or ``"auto"``.
+        rule: the rule under which the graph is built, of ``RULES``.
+        relevance: let ``grads`` hold relevances in place of gradients: what the score, counted as 1, hands back
+            by layer-wise relevance propagation. Everything is then computed in float64.
+        pool: find the rows that the head reads.
+        biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``pool``
+            and gradients.
+        incomplete: let tokens and biases miss the score under a rule that says that they sum to it; else refused.
+        first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
+            much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
+        site: one more place whose tensor is kept.
+
+    Raises:
+        OptionError: an unknown kind, score or rule.
+    """
+
+    seen: Collection[str] = ()
+    grads: Collection[str] = ()
+    score: str = "logit"
+    rule: str = "grad"
+    relevance: bool = False
+    pool: bool = False
+    biases: bool = False
+    incomplete: bool = False
+    first_row: bool = False
+    site: Place | None = None
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("seen", self.seen), ("grads", self.grads)):
+            if isinstance(kinds, str):
+                raise OptionError(f"`{name}` must be a list of kinds.", repr(kinds), f"{name}=[{kinds!r}].")
+            for kind in kinds:
+                one_of(name, kind, KINDS)
+        one_of("score", self.score, SCORES)
+        checked_rule(self.rule)
+
+    @property
+    def kinds(self) -> set[str]:
+        return {*self.seen, *self.grads}
+
+
+class Probe:
+    """Follows a pass from block to block and keeps what is wanted."""
+
+    def __init__(self, transformer: Transformer, want: Want, start: int) -> None:
+        self.transformer, self.want, self.start = transformer, want, start
+        self.seen: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        self.pool_attention: list[Attention] = []
+        self.last_rows: Tensor | None = None
+        self.at_site: Tensor | None = None
+        self.unsure: tuple[int, Tensor] | None = None  # block and probabilities whose samples are known by order alone
+        self.batch = self.n_tokens = 0
+        self.place = 0  # the last block that was entered; after the blocks their number
+        self.done = False  # all blocks are behind
+        self._block: int | None = None
+
+    def attach(self, watch: Watch) -> None:
+        blocks = self.transformer.blocks
+        for layer, block in enumerate(blocks):
+            watch.at(block.entrance, self._enter(layer))
+            for kind in INSIDE if layer >= self.start else ():
+                if kind in self.want.kinds:
+                    watch.at(self.transformer.part(layer, kind), self._keep(kind, layer))
+            watch.at(block.out, self._leave(layer, last=layer == len(blocks) - 1))
+        if self.want.site is not None:
+            watch.at(self.want.site, self._keep_site)
+
+    def _keep_site(self, x: Tensor) -> None:
+        self.at_site = x
+
+    def _keep(self, kind: str, layer: int) -> Visit:
+        """Of a block that lays all samples end to end, sample by sample."""
+
+        def visit(x: Tensor) -> None:
+            end_to_end = x.dim() == 2 and len(x) == self.batch * self.n_tokens and kind not in self.want.grads
+            self.seen[kind][layer] = x.unflatten(0, (self.batch, self.n_tokens)) if end_to_end else x
+
+        return visit
+
+    def _enter(self, layer: int) -> Visit:
+        def visit(x: Tensor) -> Tensor | None:
+            self._block, self.place, self.batch, self.n_tokens = layer, layer, *x.shape[:2]
+            leaf = None
+            if layer == self.start and self.want.grads:
+                torch.set_grad_enabled(True)
+                leaf = x = x.detach().requires_grad_()
+            if "tokens" in self.want.kinds and layer >= self.start:
+                self.seen["tokens"][layer] = x
+            return leaf
+
+        return visit
+
+    def _leave(self, layer: int, last: bool) -> Visit:
+        def visit(x: Tensor) -> Tensor | None:
+            self._block, self.place, self.done = None, layer + last, last
+            rows = None
+            if last and self.want.pool:
+                if not x.requires_grad:
+                    torch.set_grad_enabled(True)
+                    rows = x = x.detach().requires_grad_()
+                self.last_rows = x
+            if "out" in self.want.kinds and layer >= self.start:
+                self.seen["out"][layer] = x
+            return rows
+
+        return visit
+
+    def see_attention(self, attention: Attention) -> None:
+        if self._block is None:
+            if self.done:
+                self.pool_attention.append(attention)
+            return
+        if self._block < self.start:
+            return
+        if attention.probs.dim() != 4 or len(attention.probs) != self.batch:
+            raise TraceError(
+                f"Attention of {self.batch} samples in (B, H, N, N).",
+                f"{tuple(attention.probs.shape)} in block {self._block}, where {self.n_tokens} tokens enter",
+                "a model whose attention is not cut into windows, or a method that does not read attention, such as "
+                "LayerCDAM.",
+            )
+        if not attention.sure:
+            self.unsure = self._block, attention.probs.detach()
+        if attention.probs.shape[-1] != self.n_tokens:
+            raise TraceError(
+                "Attention among the tokens.",
+                f"{attention.probs.shape[-1]} keys for {self.n_tokens} tokens in block {self._block}",
+                "a model without learned prefixes, or a method that does not read attention, such as LayerCDAM.",
+            )
+        for kind, tensor in vars(attention).items():
+            if kind in self.want.kinds:
+                if self._block in self.seen[kind]:
+                    raise TraceError(
+                        "One attention in every block.",
+                        f"more than one in block {self._block}",
+                        "a method that does not read attention, such as LayerCDAM or DecompX.",
+                    )
+                self.seen[kind][self._block] = tensor
+
+    def refuse_silence(self, what_ran: Callable[[int], str]) -> None:
+        """A kind that was not seen in some block would otherwise be a map of nothing."""
+        layers = range(self.start, len(self.transformer.blocks))
+        for kind in self.want.kinds:
+            missing = [layer for layer in layers if layer not in self.seen[kind]]
+            if missing:
+                ran = f"; in block {missing[0]} {what_ran(missing[0])}" if kind in ATTENTION else ""
+                raise TraceError(
+                    f"The {kind} of every block from {self.start} on.",
+                    f"nothing seen in blocks {missing}{ran}",
+                    "a method that does not read attention, such as LayerCDAM; else an attention that runs in Python "
+                    "as softmax and matmul or through PyTorch's scaled_dot_product_attention: for flash or flex "
+                    'kernels load the model with attn_implementation="sdpa", and pass the bare model, not one that '
+                    "runs in other threads.",
+                )

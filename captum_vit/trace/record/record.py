@@ -1,0 +1,206 @@
+"""What happened in every block during one pass: tokens, attention, and gradients of the target there."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from captum._utils.typing import TargetType
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_vit.errors import TraceError
+from captum_vit.models.transformer import Transformer
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.modes.attention import AttentionTap
+from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
+from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
+from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
+from captum_vit.trace.modes.rules import rule_modes
+from captum_vit.trace.modes.silence import what_ran
+from captum_vit.trace.record.pooling import pooling_weights
+from captum_vit.trace.record.probe import ATTENTION, Probe, Want
+from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.samples import is_of_each_sample
+from captum_vit.trace.run.score import select, transform
+from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
+from captum_vit.trace.run.watch import Watch
+
+__all__ = ["Record", "Want", "record"]
+
+
+@dataclass
+class Record:
+    """One pass over a batch: by kind and block, what was seen and the gradients there.
+
+    Shapes: tokens (B, N, D), probabilities (B, H, N, N), values and contexts (B, H, N, d).
+    """
+
+    transformer: Transformer
+    layout: TokenLayout
+    output: Tensor  # shape: (B, K), as the model returned it
+    seen: dict[str, dict[int, Tensor]]
+    grads: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    pool: Tensor | None = None  # shape: (B, N), the weights with which the head reads the last rows
+    at_site: Tensor | None = None  # the tensor at the site that was asked for
+    biases: dict[int, Tensor] = field(default_factory=dict)  # shape of each: (B, N), bias x gradient
+    start: int = 0
+    inputs: tuple[Tensor, ...] = ()
+    args: tuple[Any, ...] = ()
+    target: TargetType = None
+    eps: float = 0.0  # the rounding of the least precise tensor that was seen
+
+    @property
+    def row(self) -> Tensor:  # shape: (B, 1, N)
+        """The CLS row's place: one-hot for CLS pooling, else the weights of the rows that the pooling reads."""
+        if self.pool is None:
+            raise TraceError("A record with pooling weights.", "one made without", "Want(pool=True).")
+        return self.pool.unsqueeze(1)
+
+    @property
+    def layers(self) -> range:
+        """The blocks that were recorded."""
+        return range(self.start, len(self.transformer.blocks))
+
+    def biases_of(self, layer: int) -> Tensor:  # shape: (B, N)
+        """What the biases of a block add to the score, token by token; the last block's include those after it."""
+        depth = len(self.transformer.blocks)
+        places = [layer] if layer < depth - 1 else [layer, depth]
+        return sum((self.biases[p] for p in places if p in self.biases), torch.zeros_like(self.row.squeeze(1)))
+
+    def attended(self, layer: int) -> Tensor:  # shape: (B, H, N)
+        """What the head's row attends to in one block, head by head."""
+        A = self.seen["probs"][layer]
+        row = self.row.unsqueeze(1)  # shape: (B, 1, 1, N); where the first alone was recorded, it alone is read
+        return (row[..., :1] * A if A.shape[2] == 1 else row @ A).squeeze(2)
+
+
+def record(
+    model: nn.Module,
+    transformer: Transformer,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    target: TargetType,
+    want: Want,
+    start: int = 0,
+) -> Record:
+    """One forward pass, and one backward pass as far as block ``start`` if gradients are wanted.
+
+    Blocks before ``start`` run without a graph; the tokens that enter it are the leaf. Call it inside
+    :func:`captum_vit.trace.run.state.undisturbed`.
+
+    Raises:
+        InputError: an output that is not a number.
+        TraceError: a block whose attention was not seen, or a gradient that did not arrive.
+    """
+    if want.relevance:
+        refuse_half_precision(model)
+    if want.grads or want.pool:
+        refuse_opaque(model)
+    watch = Watch(model, transformer)
+    probe = Probe(transformer, want, start)
+    probe.attach(watch)
+    bias_tap = BiasTap(lambda: probe.place)
+    # The last mode sees a call first; what it writes out, those before it see.
+    modes: list[TorchFunctionMode] = [*rule_modes(want.rule)]
+    if want.relevance:
+        modes = [Relevance(len(inputs[0]))]
+    if want.biases:
+        modes.append(bias_tap)
+    if want.kinds & ATTENTION:
+        modes.append(AttentionTap(probe.see_attention, len(inputs[0]), want.first_row))
+    elif want.pool:
+        modes.append(AttentionTap(probe.see_attention, len(inputs[0]), when=lambda: probe.done))
+    with carried(model) if want.relevance else nullcontext():
+        output = watch.run(inputs, args, *modes)
+    probe.refuse_silence(lambda layer: what_ran(model, transformer, layer, inputs, args))
+    if probe.unsure is not None:
+        _refuse_other_order(model, transformer, inputs, args, *probe.unsure)
+    refuse_not_finite(output.detach(), "output", infinite=False)
+
+    seen = probe.seen
+    found = Record(watch.described(transformer), watch.layout(probe.n_tokens), output.detach(), {}, start=start)
+    found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
+    if want.pool:
+        found.pool = pooling_weights(transformer, found.layout, output, target, probe.last_rows, probe.pool_attention)
+        if want.first_row and found.pool[:, 1:].any():
+            return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
+    if want.biases:
+        relevance = BiasRelevance(found.layout, found.row.squeeze(1))
+        bias_tap.told.append(relevance.add)
+        found.biases = relevance.by_place
+    if want.grads:
+        score = select(transform(output, want.score, model), target)
+        if want.relevance:
+            score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
+        found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
+    if want.biases and want.rule in COMPLETE and not want.incomplete:
+        biases = sum((found.biases_of(layer) for layer in found.layers), torch.zeros_like(found.row.squeeze(1)))
+        products = seen["tokens"][start].detach() * found.grads["tokens"][start]
+        refuse_gap(want.rule, score, products, biases, bias_tap.eps)
+    found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
+    found.eps = max((torch.finfo(x.dtype).eps for row in found.seen.values() for x in row.values()), default=0.0)
+    _as_precise_as(found, dtype_of(model), narrow=want.relevance)
+    return found
+
+
+def _refuse_other_order(
+    model: nn.Module,
+    transformer: Transformer,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    layer: int,
+    found: Tensor,  # shape: (B, H, N, N)
+) -> None:
+    """The heads of a sample must lie behind one another: the first sample by itself has those of the batch's first."""
+    batch, heads = found.shape[:2]
+    own, others = (tuple(x[:1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    alone = record(model, transformer, own, others, None, Want(seen=["probs"]), layer).seen["probs"][layer][0]
+    mixed = found.flatten(0, 1)[::batch]  # were they those of all samples, head by head
+    if not (found[0] - alone).abs().max() <= (mixed - alone).abs().max():
+        raise TraceError(
+            "Heads of a batch sample by sample.",
+            f"all samples of a head before the next head ({heads} heads, {batch} samples), in block {layer}",
+            "a batch of one sample.",
+        )
+
+
+def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> None:
+    """At least as precise as the weights, whatever autocast a model has inside; no more where it was float64."""
+
+    def cast(x: Tensor) -> Tensor:
+        return x if dtype is None else x.to(dtype if narrow else torch.promote_types(x.dtype, dtype))
+
+    for kinds in (found.seen, found.grads):
+        for kind, row in kinds.items():
+            kinds[kind] = {layer: cast(x) for layer, x in row.items()}
+    found.pool = None if found.pool is None else cast(found.pool)
+
+
+def _gradients(
+    score: Tensor,  # shape: (B,)
+    seen: dict[str, dict[int, Tensor]],
+) -> dict[str, dict[int, Tensor]]:
+    """Gradients of the score at all these tensors, from one backward pass."""
+    total = score.sum()
+    if not total.requires_grad:  # a model that turns gradients off leaves them off behind it
+        raise TraceError(
+            "A score that depends on the tokens with a gradient.",
+            "an output without a graph",
+            "a model whose forward does not detach, or run under no_grad or inference_mode by itself; under a rule "
+            "that holds softmax constant, the scores before a softmax at the end.",
+        )
+    places = [(kind, layer) for kind, row in seen.items() for layer in row]
+    wanted = [seen[kind][layer] for kind, layer in places]
+    for (kind, layer), x in zip(places, wanted, strict=True):
+        if not x.requires_grad:
+            raise TraceError("A graph through every block.", f"none at the {kind} of block {layer}", NO_CHECKPOINTS)
+    grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    if all(g is None for g in grads):
+        raise TraceError("Gradients at the blocks.", "none arrived", "a target that depends on these blocks.")
+    found: dict[str, dict[int, Tensor]] = {kind: {} for kind in seen}
+    for (kind, layer), x, g in zip(places, wanted, grads, strict=True):
+        found[kind][layer] = torch.zeros_like(x) if g is None else g
+    return found

@@ -1,0 +1,1 @@
+"""A pass without some of its tokens."""

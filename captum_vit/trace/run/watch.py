@@ -1,0 +1,278 @@
+"""One watched pass: hooks and modes go on, the model runs, everything comes off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from inspect import signature
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_vit.errors import CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
+from captum_vit.models.modules import modules_of
+from captum_vit.models.output import scores_of
+from captum_vit.models.positions import refuse_too_long
+from captum_vit.models.transformer import Transformer
+from captum_vit.options import shown
+from captum_vit.sites.calls import ValueSite, Visits
+from captum_vit.sites.hooks import mine
+from captum_vit.sites.nests import first_tensor, swap
+from captum_vit.sites.site import Place, Visit, one_after_the_other
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.layout.remembered import layout_for
+
+UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
+
+
+_REFUSALS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class Watch:
+    """A pass of ``model`` under watch.
+
+    Args:
+        model: what runs.
+        transformer: the tower in it; None watches no blocks.
+        thinned: tokens are taken out of this pass on purpose. In another one a model whose blocks do not keep their
+            tokens (merged, dropped, added) is refused.
+    """
+
+    def __init__(self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False) -> None:
+        self.model, self.transformer, self.thinned = model, transformer, thinned
+        self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
+        self._visits: list[tuple[Place, Visit]] = []
+        self._returned: Any = None  # what a block returned, where that is more than its tokens
+        self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
+        self._keep: Tensor | None = None
+        self._batch = self._n_entered = 0
+        self._words: int | None = None
+        self._reached_blocks = self._in_inference_mode = False
+
+    def at(self, site: Place, visit: Visit) -> None:
+        """Visit a site during the run."""
+        self._visits.append((site, visit))
+
+    def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager[Any]) -> Tensor:
+        """One forward pass; the scores (B, K)."""
+        self._batch, self._call = len(inputs[0]), (inputs, args)
+        self._words = inputs[0].shape[1] if inputs[0].dim() == 2 and not inputs[0].is_floating_point() else None
+        with model_errors_as_ours(self.model, *inputs, *args), ExitStack() as stack:
+            if self.transformer is not None:
+                self._look_at_embedding(self.transformer, stack)
+            values = Visits()
+            by_place: dict[Place, list[Visit]] = {}
+            for place, visit in [*self._own_visits(), *self._visits]:
+                by_place.setdefault(place, []).append(visit)
+            for place, visits in by_place.items():
+                visit = one_after_the_other(visits)
+                if isinstance(place, ValueSite):
+                    values.add(place, visit)
+                else:
+                    stack.callback(place.hook(visit).remove)
+            for mode in (*modes, *([values] if values.by_number else [])):
+                stack.enter_context(mode)
+            try:
+                output = self.model(*inputs, *args)
+                values.refuse_other_code()
+                return scores_of(output)
+            except _REFUSALS as error:
+                if self._in_inference_mode:
+                    got = f"one that runs in inference mode: {error}"
+                    raise TraceError("A forward that can be followed backwards.", got, UNHIDDEN) from error
+                raise
+
+    def described(self, transformer: Transformer) -> Transformer:
+        """With what its blocks were seen to return, where that is more than tokens and the spec does not say."""
+        returned = self._returned
+        if returned is None or isinstance(returned, Tensor) or transformer.returns is not None:
+            return transformer
+        tokens = first_tensor(returned)
+        return transformer if tokens is None else transformer.returning(lambda x: swap(returned, tokens, x))
+
+    def layout(self, n_tokens: int) -> TokenLayout:
+        """Where the tokens of this pass lie."""
+        if self._keep is not None and self._keep.shape[1] < n_tokens:
+            wanted, got = f"An attention mask with one number for each of {n_tokens} tokens.", tuple(self._keep.shape)
+            raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
+        if self._words is not None:
+            self._refuse_prompts(n_tokens)
+        assert self.transformer is not None
+        first, real = self.transformer.blocks[0], None if self._keep is None else self._keep[0]
+        found = layout_for(self.model, first.entrance, self.transformer.modules(), *self._call, real)
+        return found.of(n_tokens, self._keep)
+
+    def layout_at(
+        self,
+        tokens: Tensor,  # shape: (B, N, D)
+    ) -> TokenLayout:
+        """Where the tokens of a layer lie; refused if its output is no sequence of tokens."""
+        if tokens.dim() != 3:
+            raise LayerError(
+                "A layer whose output is a sequence of tokens (B, N, D).",
+                f"shape {tuple(tokens.shape)}",
+                'a block or a norm, or output="channels".',
+            )
+        return self.layout(tokens.shape[1])
+
+    def under_grid(
+        self,
+        picture: Tensor,  # shape: (..., H, W)
+    ) -> Tensor:
+        """The part of a picture that the grid of patches covers, with zeros where the model pads it."""
+        layout = self.layout(self._n_entered)
+        if layout.covered is None or picture.shape[-2:] != layout.image_size:
+            return picture
+        (top, left, bottom, right), (height, width) = layout.covered, picture.shape[-2:]
+        return F.pad(picture, (-left, right - width, -top, bottom - height))
+
+    def _own_visits(self) -> list[tuple[Place, Visit]]:
+        """Whether the blocks run once, and keep their tokens."""
+        if self.transformer is None:
+            return []
+        blocks = self.transformer.blocks
+        left: list[tuple[Place, Visit]] = [] if self.thinned else [(block.out, self._see_left) for block in blocks]
+        return [(blocks[0].entrance, self._see_blocks), *left]
+
+    def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
+        blocks = transformer.modules()
+        for module in modules_of(transformer.tower, without=blocks):
+            if isinstance(module, nn.Conv2d):
+                stack.callback(module.register_forward_hook(mine(self._see_convolution)).remove)
+        for module in modules_of(self.model, without=blocks):
+            if hasattr(module, "real_words"):  # a target module that knows where its texts end
+                stack.callback(module.register_forward_pre_hook(mine(self._see_words)).remove)
+        hook = transformer.tower.register_forward_pre_hook(mine(self._see_arguments), with_kwargs=True)
+        stack.callback(hook.remove)
+        for block in blocks[:1]:
+            stack.callback(block.register_forward_hook(mine(self._see_returned)).remove)
+
+    def _refuse_prompts(self, n_tokens: int) -> None:
+        """Learned tokens among the words, or learned keys beside them, belong to no word."""
+        masked = n_tokens if self._keep is None else self._keep.shape[1]
+        words = n_tokens if self._words is None else self._words
+        if not n_tokens == masked == words:
+            raise TraceError(
+                "One token for each word.",
+                f"{max(n_tokens, masked)} tokens for {words} words",
+                "a model without learned prompts or prefixes; adapters such as LoRA add no tokens.",
+            )
+
+    def _see_convolution(self, module: nn.Conv2d, args: Any, output: Tensor) -> None:
+        if not self._reached_blocks:
+            self.embedded = module, output[:1].detach().clone()
+
+    def _see_blocks(self, tokens: Tensor) -> None:
+        if self._reached_blocks:
+            raise TraceError(
+                "A model that runs its transformer once in a pass.",
+                f"{type(self.model).__name__}, in which the first block ran again",
+                "the module inside that runs once: a map belongs to one view of the input, not to several.",
+            )
+        if len(tokens) != self._batch:
+            raise TraceError(
+                "A model that gives its transformer one sequence for each sample.",
+                f"{len(tokens)} sequences for {self._batch} samples",
+                "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, "
+                "on the parts themselves: a map belongs to one view of a sample, not to several.",
+            )
+        self._n_entered = 0 if tokens.dim() != 3 else tokens.shape[1]
+        self._reached_blocks = True
+        self._in_inference_mode = torch.is_inference_mode_enabled()
+
+    def _see_returned(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._returned = output
+
+    def _see_left(self, tokens: Tensor) -> None:
+        if tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
+            return
+        raise UnsupportedModelError(
+            "Blocks that keep one token for each place from the first to the last.",
+            f"{self._n_entered} tokens that enter the first block, and {tokens.shape[1]} further on",
+            "the model without merging or dropping, or before queries join its tokens.",
+        )
+
+    def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """The mask that the tower is given, or else the model: some make masks of another kind of it in between."""
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        pictured = any(x.dim() == 4 and x.is_floating_point() for x in tensors)
+        mask = _bound(module, args, kwargs).get("attention_mask")
+        if mask is not None and not _of_words(mask):
+            inputs, further = self._call
+            mask = _bound(self.model, (*inputs, *further), {}).get("attention_mask")
+        if _of_words(mask) and not pictured:
+            self._keep = mask.bool()
+
+    def _see_words(self, module: Any, args: Any) -> None:
+        self._keep = module.real_words(*args)
+
+
+def _of_words(mask: Any) -> TypeGuard[Tensor]:
+    """Whether a mask has one number for each word."""
+    return isinstance(mask, Tensor) and mask.dim() == 2
+
+
+class _Reached(Exception):
+    """The first block has been entered: nothing else is needed."""
+
+
+def layout_of(
+    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...] = ()
+) -> TokenLayout:
+    """Where the tokens of these very inputs lie; costs their embedding. Call it inside ``undisturbed``."""
+    lengths: list[int] = []
+
+    def stop(x: Tensor) -> None:
+        lengths.append(x.shape[1])
+        raise _Reached
+
+    watch = Watch(model, transformer)
+    watch.at(transformer.blocks[0].entrance, stop)
+    with suppress(_Reached):
+        watch.run(inputs, args)
+    return watch.layout(lengths[0])
+
+
+@contextmanager
+def model_errors_as_ours(model: nn.Module, *inputs: Any) -> Iterator[None]:
+    """A pass that fails, and fails by itself too when nobody watches, has inputs that the model refuses.
+
+    Raises:
+        InputError: in the place of the model's own error.
+        UnsupportedModelError: it runs, but has no derivative on this device.
+    """
+    try:
+        yield
+    except (CaptumVitError, torch.OutOfMemoryError):
+        raise
+    except _REFUSALS as first:
+        try:
+            with torch.no_grad():
+                model(*inputs)
+        except _REFUSALS as error:
+            refuse_too_long(getattr(model, "tower", model), inputs[0] if inputs else None)
+            raise InputError(
+                f"Inputs that {type(model).__name__} accepts.",
+                f"{', '.join(map(_said, inputs))}, refused with: {error}",
+                "the size, channels and argument order of the model's own forward.",
+            ) from error
+        if (isinstance(first, RuntimeError) and "in-place operation" in str(first)) or "modified inplace" in str(first):
+            got = f"{type(model).__name__}: {str(first).splitlines()[0]}"
+            hint = "the model with that operation written out of place, such as x = x * mask in place of x *= mask."
+            raise UnsupportedModelError("A model that does not change its tokens in place.", got, hint) from first
+        if isinstance(first, NotImplementedError):  # it runs, but not with a graph
+            got = f"{type(model).__name__}: {first}"
+            hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
+            raise UnsupportedModelError("Kernels that gradients can pass.", got, hint) from first
+        raise
+
+
+def _said(given: Any) -> str:
+    return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else shown(given)
+
+
+def _bound(module: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    return signature(module.forward).bind_partial(*args, **kwargs).arguments
