@@ -18,7 +18,7 @@ SAMPLE = {
         "ViTMSNForImageClassification", "SwinForImageClassification", "Wav2Vec2ForSequenceClassification",
         "VideoMAEForVideoClassification",
     ),
-    "timm": ("vit_base_patch16_siglip_224", "vit_base_patch16_rope_mixed_224", "cait_s24_224", "convnext_atto"),
+    "timm": ("vit_base_patch16_siglip_224", "vit_base_patch16_rope_mixed_224", "cait_m36_384", "convnext_atto"),
     "torchvision, open_clip, PyTorch": ("TransformerEncoder, post-norm",),
     "own": ("own: functional norms, einsum", "own: CLS in the middle", "own: shared layer"),
 }  # fmt: skip
