@@ -164,9 +164,10 @@ class TokenLayout:
 
     def from_pixels(
         self,
-        relevance: Tensor,  # shape: (B, C, H, W)
+        relevance: Tensor,  # shape: (B, C, H, W); (B, H, W) of one without channels, such as a spectrogram
     ) -> Tensor:  # shape: (B, N)
         """Each patch the sum over its pixels and channels; special tokens, under which no pixel lies, get zero."""
+        relevance = relevance if relevance.dim() == 4 else relevance.unsqueeze(1)
         patch, (height, width) = self.patch_size(relevance), relevance.shape[-2:]
         top, left, bottom, right = self.box
         covered = F.pad(relevance.sum(1, keepdim=True), (-left, right - width, -top, bottom - height))

@@ -110,15 +110,22 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
             reach = reach_of(of_this, plain)
             if reach is not None:
                 return _of_picture(of_this, reach)
-        elif (
-            not x.is_floating_point() and x.dim() > 1 and x[0].numel() == x.shape[-1] and depend_in_order(of_this, real)
-        ):
+        elif _is_one_text(x) and depend_in_order(of_this, real):
             return Layout(plain.shape[1])
+    name = type(embedding.model).__name__
+    waves = [tuple(x.shape) for x in given if of_each_sample(x, batch) and x.is_floating_point() and x.dim() == 2]
     raise UnsupportedModelError(
         "Tokens that depend on a picture or on words.",
-        f"{type(embedding.model).__name__}, whose first block is given the same for any of its inputs",
-        "the module inside that reads them.",
+        f"{name}, which is given rows of numbers, such as a sound, of shape {waves[0]}"
+        if waves
+        else f"{name}, whose first block is given the same for any of its inputs",
+        'the module inside that reads them, or output="channels" at one of its layers.',
     )
+
+
+def _is_one_text(x: Tensor) -> bool:
+    """Whether each sample is one row of ids."""
+    return not x.is_floating_point() and x.dim() > 1 and x[0].numel() == x.shape[-1]
 
 
 def _of_picture(embedding: Embedding, reach: Reach) -> Layout:

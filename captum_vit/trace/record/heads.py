@@ -12,7 +12,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.transformer import Transformer
-from captum_vit.sites.nests import first_tensor
+from captum_vit.sites.nests import tensors_in
 from captum_vit.trace.record.record import Record
 from captum_vit.trace.run.state import widened
 
@@ -98,14 +98,6 @@ def linear_map(
         ) from error
 
 
-def _first(output: Any) -> Tensor:
-    """What a layer makes, where it returns more than that."""
-    made = first_tensor(output)
-    if made is None:
-        raise TypeError("no tensor is returned")
-    return made
-
-
 @torch.no_grad()
 def _tried(module: nn.Module, eye: Tensor, shape: torch.Size, coarse: bool) -> tuple[Tensor, Tensor]:
     """Zeros give what is added, the identity the matrix; others must then be what these two say.
@@ -116,7 +108,7 @@ def _tried(module: nn.Module, eye: Tensor, shape: torch.Size, coarse: bool) -> t
     def run(rows: Tensor) -> Tensor:  # (R, in) -> (R, out)
         size = shape.numel()
         laid = (F.pad(some, (0, 0, 0, size - len(some))).view(*shape, -1) for some in rows.split(size))
-        return torch.cat([_first(module(some)).flatten(0, 1) for some in laid])[: len(rows)]
+        return torch.cat([tensors_in(module(some))[0].flatten(0, 1) for some in laid])[: len(rows)]
 
     bias = run(torch.zeros_like(eye[:1]))[0]
     W = run(eye) - bias
