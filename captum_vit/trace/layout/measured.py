@@ -113,7 +113,7 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
         elif _is_one_text(x) and depend_in_order(of_this, real):
             return Layout(plain.shape[1])
     name = type(embedding.model).__name__
-    waves = [tuple(x.shape) for x in given if of_each_sample(x, batch) and x.is_floating_point() and x.dim() == 2]
+    waves = [tuple(x.shape) for x in given if is_of_each_sample(x, batch) and x.is_floating_point() and x.dim() == 2]
     raise UnsupportedModelError(
         "Tokens that depend on a picture or on words.",
         f"{name}, which is given rows of numbers, such as a sound, of shape {waves[0]}"
