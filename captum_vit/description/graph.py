@@ -76,7 +76,7 @@ class Graph(Calls):
         known = self._now.get(id(tensor))
         return self._made(tensor) if known is None else known
 
-    def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(func)
         if name == "__get__":
             name = name_of(func.__self__)
@@ -84,7 +84,7 @@ class Graph(Calls):
         target = _written(name, taken, kwargs)
         sharing = [] if target is None else self._copied(target)
         number = self.number
-        result = super().called(func, args, kwargs)
+        result = super().call(func, args, kwargs)
         results = tensors_in(result)
         given = {id(t) for t in taken if t is not target}
         new: list[tuple[int | None, Tensor]] = [(k, t) for k, t in enumerate(results) if id(t) not in given]

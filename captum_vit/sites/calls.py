@@ -6,14 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
 from captum_vit.sites.hooks import hooks_running
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.sites.nests import swap, tensors_in
 from captum_vit.sites.site import Visit
 
@@ -30,18 +27,12 @@ class Calls(Mode):
         self.number = 0  # of the next call
         self._outside = hooks_running()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if (
-            hooks_running() > self._outside or torch.compiler.is_compiling()
-        ):  # a kernel that is compiled as it is called
-            return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
-        return self.called(func, args, kwargs)
+    @property
+    def active(self) -> bool:
+        """Whether the model's own code runs, and no hook."""
+        return hooks_running() <= self._outside
 
-    def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs one call; what it returns takes the place of the result."""
         result = func(*args, **kwargs)
         results = tensors_in(result)

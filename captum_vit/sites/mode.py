@@ -5,11 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from captum_vit.sites.multi_head import unpacked_multi_head
 
 
 class Mode(TorchFunctionMode):
-    """A mode that takes only itself off: torch may have lost it in an interrupt, which no other error may hide."""
+    """Sees every torch call inside its context, while it is ``active``; a mode says in ``call`` what it does with one.
+
+    ``nn.MultiheadAttention``'s packed call comes as the calls that it is made of. A mode takes only itself off: torch
+    may have lost it in an interrupt, which no other error may hide.
+    """
+
+    @property
+    def active(self) -> bool:
+        """Whether calls are seen now; else they run as they are."""
+        return True
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs one call, or another in its place."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling() or not self.active:  # a kernel that is compiled as it is called
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unpacked_multi_head(*args, **kwargs)
+        return self.call(func, args, kwargs)
 
     def __exit__(self, *error: Any) -> None:
         if torch.overrides._get_current_function_mode() is self:

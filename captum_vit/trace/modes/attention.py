@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
-from captum_vit.trace.record.weights import SOFTMAX, Attended, attended, begins, follow, marked
+from captum_vit.trace.modes.weights import SOFTMAX, Attended, attended, begins, follow, marked
 
 
 @dataclass
@@ -120,15 +119,14 @@ class AttentionTap(Mode):
         self.see, self.batch, self.first_row, self.when = see, batch, first_row, when
         self._written_out = False  # a softmax was seen
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if not self.when():
-            return func(*args, **kwargs)
+    @property
+    def active(self) -> bool:
+        """Whether an attention is wanted now."""
+        return self.when()
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
         weights = marked(args, kwargs) if self._written_out else None
         if weights is None:
             result = func(*args, **kwargs)

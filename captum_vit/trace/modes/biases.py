@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.entrywise import constant, taken_constant
 
@@ -48,11 +47,7 @@ class BiasTap(Mode):
         """Who is told; while there is nobody, gradients pass unseen. The graph's hooks hold this list, and not the
         tap: through what that holds a graph would keep itself alive for ever."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if getattr(func, "__name__", "") == "__get__":  # shape, dtype, requires_grad: of the parameter itself
             return func(*args, **kwargs)
         result = func(*constant(args), **constant(kwargs))

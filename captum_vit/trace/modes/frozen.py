@@ -13,7 +13,7 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.trace.modes.attention import Attention, explicit
 from captum_vit.trace.modes.functions import PRODUCTS, is_in_place
-from captum_vit.trace.record.weights import SOFTMAX
+from captum_vit.trace.modes.weights import SOFTMAX
 
 
 def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

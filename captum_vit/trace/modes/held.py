@@ -11,25 +11,23 @@ from torch.nn import functional as F
 from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Block
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.trace.modes.frozen import frozen_attention
-from captum_vit.trace.record.weights import SOFTMAX
+from captum_vit.trace.modes.weights import SOFTMAX
 
 
 class _Held(Mode):
-    """While ``active``, attention probabilities carry no gradient."""
+    """While ``inside`` the block, attention probabilities carry no gradient."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.active, self.seen = False, 0
+        self.inside, self.seen = False, 0
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if not self.active:
-            return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
+    @property
+    def active(self) -> bool:
+        """Whether the block is running."""
+        return self.inside
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
             self.seen += 1
             return frozen_attention(*args, **kwargs)
@@ -49,8 +47,8 @@ def attention_held(block: Block) -> Iterator[None]:
     """
     with ExitStack() as stack:
         mode = _Held()
-        stack.callback(block.entrance.hook(lambda x: setattr(mode, "active", True)).remove)
-        stack.callback(block.out.hook(lambda x: setattr(mode, "active", False)).remove)
+        stack.callback(block.entrance.hook(lambda x: setattr(mode, "inside", True)).remove)
+        stack.callback(block.out.hook(lambda x: setattr(mode, "inside", False)).remove)
         stack.enter_context(mode)
         yield
     if not mode.seen:

@@ -32,7 +32,6 @@ from torch.nn import functional as F
 
 from captum_vit.errors import CaptumVitError, ModelStateError, UnsupportedModelError
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.trace.modes.attention import explicit
 from captum_vit.trace.modes.entrywise import common_origin, copied, mark, operands, written_over
 from captum_vit.trace.modes.frozen import gated_linear
@@ -60,7 +59,7 @@ from captum_vit.trace.modes.redistribution import (
     positive,
     undefined,
 )
-from captum_vit.trace.record.weights import SOFTMAX
+from captum_vit.trace.modes.weights import SOFTMAX
 
 LINEAR = named("linear conv1d conv2d")
 MEANS = named("mean sum")
@@ -93,17 +92,13 @@ class Relevance(Mode):
         super().__init__()
         self.batch = batch
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if getattr(func, "__name__", "") == "__get__":  # shape, dtype, requires_grad: of the tensor itself
             found = func(*args, **kwargs)
             return found.detach() if isinstance(found, Tensor) and isinstance(args[0], nn.Parameter) else found
         if func is F.scaled_dot_product_attention:
             with self:
                 return explicit(*args, **kwargs).context
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
         if torch.is_grad_enabled() and any(map(is_stream, _tensors((args, tuple(kwargs.values()))))):
             return self._propagated(func, args, kwargs)
         if func in AS_THEY_ARE or is_in_place(func):

@@ -51,7 +51,7 @@ from captum_vit.trace.modes.entrywise import (
     written_over,
 )
 from captum_vit.trace.modes.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
-from captum_vit.trace.record.weights import SOFTMAX
+from captum_vit.trace.modes.weights import SOFTMAX
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]

@@ -13,7 +13,7 @@ from captum_vit.sites.calls import name_of
 from captum_vit.sites.einsums import PAIRED
 from captum_vit.sites.mode import Mode
 from captum_vit.trace.modes.functions import is_in_place
-from captum_vit.trace.record.weights import SOFTMAX, begins, carried, follow, marked
+from captum_vit.trace.modes.weights import SOFTMAX, begins, carried, follow, marked
 from captum_vit.trace.run.watch import Watch
 
 KERNEL_WORDS = ("attention", "attn", "flash")
@@ -40,18 +40,20 @@ class _Follower(Mode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = False
+        self.inside = False
         self.softmaxes = 0
         self.between: list[str] = []
         self.kernels: list[str] = []
 
-    def listen(self, active: bool) -> None:
-        self.active = active
+    def listen(self, inside: bool) -> None:
+        self.inside = inside
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if not self.active or torch.compiler.is_compiling():
-            return func(*args, **kwargs)
+    @property
+    def active(self) -> bool:
+        """Whether a block is running."""
+        return self.inside
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(func)
         weights = marked(args, kwargs)
         result = func(*args, **kwargs) if weights is None else follow(weights, func, args, kwargs)

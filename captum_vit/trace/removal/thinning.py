@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, TraceError
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
 from captum_vit.sites.nests import first_tensor, holds_tensor
-from captum_vit.trace.record.weights import SOFTMAX, softmax_axis
+from captum_vit.trace.modes.weights import SOFTMAX, softmax_axis
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
@@ -110,13 +109,12 @@ class Thinning(Mode):
             found = _taken(found, theirs, -2)
         return found if found.shape[-2:] != x.shape[-2:] else x
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if not self.inside:
-            return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
+    @property
+    def active(self) -> bool:
+        """Whether the blocks are running."""
+        return self.inside
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
             return func(**self._attending(**dict(zip(_SDPA, args, strict=False)), **kwargs))
         if func in SOFTMAX and self.visible is not None:

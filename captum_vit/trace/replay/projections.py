@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.multi_head import unpacked_multi_head
 
 
 class Linear(NamedTuple):
@@ -64,11 +63,7 @@ class LookAtAttention(Mode):
         self.linears: list[Linear] = []
         self.attentions: list[Call] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unpacked_multi_head(*args, **kwargs)
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
             return self.attend(func, Call(*args, **kwargs))
         output = func(*args, **kwargs)
