@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_vit.errors import TraceError
-from captum_vit.sites.hooks import hooks_running
+from captum_vit.sites.hooks import as_hook, hooks_running
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap, tensors_in
 from captum_vit.sites.site import Visit
@@ -112,12 +112,8 @@ class Visits(Calls):
             if name != site.name or len(results) <= site.result:
                 raise _other_code(f"{name} as call {number}", site.label)
             old = results[site.result]
-            seen = old.clone()
-            new = visit(seen)
-            put = (seen if new is None else new).clone()
-            if works_in_place(name) and args:
-                args[0].copy_(put)
-            else:
+            put = as_hook(_visited, old, visit, args[0] if works_in_place(name) and args else None)
+            if not (works_in_place(name) and args):
                 result = swap(result, old, put)
             results[site.result] = put
         return result
@@ -126,6 +122,16 @@ class Visits(Calls):
         """Refuse a whole pass that made other calls than the one in which the sites were found."""
         if self.number != self.of:
             raise _other_code(f"{self.number} calls", f"{self.of}")
+
+
+def _visited(old: Tensor, visit: Visit, written: Tensor | None) -> Tensor:
+    """What the model goes on with; a call in place has it in the tensor that it writes into."""
+    seen = old.clone()
+    new = visit(seen)
+    put = (seen if new is None else new).clone()
+    if written is not None:
+        written.copy_(put)
+    return put
 
 
 class Entered:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 from threading import get_ident, local
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
+R = TypeVar("R")
 _NUMBERS = count()
 
 
@@ -48,13 +49,18 @@ def mine(hook: Callable[..., Any]) -> Mine:
     """A hook of this thread."""
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        _WITHIN.hooks += 1
-        try:
-            return hook(*args, **kwargs)
-        finally:
-            _WITHIN.hooks -= 1
+        return as_hook(hook, *args, **kwargs)
 
     return Mine(counted)
+
+
+def as_hook(hook: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    """Runs a hook, and counts it meanwhile."""
+    _WITHIN.hooks += 1
+    try:
+        return hook(*args, **kwargs)
+    finally:
+        _WITHIN.hooks -= 1
 
 
 class Forward(Mine):

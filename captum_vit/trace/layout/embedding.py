@@ -60,19 +60,16 @@ class Embedding:
             seen.append(x)
             raise _Reached
 
-        handle = self.entrance.hook(stop)
-        try:
-            with (
-                torch.random.fork_rng([rows.device] if rows.is_cuda else []),
-                torch.set_grad_enabled(rows.requires_grad),
-            ):
-                if self.other_draws:
-                    torch.rand(1), torch.rand(1, device=rows.device)
+        with torch.random.fork_rng([rows.device] if rows.is_cuda else []), torch.set_grad_enabled(rows.requires_grad):
+            if self.other_draws:
+                torch.rand(1), torch.rand(1, device=rows.device)
+            handle = self.entrance.hook(stop)  # from here on torch calls are the model's
+            try:
                 self.model(*given)
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
+            except _Reached:
+                pass
+            finally:
+                handle.remove()
         if not seen or seen[0].dim() != 3 or len(seen[0]) != len(rows):
             got = f"shape {tuple(seen[0].shape)} for {len(rows)} samples" if seen else "none"
             hint = "a model whose blocks are given (B, N, D), batch first."

@@ -136,9 +136,9 @@ def _around(transformer: Transformer, mode: Thinning) -> Iterator[None]:
     entrance = transformer.blocks[0].entrance
     takers = [entrance.module] if isinstance(entrance, Site) and entrance.side == "input" else []
     with ExitStack() as stack:
+        stack.enter_context(mode)  # before the hooks, which then count the calls of the model, not those of the mode
         stack.callback(entrance.hook(mode.enter).remove)
         for module in dict.fromkeys([*takers, *transformer.modules()]) if mode.drop else ():
             stack.callback(module.register_forward_pre_hook(mine(mode.thin_arguments), with_kwargs=True).remove)
         stack.callback(transformer.blocks[-1].out.hook(mode.leave).remove)
-        stack.enter_context(mode)
         yield

@@ -41,9 +41,12 @@ def may_have_cls_tail(
     """Whether it is worth looking: the last block's attention is read, nothing else depends on the sample, no hooks."""
     if transformer.post_norm or len(inputs) != 1 or holds_tensor(args):
         return False
-    *before, last = transformer.modules()
-    at_attention = isinstance(site, Site) and site.of == 1 and site == transformer.blocks[-1].attn_in
-    return at_attention and all(map(_untouched, modules_of(model, without=before)))
+    last = transformer.blocks[-1]
+    at_attention = isinstance(site, Site) and site.of == 1 and site == last.attn_in
+    if last.module is None or not at_attention:
+        return False
+    before = [module for module in transformer.modules() if module is not last.module]
+    return all(map(_untouched, modules_of(model, without=before)))
 
 
 def _untouched(module: nn.Module) -> bool:
