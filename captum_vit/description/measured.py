@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,9 +77,11 @@ def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tupl
         width, numbers = chain[0].width, chain[0].joined.tensor.numel()
         places = Places(graph, chain, (batch, numbers // width // batch, width))
         tower = tower_of(graph, model, chain)
-        return Transformer(
-            tower, [_block(graph, places, layer) for layer in chain], name_in(model, tower), _family(tower)
-        )
+        blocks = [_block(graph, places, layer) for layer in chain]
+        blocks[1:] = [
+            replace(block, follows=places.follow(before.out, block.entrance)) for before, block in pairwise(blocks)
+        ]
+        return Transformer(tower, blocks, name_in(model, tower), _family(tower))
     finally:
         graph.release()
 

@@ -60,13 +60,21 @@ def mixing(
 
 
 def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
-    """From each attention's addition to the next block; and layers of another kind before the first."""
+    """All of a block but its attention, and layers of another kind around the blocks."""
     tokens = chain[0].joined.tensor.numel() // chain[0].width
     ends = [*(layer.stream for layer in chain[1:]), chain[-1].out]
     found = [
         Stretch(f"block {k}, in which tokens reach each other behind the attention", layer.joined, end, [])
         for k, (layer, end) in enumerate(zip(chain, ends, strict=True))
     ]
+    for k, layer in enumerate(chain):
+        where = f"block {k}, in which tokens reach each other in front of the attention"
+        if _as_tokens(layer.reads, layer):
+            found.append(Stretch(where, layer.stream, layer.reads, []))
+        where = f"block {k}, in which tokens reach each other between the attention and the stream"
+        merged = next((v for v in layer.attention.context.root.same if _as_tokens(v, layer)), None)
+        if merged is not None and _as_tokens(layer.branch, layer):
+            found.append(Stretch(where, merged, layer.branch, []))
     where = "layers behind the last block, in which tokens reach each other without attention"
     found.append(Stretch(where, chain[-1].out, layers_behind(graph, chain[-1]), []))
     begin, count = layers_before(graph, chain[0])
@@ -77,6 +85,10 @@ def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
     if count == 1 and all(op.name in STEM | TURNED | RESHAPE | TOKENWISE for op in found[0].calls):
         del found[0]  # positions by a convolution
     return [stretch for stretch in found if stretch.calls]
+
+
+def _as_tokens(value: Value, layer: Layer) -> bool:
+    return value.tensor.shape == layer.joined.tensor.shape
 
 
 def _sites(graph: Graph, stretches: list[Stretch]) -> list[tuple[Stretch, ValueSite, ValueSite]]:

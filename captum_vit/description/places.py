@@ -104,6 +104,19 @@ class Places:
         ]
         return around[-1] if around else None
 
+    def follow(self, left: Place, entered: Place) -> bool:
+        """Whether one and the same tensor leaves a module and then enters one."""
+        if not (isinstance(left, Site) and isinstance(entered, Site)):
+            return False
+        first, second = self._value_at(left), self._value_at(entered)
+        return first is not None and first is second
+
+    def _value_at(self, site: Site) -> Value | None:
+        """The tensor that enters or leaves one call of a module."""
+        calls = [c for c in self.graph.calls if uncompiled(c.module) is site.module and c.nth == site.nth]
+        values = [v for c in calls[:1] for v in (c.takes if site.side == "input" else c.gives)]
+        return values[0] if values else None
+
     def _attends(self, call: Call) -> set[Op]:
         """The attentions inside a call."""
         return {op for op in self.attentions if call.holds(op)}

@@ -89,9 +89,13 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
             return where + f"the stream is {tuple(stream.shape)}, not one sequence for each of {batch} samples"
         if not attention.rows == attention.columns == tokens:
             return where + f"{_shape(attention)}, with a stream of {tokens} tokens: windows, channels, or other tokens"
+        if _of_channels(layer, batch):
+            return where + "channels attend to channels"
         if (convolution := _convolution(graph, layer)) is not None:
             size = "x".join(map(str, convolution.takes[1].tensor.shape[2:]))
             return where + f"a convolution of {size} ({convolution.name}) mixes tokens beside the attention"
+        if layer.again:
+            return where + "what the attention makes is added to the stream twice, in two forms"
         if any(layer.stream.has_numbers_of(other.stream) for other in chain if other is not layer):
             return where + "a second attention reads the stream that another one reads"
         bare = layer.additions == 0 and not layer.parallel
@@ -102,6 +106,21 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
         elif bare and (following is not None or any(other.additions for other in chain)):
             return where + "no feed-forward adds to the stream behind the attention"
     return ""
+
+
+def _of_channels(layer: Layer, batch: int) -> bool:
+    """Whether the places that attend are no tokens, where heads are as wide as the sequence is long.
+
+    The numbers of a token, in whatever order, are then those of a channel of all tokens.
+    """
+    heads, sizes = layer.attention.heads, (batch, layer.attention.rows)
+    merged = [v.tensor for v in layer.attention.context.root.same if v.tensor.shape[:-1] == sizes]
+    if heads is None or heads.shape[-1] != heads.shape[-2] or not merged:
+        return False
+    numbers = merged[0].sort(-1).values  # shape: (B, N, D)
+    rows, columns = (x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2) for x in (heads, heads.mT))
+    as_rows, as_columns = (bool((numbers == x.sort(-1).values).all()) for x in (rows, columns))
+    return as_columns and not as_rows
 
 
 def _shape(attention: Attention) -> str:

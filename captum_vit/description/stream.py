@@ -27,6 +27,7 @@ class Layer:
     out: Value  # that leaves: the end, or its norm
     additions: int = 0
     parallel: bool = False
+    again: bool = False  # what the attention makes is added once more, in another form
 
     @property
     def width(self) -> int:
@@ -132,6 +133,7 @@ def _add_feed_forward(graph: Graph, layer: Layer, last: int, most: int | None) -
         _, stream, branch = added[0]
         layer.mid = layer.joined if continues(stream, layer.joined) else normed(stream, layer.joined, branch)
         layer.parallel = not branch.made_from(layer.joined)
+        layer.again = layer.parallel and branch.made_from(layer.attention.context)
         layer.end = layer.out = added[-1][0]
     else:
         _take_branch_apart(graph, layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from inspect import signature
 from typing import Any, TypeGuard
 
@@ -44,6 +45,7 @@ class Watch:
         self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self._visits: list[tuple[Place, Visit]] = []
+        self._left: tuple[int, Tensor] | None = None  # the last block that was left, and what left it
         self._returned: Any = None  # what a block returned, where that is more than its tokens
         self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
         self._keep: Tensor | None = None
@@ -133,8 +135,12 @@ class Watch:
         if self.transformer is None:
             return []
         blocks = self.transformer.blocks
-        left: list[tuple[Place, Visit]] = [] if self.thinned else [(block.out, self._see_left) for block in blocks]
-        return [(blocks[0].entrance, self._see_blocks), *left]
+        visits: list[tuple[Place, Visit]] = [(blocks[0].entrance, self._see_blocks)]
+        for layer, block in enumerate(blocks):
+            if block.follows:
+                visits.append((block.entrance, partial(self._see_entered, layer)))
+            visits.append((block.out, partial(self._see_left, layer)))
+        return visits
 
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
         blocks = transformer.modules()
@@ -185,8 +191,18 @@ class Watch:
     def _see_returned(self, module: nn.Module, args: Any, output: Any) -> None:
         self._returned = output
 
-    def _see_left(self, tokens: Tensor) -> None:
-        if tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
+    def _see_entered(self, layer: int, tokens: Tensor) -> None:
+        before, left = self._left or (-1, None)
+        same = left is tokens or (left is not None and left.data_ptr() == tokens.data_ptr())  # backward hooks wrap it
+        if before != layer - 1 or not same:
+            raise _other_blocks(self.model, f"something else in front of block {layer}")
+
+    def _see_left(self, layer: int, tokens: Tensor) -> None:
+        before, _ = self._left or (-1, None)
+        if layer != before + 1:
+            raise _other_blocks(self.model, f"block {layer} at another place")
+        self._left = layer, tokens
+        if self.thinned or tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
             return
         raise UnsupportedModelError(
             "Blocks that keep one token for each place from the first to the last.",
@@ -212,6 +228,14 @@ class Watch:
 def _of_words(mask: Any) -> TypeGuard[Tensor]:
     """Whether a mask has one number for each word."""
     return isinstance(mask, Tensor) and mask.dim() == 2
+
+
+def _other_blocks(model: nn.Module, got: str) -> TraceError:
+    return TraceError(
+        "A model that runs the same blocks for all inputs of one shape.",
+        f"{type(model).__name__} with {got}, unlike in the pass that found its blocks",
+        "copy.deepcopy(model), whose blocks are found anew, for inputs that take another path.",
+    )
 
 
 class _Reached(Exception):
