@@ -68,13 +68,14 @@ def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
         for k, (layer, end) in enumerate(zip(chain, ends, strict=True))
     ]
     for k, layer in enumerate(chain):
-        where = f"block {k}, in which tokens reach each other in front of the attention"
-        if _as_tokens(layer.reads, layer):
-            found.append(Stretch(where, layer.stream, layer.reads, []))
-        where = f"block {k}, in which tokens reach each other between the attention and the stream"
-        merged = next((v for v in layer.attention.context.root.same if _as_tokens(v, layer)), None)
-        if merged is not None and _as_tokens(layer.branch, layer):
-            found.append(Stretch(where, merged, layer.branch, []))
+        parts = {
+            "in front of the attention": (layer.stream, layer.reads),
+            "between the attention and the stream": (layer.attention.context, layer.branch),
+        }
+        for part, (start, end) in parts.items():
+            first, last = _as_tokens(start, layer), _as_tokens(end, layer)
+            if first is not None and last is not None:
+                found.append(Stretch(f"block {k}, in which tokens reach each other {part}", first, last, []))
     where = "layers behind the last block, in which tokens reach each other without attention"
     found.append(Stretch(where, chain[-1].out, layers_behind(graph, chain[-1]), []))
     begin, count = layers_before(graph, chain[0])
@@ -87,8 +88,9 @@ def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
     return [stretch for stretch in found if stretch.calls]
 
 
-def _as_tokens(value: Value, layer: Layer) -> bool:
-    return value.tensor.shape == layer.joined.tensor.shape
+def _as_tokens(value: Value, layer: Layer) -> Value | None:
+    """A value in the shape of the stream; None where it has none."""
+    return next((v for v in value.root.same if v.tensor.shape == layer.joined.tensor.shape), None)
 
 
 def _sites(graph: Graph, stretches: list[Stretch]) -> list[tuple[Stretch, ValueSite, ValueSite]]:

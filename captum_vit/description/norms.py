@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from captum_vit.description.graph import Graph
@@ -9,7 +10,8 @@ from captum_vit.description.values import ADD, TIMES, Op, Value
 
 FEWEST = 3  # rows, to fit a weight and a bias for each channel and still see what does not fit
 ROWS = 64  # that are tried
-MISFIT = 2e-3  # half precision rounds so much
+MISFIT = 2e-3  # or so many roundings, where they are larger
+ROUNDINGS = 4
 EPS = (1e-12, 1e-6, 1e-5)
 AHEAD = 40  # torch calls in which a norm written out ends
 
@@ -20,11 +22,14 @@ def is_norm_of(y: Value, x: Value) -> bool:
     fits = y.tensor.dim() > 0 and y.tensor.shape[-1] == width and y.tensor.numel() == x.tensor.numel() > 0
     if not fits or not x.tensor.is_floating_point() or not y.tensor.is_floating_point():
         return False
+    rounding = max(torch.finfo(v.tensor.dtype).eps for v in (x, y))
     before, after = (v.tensor.reshape(-1, width) for v in (x, y))
     kept = after.any(-1).nonzero().flatten()  # a mask may have set the others to zero
     kept = kept[:: len(kept) // ROWS + 1]
     before, after = before[kept].double(), after[kept].double()
-    return len(before) >= FEWEST and any(_affine(z, after) for z in _standardised(before))
+    return len(before) >= FEWEST and any(
+        _affine(z, after, max(MISFIT, ROUNDINGS * rounding)) for z in _standardised(before)
+    )
 
 
 def _standardised(x: Tensor) -> list[Tensor]:  # (R, D) -> LayerNorm's and RMSNorm's
@@ -32,10 +37,10 @@ def _standardised(x: Tensor) -> list[Tensor]:  # (R, D) -> LayerNorm's and RMSNo
     return [z / (z.pow(2).mean(-1, keepdim=True) + eps).sqrt() for z in (centred, x) for eps in EPS]
 
 
-def _affine(z: Tensor, y: Tensor) -> bool:
+def _affine(z: Tensor, y: Tensor, misfit: float) -> bool:
     z, y = z - z.mean(0), y - y.mean(0)
     weight = (z * y).sum(0) / z.pow(2).sum(0).clamp_min(1e-12)
-    return bool((y - weight * z).norm() < MISFIT * y.norm().clamp_min(1e-9))
+    return bool((y - weight * z).norm() < misfit * y.norm().clamp_min(1e-9))
 
 
 def norm_behind(graph: Graph, before: Value) -> Value | None:

@@ -22,7 +22,8 @@ MISFITS = (
     TypeError,
     ValueError,
 )  # of a module that is tried
-LINEAR = 1e-3  # what may be missing, as a share: half precision rounds so much
+LINEAR = 1e-3  # what may be missing, as a share, or so many roundings, where they are larger
+ROUNDINGS = 4
 ROWS = 256  # that are compared
 SCALED = 1e-4
 
@@ -87,9 +88,13 @@ def _is_linear(module: nn.Module, like: Tensor) -> bool:
     try:
         zero = f(torch.zeros_like(a))
         missing = f(a) + f(b) - zero - f(a + b)
-        return bool(missing.norm() <= LINEAR * (f(a) - zero).norm())
+        return bool(missing.norm() <= max(LINEAR, _rounding(like)) * (f(a) - zero).norm())
     except MISFITS:
         return False
+
+
+def _rounding(like: Tensor) -> float:
+    return ROUNDINGS * torch.finfo(like.dtype).eps
 
 
 def _only_multiplied(graph: Graph, made: Value, branch: Value) -> bool:
@@ -111,7 +116,7 @@ def _factors(made: Value, branch: Value) -> Tensor | None:  # shape: (D,)
     some = slice(None, None, len(rows) // ROWS + 1)
     rows, gained = rows[some].double(), gained[some].double()
     factors = (rows * gained).sum(0) / rows.pow(2).sum(0).clamp_min(1e-30)
-    return factors if (factors * rows - gained).norm() < SCALED * gained.norm() else None
+    return factors if (factors * rows - gained).norm() < max(SCALED, _rounding(wanted)) * gained.norm() else None
 
 
 def _own(graph: Graph, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | None:

@@ -46,9 +46,7 @@ def attention_held(block: Block) -> Iterator[None]:
         TraceError: no attention was seen in the block.
     """
     with ExitStack() as stack:
-        mode = stack.enter_context(
-            _Held()
-        )  # before the hooks, which then count the model's calls, not those of the mode
+        mode = stack.enter_context(_Held())  # before the hooks, which count the model's calls, not those of the mode
         stack.callback(block.entrance.hook(lambda x: setattr(mode, "inside", True)).remove)
         stack.callback(block.out.hook(lambda x: setattr(mode, "inside", False)).remove)
         yield

@@ -25,6 +25,7 @@ from captum_vit.errors import CaptumVitError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
+from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.nests import first_tensor, holds_tensor, swap
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
@@ -43,7 +44,8 @@ def may_have_cls_tail(
         return False
     last = transformer.blocks[-1]
     at_attention = isinstance(site, Site) and site.of == 1 and site == last.attn_in
-    if last.module is None or not at_attention:
+    by_call = any(isinstance(place, ValueSite) for b in transformer.blocks for place in (b.entrance, b.out))
+    if last.module is None or not at_attention or by_call:  # a tail makes other calls than the block
         return False
     before = [module for module in transformer.modules() if module is not last.module]
     return all(map(_untouched, modules_of(model, without=before)))

@@ -157,8 +157,9 @@ def _readings(
             return x[:n_given]
         return (x if whole else _first_words(x, layout)).repeat_interleave(n_tokens, 0)
 
+    handed = list(map(given, (*inputs, *args)))
     with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
-        return scores_of(model(*map(given, (*inputs, *args)))).unflatten(0, (batch, n_tokens))
+        return scores_of(model(*handed)).unflatten(0, (batch, n_tokens))
 
 
 def _readings_with_copies(
