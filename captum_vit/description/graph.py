@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_vit.description.values import RESHAPE, Call, Op, Value
 from captum_vit.models.modules import modules_of
 from captum_vit.sites.calls import Calls, name_of, works_in_place
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import tensors_in
 
 
@@ -139,8 +139,8 @@ class Graph(Calls):
         for module in modules_of(model):
             for name, own in (*module._parameters.items(), *module._buffers.items()):
                 self._owners.setdefault(id(own), (module, name))
-            handles.append(module.register_forward_pre_hook(mine(self._enters), with_kwargs=True))
-            handles.append(module.register_forward_hook(mine(self._leaves)))
+            handles.append(module.register_forward_pre_hook(ThisThreadOnly(self._enters), with_kwargs=True))
+            handles.append(module.register_forward_hook(ThisThreadOnly(self._leaves)))
         try:
             yield
         finally:

@@ -27,10 +27,9 @@ class Calls(Mode):
         self.number = 0  # of the next call
         self._outside = hooks_running()
 
-    @property
-    def active(self) -> bool:
-        """Whether the model's own code runs, and no hook."""
-        return hooks_running() <= self._outside
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.active = hooks_running() <= self._outside  # the model's own code runs, and no hook
+        return super().__torch_function__(func, types, args, kwargs)
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs one call; what it returns takes the place of the result."""

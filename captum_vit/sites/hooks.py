@@ -32,26 +32,21 @@ def hooks_running() -> int:
     return _WITHIN.hooks
 
 
-class Mine:
-    """A function for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
+class ThisThreadOnly:
+    """A hook for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
 
-    def __init__(self, function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> None:
-        self.function, self.otherwise = function, otherwise
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
         self.thread, self.number = get_ident(), next_number()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if get_ident() == self.thread:
+        if get_ident() != self.thread:
+            return None
+        _WITHIN.hooks += 1
+        try:
             return self.function(*args, **kwargs)
-        return None if self.otherwise is None else self.otherwise(*args, **kwargs)
-
-
-def mine(hook: Callable[..., Any]) -> Mine:
-    """A hook of this thread."""
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        return as_hook(hook, *args, **kwargs)
-
-    return Mine(counted)
+        finally:
+            _WITHIN.hooks -= 1
 
 
 def as_hook(hook: Callable[..., R], *args: Any, **kwargs: Any) -> R:
@@ -63,13 +58,17 @@ def as_hook(hook: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         _WITHIN.hooks -= 1
 
 
-class Forward(Mine):
+class Forward(ThisThreadOnly):
     """A function in the place of a module's forward, until it is removed."""
 
     def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        super().__init__(forward, otherwise=module.forward)
+        super().__init__(forward)
+        self.otherwise = module.forward
         self.module, self.own = module, vars(module).get("forward")
         vars(module)["forward"] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return (self.function if get_ident() == self.thread else self.otherwise)(*args, **kwargs)
 
     def remove(self) -> None:
         """The forward of before; nothing, if this one is no longer there."""

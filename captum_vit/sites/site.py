@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import first_tensor, swap
 
 Visit = Callable[[Tensor], Tensor | None]
@@ -83,19 +83,20 @@ class Site:
         """
         calls = count()
 
-        def in_turn() -> bool:
-            return next(calls) % self.of == self.nth
-
         def after(module: nn.Module, args: Any, output: Any) -> Any:
-            old = first_tensor(output) if in_turn() else None
+            if next(calls) % self.of != self.nth:
+                return None
+            old = output if isinstance(output, Tensor) else first_tensor(output)
             new = None if old is None else visit(old)
             return None if old is None or new is None else swap(output, old, new)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            old = first_tensor((args, kwargs)) if in_turn() else None
+            if next(calls) % self.of != self.nth:
+                return None
+            old = args[0] if args and isinstance(args[0], Tensor) else first_tensor((args, kwargs))
             new = None if old is None else visit(old)
             return None if old is None or new is None else (swap(args, old, new), swap(kwargs, old, new))
 
         if self.side == "output":
-            return self.module.register_forward_hook(mine(after), prepend=first)
-        return self.module.register_forward_pre_hook(mine(before), with_kwargs=True, prepend=first)
+            return self.module.register_forward_hook(ThisThreadOnly(after), prepend=first)
+        return self.module.register_forward_pre_hook(ThisThreadOnly(before), with_kwargs=True, prepend=first)

@@ -13,7 +13,7 @@ from captum_vit.errors import InputError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.options import one_of
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
 from captum_vit.trace.run.found import as_found
 from captum_vit.trace.run.state import checked_inputs, undisturbed
@@ -109,7 +109,7 @@ def embedding(model: nn.Module, *inputs: Any) -> Tensor:  # shape: (B, D)
     linears = [m for m in modules_of(model) if isinstance(m, nn.Linear)]
     with as_found(linears):
         for linear in linears:
-            linear.register_forward_hook(mine(see))
+            linear.register_forward_hook(ThisThreadOnly(see))
         scores = scores_of(model(*inputs))
     read = [x for x, y in seen if y is scores]
     return read[-1] if read else scores.flatten(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.models.modules import modules_of
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.grid import cells_along
 from captum_vit.trace.layout.reach import Reach, bounds, single_readers
@@ -50,7 +50,7 @@ def _tokens_and_features(embedding: Embedding) -> tuple[Tensor, Tensor | None]:
         if isinstance(output, Tensor) and output.dim() == 4 and output.requires_grad:
             maps.append(output)
 
-    handles = [module.register_forward_hook(mine(see)) for module in modules_of(embedding.model)]
+    handles = [module.register_forward_hook(ThisThreadOnly(see)) for module in modules_of(embedding.model)]
     try:
         tokens = embedding.tokens(embedding.sample.clone().requires_grad_())
     finally:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, ref
 from torch import Tensor, nn
 
 from captum_vit.models.modules import modules_of
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.measured import Layout, measured
@@ -99,7 +99,7 @@ def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> 
 def _first_run(embedding: Embedding, entrance: Place, blocks: Iterable[nn.Module]) -> tuple[Tensor, set[nn.Module]]:
     """The sample's tokens, and the modules that run before the first block, or are it."""
     ran = {entrance.module} if isinstance(entrance, Site) else set()
-    note = mine(lambda module, args: ran.add(module))
+    note = ThisThreadOnly(lambda module, args: ran.add(module))
     handles = [m.register_forward_pre_hook(note) for m in modules_of(embedding.model, without=blocks)]
     try:
         return embedding.tokens(embedding.sample), ran

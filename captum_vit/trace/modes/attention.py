@@ -119,13 +119,8 @@ class AttentionTap(Mode):
         self.see, self.batch, self.first_row, self.when = see, batch, first_row, when
         self._written_out = False  # a softmax was seen
 
-    @property
-    def active(self) -> bool:
-        """Whether an attention is wanted now."""
-        return self.when()
-
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and self.when():
             return self._fused(*args, **kwargs)
         weights = marked(args, kwargs) if self._written_out else None
         if weights is None:
@@ -134,7 +129,7 @@ class AttentionTap(Mode):
             return self._product(*found)
         else:
             result = follow(weights, func, args, kwargs)
-        self._written_out |= func in SOFTMAX and begins(args, kwargs, result)
+        self._written_out |= func in SOFTMAX and self.when() and begins(args, kwargs, result)
         return result
 
     def _fused(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -16,16 +16,11 @@ from captum_vit.trace.modes.weights import SOFTMAX
 
 
 class _Held(Mode):
-    """While ``inside`` the block, attention probabilities carry no gradient."""
+    """While ``active``, attention probabilities carry no gradient."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside, self.seen = False, 0
-
-    @property
-    def active(self) -> bool:
-        """Whether the block is running."""
-        return self.inside
+        self.active, self.seen = False, 0
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -47,8 +42,8 @@ def attention_held(block: Block) -> Iterator[None]:
     """
     with ExitStack() as stack:
         mode = stack.enter_context(_Held())  # before the hooks, which count the model's calls, not those of the mode
-        stack.callback(block.entrance.hook(lambda x: setattr(mode, "inside", True)).remove)
-        stack.callback(block.out.hook(lambda x: setattr(mode, "inside", False)).remove)
+        stack.callback(block.entrance.hook(lambda x: setattr(mode, "active", True)).remove)
+        stack.callback(block.out.hook(lambda x: setattr(mode, "active", False)).remove)
         yield
     if not mode.seen:
         raise TraceError(

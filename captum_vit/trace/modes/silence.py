@@ -40,18 +40,13 @@ class _Follower(Mode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside = False
+        self.active = False
         self.softmaxes = 0
         self.between: list[str] = []
         self.kernels: list[str] = []
 
-    def listen(self, inside: bool) -> None:
-        self.inside = inside
-
-    @property
-    def active(self) -> bool:
-        """Whether a block is running."""
-        return self.inside
+    def listen(self, active: bool) -> None:
+        self.active = active
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(func)

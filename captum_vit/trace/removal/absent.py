@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.transformer import Transformer
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.site import Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.removal.thinning import Thinning, mapped
@@ -78,9 +78,11 @@ def words_absent(
     mode = Thinning(gone, stay, words, drop=stay is not None, hide=not listening, shorten=False)
     with ExitStack() as stack:
         for module in listening:
-            stack.callback(module.register_forward_pre_hook(mine(_masking(gone)), with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(ThisThreadOnly(_masking(gone)), with_kwargs=True).remove)
         for block in dict.fromkeys(transformer.modules()):
-            stack.callback(block.register_forward_pre_hook(mine(_unmask_hidden_rows), with_kwargs=True).remove)
+            stack.callback(
+                block.register_forward_pre_hook(ThisThreadOnly(_unmask_hidden_rows), with_kwargs=True).remove
+            )
         stack.enter_context(_around(transformer, mode))
         yield
 
@@ -139,6 +141,8 @@ def _around(transformer: Transformer, mode: Thinning) -> Iterator[None]:
         stack.enter_context(mode)  # before the hooks, which then count the calls of the model, not those of the mode
         stack.callback(entrance.hook(mode.enter).remove)
         for module in dict.fromkeys([*takers, *transformer.modules()]) if mode.drop else ():
-            stack.callback(module.register_forward_pre_hook(mine(mode.thin_arguments), with_kwargs=True).remove)
+            stack.callback(
+                module.register_forward_pre_hook(ThisThreadOnly(mode.thin_arguments), with_kwargs=True).remove
+            )
         stack.callback(transformer.blocks[-1].out.hook(mode.leave).remove)
         yield

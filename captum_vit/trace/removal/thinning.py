@@ -35,7 +35,7 @@ class Thinning(Mode):
         super().__init__()
         self.standing = standing
         self.gone, self.stay, self.drop, self.hide, self.shorten = gone, stay, drop, hide, shorten
-        self.inside = False
+        self.active = False
 
     def enter(
         self,
@@ -57,7 +57,7 @@ class Thinning(Mode):
         if self.drop:
             x, gone = _taken(x, self.index, 1), gone.gather(1, self.index)
         self.visible = ~gone[:, None, None] if self.hide else None  # shape: (B, 1, 1, n)
-        self.inside = True
+        self.active = True
         return x if self.drop else None
 
     def leave(
@@ -65,7 +65,7 @@ class Thinning(Mode):
         x: Tensor,  # shape: (B, n, D)
     ) -> Tensor | None:
         """After the last block: what the head is given."""
-        self.inside = False
+        self.active = False
         if self.shorten:
             return None if self.drop else _taken(x, self.index, 1)
         if not self.drop:
@@ -108,11 +108,6 @@ class Thinning(Mode):
             theirs = torch.searchsorted(self.standing, self.index[standing]).view(len(self.index), -1)
             found = _taken(found, theirs, -2)
         return found if found.shape[-2:] != x.shape[-2:] else x
-
-    @property
-    def active(self) -> bool:
-        """Whether the blocks are running."""
-        return self.inside
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:

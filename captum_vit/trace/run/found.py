@@ -20,7 +20,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import nn
 
-from captum_vit.sites.hooks import Forward, Mine, next_number
+from captum_vit.sites.hooks import Forward, ThisThreadOnly, next_number
 
 P = ParamSpec("P")
 Ends = Generator[None, None, None]
@@ -146,14 +146,14 @@ class Found:
 
     def _take_from(self, hooks: dict[int, Any], *notes: dict[int, bool]) -> None:
         """What torch notes about a hook goes before the hook, by which it is found."""
-        late = [key for key, hook in hooks.items() if isinstance(hook, Mine) and self._is_late(hook)]
+        late = [key for key, hook in hooks.items() if isinstance(hook, ThisThreadOnly) and self._is_late(hook)]
         for note in notes:
             for key in [*late, *(note.keys() - hooks.keys())]:
                 note.pop(key, None)
         for key in late:
             del hooks[key]
 
-    def _is_late(self, mine: Mine) -> bool:
+    def _is_late(self, mine: ThisThreadOnly) -> bool:
         return mine.number > self.number and mine.thread == self.thread
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError, UnrepeatableWarning
 from captum_vit.models.modules import alone
 from captum_vit.models.output import scores_of
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.trace.run.found import Ends, as_found, uninterrupted
 
 LARGE = 0.03
@@ -39,7 +39,7 @@ def same_again(
 
     module = alone(model)
     with as_found([module]):
-        module.register_forward_hook(mine(see))
+        module.register_forward_hook(ThisThreadOnly(see))
         yield
 
 

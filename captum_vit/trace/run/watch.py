@@ -19,7 +19,7 @@ from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.calls import ValueSite, Visits
-from captum_vit.sites.hooks import mine
+from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import first_tensor, swap
 from captum_vit.sites.site import Place, Visit, one_after_the_other
 from captum_vit.tokens import TokenLayout
@@ -146,14 +146,14 @@ class Watch:
         blocks = transformer.modules()
         for module in modules_of(transformer.tower, without=blocks):
             if isinstance(module, nn.Conv2d):
-                stack.callback(module.register_forward_hook(mine(self._see_convolution)).remove)
+                stack.callback(module.register_forward_hook(ThisThreadOnly(self._see_convolution)).remove)
         for module in modules_of(self.model, without=blocks):
             if hasattr(module, "real_words"):  # a target module that knows where its texts end
-                stack.callback(module.register_forward_pre_hook(mine(self._see_words)).remove)
-        hook = transformer.tower.register_forward_pre_hook(mine(self._see_arguments), with_kwargs=True)
+                stack.callback(module.register_forward_pre_hook(ThisThreadOnly(self._see_words)).remove)
+        hook = transformer.tower.register_forward_pre_hook(ThisThreadOnly(self._see_arguments), with_kwargs=True)
         stack.callback(hook.remove)
         for block in blocks[:1]:
-            stack.callback(block.register_forward_hook(mine(self._see_returned)).remove)
+            stack.callback(block.register_forward_hook(ThisThreadOnly(self._see_returned)).remove)
 
     def _refuse_prompts(self, n_tokens: int) -> None:
         """Learned tokens among the words, or learned keys beside them, belong to no word."""
