@@ -151,6 +151,8 @@ class TokenLayout:
         image: Tensor,  # shape: (B, C, H, W)
     ) -> tuple[int, int]:
         """Height and width of a patch in pixels; refused if the patches do not tile this very image."""
+        if image.dim() != 4:
+            raise InputError("An image (B, C, H, W).", f"shape {tuple(image.shape)}", "a method that reads tokens.")
         height, width = image.shape[-2:]
         if self.grid is not None and (height, width) == self.image_size:
             top, left, bottom, right = self.box

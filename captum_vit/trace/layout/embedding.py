@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import TraceError
+from captum_vit.errors import CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.sites.site import Place
 from captum_vit.trace.run.samples import is_of_each_sample
 
@@ -30,6 +30,7 @@ class Embedding:
         inputs: all tensors of the call, batch first.
         args: its further arguments; those as long as the batch belong to its samples.
         which: the number, in inputs and arguments, of what is changed.
+        shown: takes the place of the first sample; None: it is used as it is.
         other_draws: a model that draws random numbers is given others than in a run without this.
     """
 
@@ -38,11 +39,14 @@ class Embedding:
     inputs: tuple[Tensor, ...]
     args: tuple[Any, ...] = ()
     which: int = 0
+    shown: Tensor | None = None  # shape: (1, ...)
     other_draws: bool = False
 
     @property
     def sample(self) -> Tensor:  # shape: (1, ...)
-        """The input of the first sample, as it is."""
+        """The input of the first sample, or what is shown in its place."""
+        if self.shown is not None:
+            return self.shown
         x: Tensor = (*self.inputs, *self.args)[self.which]
         return x[:1].detach()
 
@@ -68,6 +72,14 @@ class Embedding:
                 self.model(*given)
             except _Reached:
                 pass
+            except (CaptumVitError, torch.OutOfMemoryError):
+                raise
+            except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise UnsupportedModelError(
+                    "A model that runs any number of samples, whatever their numbers are.",
+                    f"{type(self.model).__name__}, which refuses {len(rows)} of {batch}: {error}",
+                    "a model that fixes neither the batch size nor the range of its input.",
+                ) from error
             finally:
                 handle.remove()
         if not seen or seen[0].dim() != 3 or len(seen[0]) != len(rows):

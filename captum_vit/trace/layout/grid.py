@@ -13,6 +13,7 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.trace.layout.reach import Reach
 
 NEAR = 0.25  # of a token's size: centres that lie nearer are one place
+MISSING = 1.95  # gaps that differ by this factor: a row or a column is missing
 GAP = 0.4  # of the widest gap between centres: what is wider lies between two places
 
 
@@ -58,7 +59,7 @@ def grid_of(reach: Reach, shape: tuple[int, ...]) -> Grid:
     tokens = reach.placed.nonzero().flatten()
     axes, places, even = _sorted(reach, shape)
     total = prod(axis.cells for axis in axes)
-    if len(places.unique()) == len(places) and (len(places) == total or even):
+    if len(places.unique()) == len(places) and (even or (len(places) == total and not reach.apart)):
         laid = torch.full((total,), -1, device=tokens.device)
         laid[places] = tokens
         return Grid(axes, tuple(laid.tolist()))
@@ -81,6 +82,7 @@ def _sorted(reach: Reach, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], Ten
         axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size)))
         places = places * cells + number
         even = even and _evenly_spaced(centre, number, cells)
+        even = even and not (reach.apart and _merged(reach, axis, number, cells))
     return tuple(axes), places, even
 
 
@@ -102,10 +104,16 @@ def cells_along(
 
 
 def _evenly_spaced(centre: Tensor, number: Tensor, cells: int) -> bool:
-    """Whether no row or column is missing: where all are there, neighbours are equally far apart."""
+    """Whether no row or column is missing; those at the border are nearer where they read padding."""
     middle = torch.stack([centre[number == i].double().mean() for i in range(cells)])
     gaps = middle.diff()
-    return not len(gaps) or bool(gaps.max() < (1 + NEAR) * gaps.median())
+    return not len(gaps) or bool(gaps.max() < MISSING * gaps.min())
+
+
+def _merged(reach: Reach, axis: int, number: Tensor, cells: int) -> bool:
+    """Whether tokens that read nothing in common along an axis were given one place there."""
+    first, behind = reach.first[:, axis], reach.behind[:, axis]
+    return any(bool(first[number == i].amax() >= behind[number == i].amin()) for i in range(cells))
 
 
 def _edges(reach: Reach, axis: int, number: Tensor, cells: int, size: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.cells import by_features
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.grid import Grid, grid_of
-from captum_vit.trace.layout.reach import Reach, reach_of
+from captum_vit.trace.layout.reach import Reach, mixed, reach_of
 from captum_vit.trace.layout.words import depend_in_order
 from captum_vit.trace.run.samples import is_of_each_sample
 
@@ -115,11 +115,11 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
     name = type(embedding.model).__name__
     waves = [tuple(x.shape) for x in given if is_of_each_sample(x, batch) and x.is_floating_point() and x.dim() == 2]
     raise UnsupportedModelError(
-        "Tokens that depend on a picture or on words.",
+        "Tokens that depend on a picture (B, C, H, W) of floating point numbers, or on words (B, T).",
         f"{name}, which is given rows of numbers, such as a sound, of shape {waves[0]}"
         if waves
-        else f"{name}, whose first block is given the same for any of its inputs",
-        'the module inside that reads them, or output="channels" at one of its layers.',
+        else f"{name}, whose first block is given the same for any of its inputs of such a form",
+        'a picture as floating point numbers; the module inside that reads it, or output="channels" at its layers.',
     )
 
 
@@ -134,7 +134,11 @@ def _of_picture(embedding: Embedding, reach: Reach) -> Layout:
     try:
         grid = grid_of(reach, shape)
     except UnsupportedModelError:
-        found = None if reach.apart or len(shape) != 3 else by_features(embedding, reach)
+        found = (
+            None
+            if reach.apart or len(shape) != 3
+            else by_features(replace(embedding, shown=mixed(embedding.sample)), reach)
+        )
         if found is None:
             raise
         grid = grid_of(found, shape)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from captum_vit.errors import UnsupportedModelError
 from captum_vit.trace.layout.embedding import Embedding
 
 ROUNDINGS = 16  # of its largest entry, by which a token may differ in a batch of another size
@@ -40,31 +41,40 @@ def reach_of(
 ) -> Reach | None:
     """What each token reads; None where no token depends on the input.
 
+    Measured on the sample with its pixels mixed, so that a region that is white, or black, hides no token.
+
     Costs the embedding twice and 2 log2 N gradients, where every token reads something that no other reads.
     Where it does not, 3 x 16 embeddings more; where no gradient arrives, one for each row and column of the picture.
     """
     x = embedding.sample
-    pattern = torch.arange(x.numel(), device=x.device).mul(1.7).cos().view_as(x)
-    placed = (embedding.tokens(x + _scale(x) * (1.5 + pattern).to(x)) != plain).any(-1)[0]
+    embedding = replace(embedding, shown=mixed(x))
+    leaf = embedding.sample.clone().requires_grad_()
+    tokens = embedding.tokens(leaf)
+    moving = tokens.detach()
+    placed = (moving != plain).any(-1)[0]
     if not placed.any():
         return None
-    leaf = x.clone().requires_grad_()
-    spelt = single_readers(embedding.tokens(leaf), leaf)
+    spelt = single_readers(tokens, leaf)
     if spelt is None:
-        return _by_moving(embedding, plain, placed)
+        return _by_moving(embedding, moving, placed)
     token, read = spelt
     single = token >= 0
     found, number = token[single].unique(return_inverse=True)
     extent = torch.stack([_ends(read, axis) for axis in range(read.dim())])
     if torch.equal(found, placed.nonzero().flatten()):
         first, behind = bounds(single, number, len(found))
-        return Reach(placed, first, behind, (first + behind) / 2, extent, bool((single == read).all()))
-    parts = [_behind_cuts(embedding, plain, placed, axis) for axis in range(x.dim() - 3)]
+        apart = bool((single == read).all())
+        if apart:
+            _refuse_order_of_content(embedding, x, plain, token)
+        return Reach(placed, first, behind, (first + behind) / 2, extent, apart)
+    if _is_read_outside(embedding, moving, extent):
+        return _by_moving(embedding, moving, placed)
+    parts = [_behind_cuts(embedding, moving, placed, axis) for axis in range(x.dim() - 3)]
     first, behind = (
         torch.stack([*(part[i] for part in parts), *extent[-2:, i : i + 1].expand(-1, int(placed.sum()))], 1)
         for i in (0, 1)
     )
-    return Reach(placed, first, behind, _by_noise(embedding, plain, placed, (first + behind) / 2), extent, False)
+    return Reach(placed, first, behind, _by_noise(embedding, moving, placed, (first + behind) / 2), extent, False)
 
 
 def moved(
@@ -73,6 +83,48 @@ def moved(
 ) -> Tensor:  # shape: (R, N)
     """Which tokens are others, by more than rounding."""
     return difference.abs().amax(-1) > ROUNDINGS * torch.finfo(tokens.dtype).eps * tokens.abs().amax(-1)
+
+
+def mixed(x: Tensor) -> Tensor:
+    """The picture's own pixels in random order, each changed a little, some up and some down."""
+    order = torch.randperm(x[0, ..., :, :].flatten(-2).shape[-1], generator=torch.Generator().manual_seed(0))
+    change = torch.arange(x.numel(), device=x.device).mul(1.7).cos().mul(1.5).add(0.5).view_as(x)
+    return x.flatten(-2)[..., order.to(x.device)].view_as(x) + _scale(x) * change.to(x)
+
+
+def _refuse_order_of_content(
+    embedding: Embedding,
+    x: Tensor,  # shape: (1, ...), the sample
+    plain: Tensor,  # shape: (1, N, D), its tokens
+    token: Tensor,  # shape: that of a sample; which token reads an entry alone, or -1
+) -> None:
+    """Other pixels for some tokens move those, and no others."""
+    chosen = torch.randint(2, plain.shape[1:2], generator=torch.Generator().manual_seed(0)).bool().to(x.device)
+    rows = torch.where(chosen[token.clamp_min(0)] & (token >= 0), embedding.sample, x)
+    others = moved(embedding.tokens(rows) - plain, plain)[0] & ~chosen
+    if others.any():
+        raise UnsupportedModelError(
+            "Tokens in an order that does not depend on the picture.",
+            f"token {int(others.nonzero()[0])}, which moves with pixels that it does not read in another picture",
+            "the model without sorting or choosing of tokens before its blocks.",
+        )
+
+
+def _is_read_outside(
+    embedding: Embedding,
+    plain: Tensor,  # shape: (1, N, D)
+    extent: Tensor,  # shape: (A, 2)
+) -> bool:
+    """Whether tokens depend on what lies outside of all that has a gradient."""
+    x = embedding.sample
+    outside = torch.ones_like(x, dtype=torch.bool)
+    inside = outside[0]
+    for axis, (start, end) in enumerate(extent.tolist()):
+        inside = inside.narrow(axis, start, end - start)
+    inside.fill_(False)
+    if not outside.any():
+        return False
+    return bool(moved(embedding.tokens(torch.where(outside, x + _scale(x), x)) - plain, plain).any())
 
 
 def _scale(x: Tensor) -> Tensor:

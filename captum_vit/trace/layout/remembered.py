@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+import torch
 from torch import Tensor, nn
 
 from captum_vit.models.modules import modules_of
@@ -16,6 +17,8 @@ from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.measured import Layout, measured
 from captum_vit.trace.run.samples import is_of_each_sample
 
+DEPTH = 3  # of objects inside of objects that are looked at
+LISTED = 4096  # numbers of an argument for the whole batch that are compared
 SHAPES = 64  # of a model's inputs that are remembered, texts of another length among them
 
 
@@ -30,7 +33,7 @@ def layout_for(
     """Where the tokens of these inputs lie: measured for the first sample, or remembered of inputs of its shape.
 
     It is remembered as long as the modules that ran before the blocks are the same objects, with the same hooks,
-    buffers and plain attributes. Call it inside ``undisturbed``, while nothing is replaced in the model.
+    parameters, buffers and attributes. Call it inside ``undisturbed``, while nothing is replaced in the model.
     """
     key = _key(entrance, inputs, args)
     known = _KNOWN.setdefault(model, {})
@@ -70,30 +73,61 @@ _PLAIN = {int, bool, float, str, type(None)}
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
-    """Its hooks, a forward of its own, its buffers, and its plain attributes, lists of such among them."""
+    """Its hooks, a forward of its own, its parameters and buffers, and its attributes."""
     own = vars(module)
-    hooks = [*module._forward_hooks, None, *module._forward_pre_hooks]
-    buffers = [(id(b), b.is_inference() or b._version) for b in module._buffers.values() if b is not None]
-    plain = [value for value in own.values() if type(value) in _PLAIN]
-    listed = [(*value,) for value in own.values() if type(value) in _LISTS and {*map(type, value)} <= _PLAIN]
-    return hooks, id(own.get("forward")), buffers, plain, listed
+    held = [*module._parameters.values(), *module._buffers.values()]
+    return (
+        [*module._forward_hooks, None, *module._forward_pre_hooks],
+        [_value(x) for x in held if x is not None],
+        {name: _value(x) for name, x in own.items() if name not in _OF_EVERY_MODULE},
+    )
 
 
-_LISTS = {tuple, list}
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _value(x: Any, depth: int = DEPTH) -> Any:
+    """What tells whether it has changed: numbers and texts, lists of them, and what other objects hold of them."""
+    if type(x) in _PLAIN:
+        return x
+    if isinstance(x, Tensor):
+        return id(x), x.is_inference() or x._version
+    if isinstance(x, tuple | list | set | frozenset | range) and depth:
+        return type(x), [_value(one, depth - 1) for one in x]
+    if isinstance(x, nn.Module) or not depth:
+        return id(x)
+    parts = x if isinstance(x, dict) else getattr(x, "__dict__", {})
+    return id(x), {name: _value(part, depth - 1) for name, part in parts.items()}
+
+
 _KNOWN: WeakKeyDictionary[nn.Module, dict[Any, tuple[Layout, Sequence[_State]]]] = WeakKeyDictionary()
 
 
 def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a call may differ in, but for the numbers in its tensors."""
-    batch = len(inputs[0])
+    """What a call may differ in, but for the numbers in tensors of each sample that are no masks."""
+    batch, pictured = len(inputs[0]), inputs[0].is_floating_point()
 
     def kind(x: Any) -> Any:
+        if is_of_each_sample(x, batch):
+            return tuple(x.shape[1:]), x.is_floating_point(), _hidden(x[0]) if pictured else None
         if isinstance(x, Tensor):
-            return tuple(x.shape[1:]) if is_of_each_sample(x, batch) else tuple(x.shape), x.is_floating_point()
-        return x if type(x) in _PLAIN else type(x)
+            return tuple(x.shape), x.dtype, x.numel() <= LISTED and tuple(x.flatten().tolist())
+        return _hashed(_value(x))
 
     where = (id(entrance.module), entrance.side, entrance.nth) if isinstance(entrance, Site) else entrance
     return (where, *map(kind, (*inputs, *args)))
+
+
+def _hidden(x: Tensor) -> bytes | None:
+    """Of a mask that hides something, all that it says: patches of which nothing is read have no token."""
+    is_mask = bool(((x == 0) | (x == 1)).all()) and not bool(x.all())
+    return bytes(x.bool().flatten().to("cpu", torch.uint8).tolist()) if is_mask else None
+
+
+def _hashed(x: Any) -> Any:
+    if isinstance(x, dict):
+        return tuple((name, _hashed(one)) for name, one in x.items())
+    return tuple(map(_hashed, x)) if isinstance(x, tuple | list) else x
 
 
 def _first_run(embedding: Embedding, entrance: Place, blocks: Iterable[nn.Module]) -> tuple[Tensor, set[nn.Module]]:

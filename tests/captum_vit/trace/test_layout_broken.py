@@ -1,0 +1,234 @@
+"""Layouts of inputs and models that hide what tokens read: saturated pictures, masks, changed models, dropped rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import captum.attr
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import captum_vit as cv
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.run.state import undisturbed
+from captum_vit.trace.run.watch import layout_of
+from tests.models import redrawn
+from tests.models.arranged import GRID, PATCHES, WIDTH, Vek
+
+SHAPE = (2, 3, 24, 32)
+BACKWARDS = list(range(PATCHES))[::-1]
+
+
+def found(model: nn.Module, x: Tensor, *args: Any) -> TokenLayout:
+    with undisturbed(model):
+        return layout_of(model, cv.spec_of(model), (x,), args)
+
+
+class Embedded(nn.Module):
+    """Something before a convolution, and something behind it."""
+
+    def __init__(
+        self,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        behind: Callable[[Tensor], Tensor] = lambda t: t,
+        patch: tuple[int, int] = (8, 8),
+    ) -> None:
+        super().__init__()
+        self.co, self.before, self.behind = nn.Conv2d(3, WIDTH, patch, patch), before, behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.co(self.before(x)).flatten(2)).unsqueeze(2)
+
+
+def vek(embedding: nn.Module, tokens: int = PATCHES) -> Vek:
+    return redrawn(Vek(None, 1, (1, tokens), embedding))
+
+
+def half(numbers: float) -> Tensor:
+    """Pictures of which the upper half is the same everywhere."""
+    x = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    x[..., :16, :] = numbers
+    return x
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", [0.0, 1.0, 3.0, -3.0])
+@pytest.mark.parametrize("squash", [lambda x: x.clamp(0, 1), lambda x: torch.sigmoid(10 * (x - 0.5))])
+def test_a_region_without_a_derivative_has_its_tokens(numbers: float, squash: Callable[[Tensor], Tensor]):
+    model = vek(Embedded(squash))
+    layout = found(model, half(numbers))
+    assert (layout.grid, layout.box, layout.special) == (GRID, (0, 0, 24, 32), [0])
+    assert found(model, half(0.5)) == layout
+
+
+def test_a_saturated_frame_is_covered():
+    x = torch.rand(SHAPE)
+    x[..., :4, :] = x[..., -4:, :] = x[..., :4] = x[..., -4:] = 1.5
+    assert found(vek(Embedded(lambda x: x.clamp(0, 1))), x).box == (0, 0, 24, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_special_tokens_hide_no_patch(dtype: torch.dtype):
+    model = vek(Embedded())
+    with torch.no_grad():
+        model.tas.mul_(0).add_(100)
+    layout = found(model.to(dtype), torch.randn(SHAPE).to(dtype))
+    assert (layout.grid, layout.special) == (GRID, [0])
+
+
+def test_tokens_with_and_without_a_gradient():
+    model = vek(Embedded(behind=lambda t: torch.cat([t[..., :4], t[..., 4:].detach()], -1)))
+    layout = found(model, torch.randn(SHAPE))
+    assert (layout.grid, layout.box, layout.places) == (GRID, (0, 0, 24, 32), None)
+
+
+def test_an_order_that_depends_on_the_picture_is_refused():
+    def by_norm(t: Tensor) -> Tensor:
+        order = t.norm(dim=1, keepdim=True).argsort(-1)
+        return t.gather(2, order.expand_as(t))
+
+    with pytest.raises(cv.UnsupportedModelError, match="does not depend on the picture"):
+        found(vek(Embedded(behind=by_norm)), torch.randn(SHAPE))
+
+
+def test_rows_far_apart_are_not_taken_for_neighbours():
+    """Tokens of two rows side by side and of a far one, none below another: no grid of two rows."""
+    kept = [0, 9, 58, 59]
+    model = vek(Embedded(behind=lambda t: t[..., kept]), len(kept))
+    with pytest.raises(cv.UnsupportedModelError, match="4 tokens that read 4 places"):
+        found(model, torch.randn(2, 3, 64, 64))
+    rows = [0, 1, 5]
+    model = vek(Embedded(behind=lambda t: t.unflatten(-1, (8, 8))[..., rows, :].flatten(-2)), 24)
+    with pytest.raises(cv.UnsupportedModelError, match="24 tokens that read 16 places"):
+        found(model, torch.randn(2, 3, 64, 64))
+
+
+# -- remembered -------------------------------------------------------------------------------------------------
+
+
+class Ordered(Embedded):
+    def __init__(self, order: Any, read: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.order, self.read = order, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[..., self.read(self.order)]
+
+
+class Settings:
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+
+HELD: dict[str, tuple[Callable[[list[int]], Any], Callable[[Any], Any]]] = {
+    "tensor": (torch.tensor, lambda order: order),
+    "array": (np.array, lambda order: order),
+    "nested lists": (lambda order: [order[:6], order[6:]], lambda order: [*order[0], *order[1]]),
+    "dictionary": (lambda order: {"order": order}, lambda order: order["order"]),
+    "settings": (Settings, lambda order: order.order),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_what_a_module_holds_is_compared(kind: str):
+    made, read = HELD[kind]
+    model, x = vek(Ordered(made(list(range(PATCHES))), read)), torch.randn(SHAPE)
+    assert found(model, x).places is None
+    model.um.order = made(BACKWARDS)
+    assert found(model, x).places == tuple(i + 1 for i in BACKWARDS)
+
+
+def test_a_changed_tensor_or_setting_is_another_one():
+    x = torch.randn(SHAPE)
+    model = vek(Ordered(torch.arange(PATCHES), lambda order: order))
+    assert found(model, x).places is None
+    model.um.order.copy_(torch.tensor(BACKWARDS))
+    assert found(model, x).places == tuple(i + 1 for i in BACKWARDS)
+    model = vek(Ordered(Settings(list(range(PATCHES))), lambda order: order.order))
+    assert found(model, x).places is None
+    model.um.order.order = BACKWARDS
+    assert found(model, x).places == tuple(i + 1 for i in BACKWARDS)
+
+
+def test_loaded_weights_are_measured_again():
+    class Sorted(Embedded):
+        def __init__(self) -> None:
+            super().__init__()
+            self.by = nn.Parameter(torch.eye(PATCHES))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) @ self.by
+
+    model, x = vek(Sorted()), torch.randn(SHAPE)
+    model.load_state_dict({**model.state_dict(), "um.by": torch.eye(PATCHES)})
+    assert found(model, x).places is None
+    model.load_state_dict({**model.state_dict(), "um.by": torch.eye(PATCHES)[BACKWARDS]})
+    assert found(model, x).places == tuple(i + 1 for i in BACKWARDS)
+
+
+class WithArgument(Vek):
+    def forward(self, x: Tensor, argument: Any) -> Tensor:
+        return super().forward(self.read(x, argument))
+
+
+cv.register_spec(WithArgument, spec=cv.Spec(blocks="zums", attn="lo", out_proj="lo.pu", mid="ne", family="Vek"))
+
+
+def with_argument(read: Callable[[Tensor, Any], Tensor]) -> WithArgument:
+    model = redrawn(WithArgument(None, 1, GRID, nn.Conv2d(3, WIDTH, 8, 8)))
+    model.read = read
+    return model
+
+
+@pytest.mark.parametrize("made", [list, torch.tensor, lambda order: {"order": order}])
+def test_arguments_of_the_whole_batch_are_compared(made: Callable[[list[int]], Any]):
+    def turned(x: Tensor, argument: Any) -> Tensor:
+        return x[..., argument["order"] if isinstance(argument, dict) else argument]
+
+    model, x = with_argument(turned), torch.randn(SHAPE)
+    columns = list(range(32))
+    assert found(model, x, made(columns)).places is None
+    assert found(model, x, made(columns[::-1])).to_grid(torch.arange(13.0)[None])[0, 0, 0].tolist() == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_what_a_mask_hides_in_one_call_is_there_in_the_next(dtype: torch.dtype):
+    model, x = with_argument(lambda x, mask: x * mask), torch.randn(SHAPE)
+    hiding = torch.ones(2, 1, 24, 32)
+    hiding[..., :8, :] = 0
+    assert found(model, x, hiding.to(dtype)).grid == (2, 4)
+    assert found(model, x, torch.ones_like(hiding).to(dtype)).grid == GRID
+
+
+# -- refused by name --------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_one_batch_size_is_refused_by_name():
+    def four(x: Tensor) -> Tensor:
+        assert len(x) == 4, "four, please"
+        return x
+
+    with pytest.raises(cv.UnsupportedModelError, match="refuses 1 of 4: four, please"):
+        cv.LayerCDAM(vek(Embedded(four))).attribute(torch.randn(4, *SHAPE[1:]), target=1)
+
+
+def test_the_gradient_of_pixels_that_a_model_detaches_is_refused_by_name():
+    model = vek(Embedded(torch.Tensor.detach))
+    assert cv.LayerCDAM(model).attribute(torch.randn(SHAPE), target=1).any()
+    with pytest.raises(cv.errors.TraceError, match="which the model detaches"):
+        cv.InputGradient(model, captum.attr.InputXGradient).attribute(torch.randn(SHAPE), target=1)
+
+
+def test_pixels_of_frames_are_refused_by_name():
+    model = vek(Embedded(lambda x: x.mean(1)))
+    with pytest.raises(cv.InputError, match=r"shape \(2, 2, 3, 24, 32\)"):
+        cv.InputGradient(model, captum.attr.InputXGradient).attribute(torch.randn(2, 2, 3, 24, 32), target=1)
+
+
+def test_a_picture_of_whole_numbers_is_refused_by_name():
+    model = vek(Embedded(lambda x: x / 255))
+    with pytest.raises(cv.UnsupportedModelError, match="floating point numbers"):
+        cv.LayerCDAM(model).attribute(torch.randint(255, SHAPE), target=1)
