@@ -109,7 +109,7 @@ def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> 
 
     def kind(x: Any) -> Any:
         if is_of_each_sample(x, batch):
-            return tuple(x.shape[1:]), x.is_floating_point(), _hidden(x[0]) if pictured else None
+            return tuple(x.shape[1:]), x.is_floating_point(), _hidden(x[0]) if pictured and x is not inputs[0] else None
         if isinstance(x, Tensor):
             return tuple(x.shape), x.dtype, x.numel() <= LISTED and tuple(x.flatten().tolist())
         return _hashed(_value(x))
