@@ -53,11 +53,11 @@ def depend_in_order(
 
 
 def _others(ids: Tensor, words: Tensor) -> Tensor:  # shape: (1, T)
-    """For each word another id, of the same text where it has several."""
+    """For each word another id, of the same text where it has several; else a small one, and no padding (0, 1)."""
     known = ids[0, words]
     one = known[len(known) // 2]
     rest = known[known != one]
-    other = rest[len(rest) // 2] if len(rest) else (one - 1).abs()
+    other = rest[len(rest) // 2] if len(rest) else torch.where(one > 3, one // 2, one + 2)
     return torch.where(ids == one, other, one)
 
 

@@ -151,12 +151,26 @@ class Rearranged(VisionTransformer):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         x = super()._pos_embed(x)
+        if self.how == "elsewhere":
+            return torch.cat([x[:, :1], x[:, 1:].flip(1)], 1) if ELSEWHERE else x
         if self.how == "by content":
             order = x[:, 1:].sum(-1).argsort(1) + 1
             return torch.cat([x[:, :1], x.gather(1, order.unsqueeze(-1).expand_as(x[:, 1:]))], 1)
         if self.how == "columns":
             return torch.cat([x[:, :1], x[:, 1:].unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2)], 1)
         return torch.cat([x, torch.ones_like(x[:, :5])], 1)
+
+
+ELSEWHERE: list[bool] = []  # what no module holds
+
+
+def turned_behind_our_back() -> nn.Module:
+    """The order that was remembered is no longer that of the patches."""
+    ELSEWHERE.clear()
+    model = rearranged("elsewhere")
+    cv.doctor(model)
+    ELSEWHERE.append(True)
+    return model
 
 
 def rearranged(how: str) -> nn.Module:
@@ -170,7 +184,7 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "an activation that no rule covers": (with_a_kernel, {FROZEN, LIBRA}),
     "a gradient that is doubled": (lambda: hooked(doubled_backwards, "mlp"), {FROZEN, LIBRA}),
     "a batch that is centred": (lambda: hooked(lambda y: y - 0.5 * y.mean(0, keepdim=True)), {ROW}),
-    "patches sorted by what they show": (lambda: rearranged("by content"), {ORDER}),
+    "patches turned by what no module holds": (turned_behind_our_back, {ORDER}),
 }
 
 
@@ -201,6 +215,12 @@ def test_a_permutation_at_random_is_a_problem():
 
     report = cv.doctor(redrawn(Shuffled(**TIMM, class_token=False, global_pool="avg")))
     assert any("same order in every pass" in problem for problem in report.problems)
+    assert all(report.methods.values())
+
+
+def test_an_order_by_content_is_a_problem_where_each_token_reads_its_own_pixels():
+    report = cv.doctor(rearranged("by content"))
+    assert any("does not depend on the picture" in problem for problem in report.problems)
     assert all(report.methods.values())
 
 

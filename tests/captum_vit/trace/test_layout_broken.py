@@ -106,6 +106,25 @@ def test_rows_far_apart_are_not_taken_for_neighbours():
         found(model, torch.randn(2, 3, 64, 64))
 
 
+class Counted(nn.Module):
+    """Words with positions that count no padding, which is id 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(50, WIDTH), nn.Embedding(50, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        real = (ids != 1).long()
+        return (self.words(ids) + self.positions(real.cumsum(1) * real + 1)).mT.unsqueeze(2)
+
+
+@pytest.mark.parametrize("word", [0, 2, 3, 4, 9])
+def test_a_text_of_one_word_again_and_again(word: int):
+    model = vek(Counted())
+    model.tas, model.order = nn.Parameter(torch.zeros(1, 0, WIDTH)), list(range(PATCHES + 1))
+    assert found(model, torch.full((2, PATCHES + 1), word)).grid is None
+
+
 # -- remembered -------------------------------------------------------------------------------------------------
 
 
