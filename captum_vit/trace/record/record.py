@@ -26,7 +26,7 @@ from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
-from captum_vit.trace.run.watch import Watch
+from captum_vit.trace.run.watch import Watch, refuse_overwriting
 
 __all__ = ["Record", "Want", "record"]
 
@@ -197,7 +197,11 @@ def _gradients(
     for (kind, layer), x in zip(places, wanted, strict=True):
         if not x.requires_grad:
             raise TraceError("A graph through every block.", f"none at the {kind} of block {layer}", NO_CHECKPOINTS)
-    grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    try:
+        grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    except RuntimeError as error:
+        refuse_overwriting(error)
+        raise
     if all(g is None for g in grads):
         raise TraceError("Gradients at the blocks.", "none arrived", "a target that depends on these blocks.")
     found: dict[str, dict[int, Tensor]] = {kind: {} for kind in seen}

@@ -15,7 +15,7 @@ from captum_vit.sites.site import Place
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import refuse_opaque
-from captum_vit.trace.run.watch import Watch
+from captum_vit.trace.run.watch import Watch, refuse_overwriting
 
 
 @dataclass
@@ -112,5 +112,9 @@ def gradient_of(
         )
     with torch.enable_grad():
         total = value.sum()
-    (grad,) = torch.autograd.grad(total, [tokens], **{"allow_unused": True, **grad_kwargs})
+    try:
+        (grad,) = torch.autograd.grad(total, [tokens], **{"allow_unused": True, **grad_kwargs})
+    except RuntimeError as error:
+        refuse_overwriting(error)
+        raise
     return torch.zeros_like(tokens) if grad is None else grad

@@ -290,7 +290,20 @@ def model_errors_as_ours(model: nn.Module, *inputs: Any) -> Iterator[None]:
             got = f"{type(model).__name__}: {first}"
             hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
             raise UnsupportedModelError("Kernels that gradients can pass.", got, hint) from first
+        refuse_overwriting(first)
         raise
+
+
+def refuse_overwriting(error: Exception) -> None:
+    """Of torch's errors the one about a tensor that was written over though a gradient needs it; torch has no class."""
+    if isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ("in-place operation", "inplace operation")
+    ):
+        raise UnsupportedModelError(
+            "A model of which torch can compute gradients.",
+            f"one that writes over tensors: {error}",
+            "x = x + f(x) in the place of x += f(x), or a method without gradients, such as AttentionRollout.",
+        ) from error
 
 
 def _said(given: Any) -> str:

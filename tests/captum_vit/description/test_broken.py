@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.attr import DecompX, GenAtt, GlobEnc, LayerCDAM, PredicAtt, RawAttention, TokenAblation
+from captum_vit.attr import AttCAT, DecompX, GenAtt, GlobEnc, LayerCDAM, PredicAtt, RawAttention, TokenAblation
 from tests.captum_vit.description.unnamed import Aa, Base, D, H, N, NoNorm, feed_forward
 from tests.models import redrawn
 
@@ -207,3 +207,21 @@ def test_bfloat16_has_the_blocks_of_float32(build: Callable[[], nn.Module]):
     wanted = GlobEnc(model, output="tokens").attribute(X)
     found = GlobEnc(deepcopy(model).bfloat16(), output="tokens").attribute(X.bfloat16())
     assert F.cosine_similarity(found, wanted, dim=1).min() > 0.99
+
+
+class Overwriting(Stack):
+    """Fit for passes without gradients alone: a norm needs what is written over."""
+
+    def blocks(self, x: Tensor) -> Tensor:
+        for a, f in self.m:
+            x += a(x)
+            x += f(x)
+        return x
+
+
+@pytest.mark.parametrize("method", [LayerCDAM, AttCAT])
+def test_a_model_that_writes_over_what_gradients_need_is_refused_by_name(method: type):
+    model = built(lambda: Overwriting(False))
+    with pytest.raises(cv.UnsupportedModelError, match="writes over tensors"):
+        method(model, 0, output="tokens").attribute(X, target=1)
+    RawAttention(model, output="tokens").attribute(X)
