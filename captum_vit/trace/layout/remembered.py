@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
+from captum_vit.errors import InputError
 from captum_vit.models.modules import modules_of
 from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.site import Place, Site
@@ -34,7 +35,48 @@ def layout_for(
 
     It is remembered as long as the modules that ran before the blocks are the same objects, with the same hooks,
     parameters, buffers and attributes. Call it inside ``undisturbed``, while nothing is replaced in the model.
+
+    Raises:
+        InputError: masks that hide other patches of one picture than of another.
     """
+    first, *others = (
+        _layout_of_first(model, entrance, blocks, _from(row, inputs, inputs), _from(row, args, inputs), real)
+        for row in _rows_masked_apart(inputs, args)
+    )
+    if any(other != first for other in others):
+        raise InputError(
+            "Pictures of which masks hide the same patches.", "masks that hide others", "one of these at a time."
+        )
+    return first
+
+
+def _rows_masked_apart(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> list[int]:
+    """Of pictures, the first with each of the masks; else the first of all."""
+    batch = len(inputs[0])
+    masks = [x for x in (*inputs[1:], *args) if is_of_each_sample(x, batch)]
+    if not masks or not inputs[0].is_floating_point():
+        return [0]
+    rows: dict[Any, int] = {}
+    for row in range(batch):
+        rows.setdefault(tuple(_hidden(x[row]) for x in masks), row)
+    return list(rows.values())
+
+
+def _from(row: int, given: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """With this sample as the first."""
+    if row == 0:
+        return given
+    return tuple(x.roll(-row, 0) if is_of_each_sample(x, len(inputs[0])) else x for x in given)
+
+
+def _layout_of_first(
+    model: nn.Module,
+    entrance: Place,
+    blocks: Iterable[nn.Module],
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    real: Tensor | None,
+) -> Layout:
     key = _key(entrance, inputs, args)
     known = _KNOWN.setdefault(model, {})
     if key in known and all(state.holds() for state in known[key][1]):

@@ -222,6 +222,16 @@ def test_what_a_mask_hides_in_one_call_is_there_in_the_next(dtype: torch.dtype):
     assert found(model, x, torch.ones_like(hiding).to(dtype)).grid == GRID
 
 
+def test_masks_that_hide_other_patches_in_one_batch_are_refused():
+    model, x = with_argument(lambda x, mask: x * mask), torch.randn(SHAPE)
+    masks = torch.ones(2, 1, 24, 32)
+    masks[1, :, :8] = 0
+    with pytest.raises(cv.InputError, match="hide the same patches"):
+        found(model, x, masks)
+    masks[0, :, :8] = 0
+    assert found(model, x, masks).grid == (2, 4)
+
+
 # -- refused by name --------------------------------------------------------------------------------------------
 
 
