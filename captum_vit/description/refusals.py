@@ -98,6 +98,8 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
             return where + "what the attention makes is added to the stream twice, in two forms"
         if any(layer.stream.has_numbers_of(other.stream) for other in chain if other is not layer):
             return where + "a second attention reads the stream that another one reads"
+        if k and (others := _put_anew(chain[k - 1], layer)):
+            return where + f"{others} of {tokens} tokens are put in anew, in the place of those that block {k - 1} made"
         bare = layer.additions == 0 and not layer.parallel
         following = chain[k + 1].stream if k + 1 < len(chain) else None
         if bare and following is not None and following.has_numbers_of(layer.joined):
@@ -106,6 +108,19 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
         elif bare and (following is not None or any(other.additions for other in chain)):
             return where + "no feed-forward adds to the stream behind the attention"
     return ""
+
+
+def _put_anew(before: Layer, layer: Layer) -> int:
+    """How many tokens are others than those that left the block before, where the rest are the same ones.
+
+    Zeros are no others: they are tokens behind a mask.
+    """
+    made, entered = before.end.tensor, layer.stream.tensor
+    if made.shape != entered.shape:
+        return 0
+    same = (made == entered).all(-1)
+    others = ~same & entered.any(-1)
+    return int(others.flatten().sum()) // (same.numel() // same.shape[-1]) if same.any() else 0
 
 
 def _of_channels(layer: Layer, batch: int) -> bool:

@@ -225,3 +225,23 @@ def test_a_model_that_writes_over_what_gradients_need_is_refused_by_name(method:
     with pytest.raises(cv.UnsupportedModelError, match="writes over tensors"):
         method(model, 0, output="tokens").attribute(X, target=1)
     RawAttention(model, output="tokens").attribute(X)
+
+
+class Prompted(Stack):
+    """Prompts are put in anew before every block, in the place of what the last one made of them."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+        self.prompts = nn.Parameter(torch.randn(3, 2, D))
+
+    def blocks(self, x: Tensor) -> Tensor:
+        x = torch.cat([x.new_zeros(len(x), 2, D), x[:, 2:]], 1)
+        for prompts, block in zip(self.prompts, self.b, strict=True):
+            x = block(torch.cat([prompts.expand(len(x), -1, -1), x[:, 2:]], 1))
+        return x
+
+
+@pytest.mark.parametrize("method", [LayerCDAM, RawAttention, DecompX])
+def test_prompts_that_are_put_in_anew_are_refused(method: type):
+    with pytest.raises(cv.UnsupportedModelError, match=rf"2 of {N} tokens are put in anew"):
+        method(built(Prompted), output="tokens").attribute(X, target=1)
