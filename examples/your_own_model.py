@@ -1,4 +1,4 @@
-"""A transformer that no library knows, described in five lines and explained.
+"""A transformer that no library knows, explained.
 
 The model is written by hand, with names of its own. It learns in a few seconds to name the colour of a small
 square; the check is that the maps point at the square.
@@ -56,12 +56,6 @@ class Reader(nn.Module):
         for layer in self.stack:
             x = layer(x)
         return self.answer(x[:, 0])
-
-
-@cv.register_spec("Reader")
-def reader(model: nn.Module) -> cv.Spec:
-    """Where things are; the prefix, the grid and what the head reads are found by running the model."""
-    return cv.Spec(blocks="stack", attn="look", out_proj="look.merge", mid="calm_again", family="Reader")
 
 
 def squares(n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -156,14 +156,10 @@ def _none(model: nn.Module) -> UnsupportedModelError:
         for name, m in model.named_modules()
         if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1 and type(m[0]) is type(m[1])
     ]
-    names = {f"{name.rpartition('.')[2]} {type(m).__name__}".lower() for name, m in model.named_modules()}
-    attends = any("attn" in name or "attention" in name for name in names)
     near = get_close_matches(type(model).__name__, {name.rpartition(".")[2] for name in _REGISTRY}, n=3)
     return UnsupportedModelError(
-        "A transformer: of a class that is described, or described by captum_vit.register_spec.",
-        f"{type(model).__name__}{'' if attends else ', in which no module is named after attention'}, with these "
-        f"repeated parts: {'; '.join(stacks[:4]) or 'none'}",
-        "captum_vit.register_spec (five lines, see captum_vit/models/README.md) if its blocks keep one token per "
-        "patch all the way; windowed, hierarchical, talking-heads and gated-position attention is not supported."
-        + (f" Described classes of like names: {', '.join(near)}." if near else ""),
+        "A transformer whose class has a spec; any other is described by a pass over inputs.",
+        f"{type(model).__name__}, with these repeated parts: {'; '.join(stacks[:4]) or 'none'}",
+        "captum_vit.doctor(model, inputs), which runs it; methods do so by themselves."
+        + (f" Classes of like names that have a spec: {', '.join(near)}." if near else ""),
     )

@@ -94,7 +94,6 @@ def test_training_mode(pair):
 @pytest.mark.along("stranger", STRANGERS)
 def test_a_model_that_is_no_plain_transformer(method, stranger):
     model, images = STRANGERS[stranger]().eval(), torch.randn(1, 3, 32, 32)
-    model(images)  # ConViT keeps a table of the distances in a grid
     case = CASES["timm ViT"]()._replace(forward_func=model, inputs=images)
     error = refused(cv.METHODS[method], case._replace(target=0), cv.UnsupportedModelError, TypeError)
     assert type(case.forward_func).__name__ in error.got and error.hint

@@ -134,7 +134,7 @@ def test_the_refusal_is_short_and_helps_first():
         """A near miss."""
 
     error = registry._none(nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 1)) for _ in range(3)]))
-    assert "register_spec" in error.wanted and error.hint.startswith("captum_vit.register_spec")
-    assert "no module is named after attention" in error.got and len(str(error)) < 600
+    assert "pass over inputs" in error.wanted and error.hint.startswith("captum_vit.doctor(model, inputs)")
+    assert "3 x Sequential" in error.got and len(str(error)) < 600
     near = registry._none(VisionTransfomer()).hint
     assert "VisionTransformer" in near and near.count(",") < 8
