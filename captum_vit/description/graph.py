@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,14 @@ from captum_vit.models.modules import modules_of
 from captum_vit.sites.calls import Calls, name_of, works_in_place
 from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import tensors_in
+
+
+def _held_by(owner: ref[nn.Module], name: str) -> Tensor:
+    """A parameter or buffer as its module holds it now."""
+    module = owner()
+    assert module is not None  # a part of the model that is explained
+    tensor: Tensor = getattr(module, name)
+    return tensor
 
 
 class Graph(Calls):
@@ -65,7 +74,7 @@ class Graph(Calls):
     def own(self, tensor: Tensor) -> Callable[[], Tensor] | None:
         """What gives a parameter or buffer as the model holds it then."""
         owner, name = self._owners.get(id(tensor), (None, ""))
-        return None if owner is None else partial(getattr, owner, name)
+        return None if owner is None else partial(_held_by, ref(owner), name)  # what is remembered keeps no model
 
     def depends(self, value: Value) -> bool:
         """Whether it was made from the inputs."""

@@ -1,5 +1,7 @@
 """Models that were explained wrong, or by an error of another library."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -245,3 +247,28 @@ class Prompted(Stack):
 def test_prompts_that_are_put_in_anew_are_refused(method: type):
     with pytest.raises(cv.UnsupportedModelError, match=rf"2 of {N} tokens are put in anew"):
         method(built(Prompted), output="tokens").attribute(X, target=1)
+
+
+class RootScaled(Stack):
+    """A parameter of the whole model scales every branch."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+        self.g = nn.Parameter(torch.rand(D) + 0.5)
+
+    def blocks(self, x: Tensor) -> Tensor:
+        for block in self.b:
+            x = x + self.g * block.a(x)
+            x = x + block.f(x)
+        return x
+
+
+@pytest.mark.parametrize("kind", [RootScaled, lambda: Stack(True)])
+def test_what_is_remembered_keeps_no_model_alive(kind: Callable[[], nn.Module]):
+    model = built(kind)
+    for method in (LayerCDAM, GlobEnc, cv.VTranM):
+        assert method(model, output="tokens").attribute(X, target=1).any()
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
