@@ -126,7 +126,8 @@ def _unmask_hidden_rows(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any,
     """
 
     def opened(x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[-1] != x.shape[-2] or not (x > 0).any():
+        is_mask = x.dim() == 4 and x.shape[-1] == x.shape[-2] and bool(((x == 0) | (x == 1)).all())
+        if not is_mask or not x.any():  # other numbers for pairs are biases
             return x
         return torch.where((x > 0).any(-1, keepdim=True), x, x.amax(-2, keepdim=True))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.attention import AttentionTap
-from captum_vit.trace.removal.absent import patches_absent, words_absent
+from captum_vit.trace.removal.absent import _unmask_hidden_rows, patches_absent, words_absent
 from captum_vit.trace.removal.without import Without
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import Watch
@@ -277,3 +277,12 @@ def test_the_model_is_left_as_it_was_found(name: str):
         asked(torch.arange(3), some(case, asked) if asked.text else torch.arange(16).repeat(3, 1) < 3)
     handle.remove()
     assert fingerprint(case.forward_func, case.inputs, *case.additional_forward_args, rng=False) == before
+
+
+def test_only_masks_of_pairs_are_opened():
+    """Other numbers for pairs of words, such as biases of their distances, stay as they are."""
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0]])[None, None]
+    bias = torch.tensor([[0.5, -1.0, 0.0], [0.0, 0.3, -2.0], [-1.0, -0.5, 0.0]])[None, None]
+    (opened, kept), _ = _unmask_hidden_rows(torch.nn.Identity(), (mask, bias), {})
+    assert opened[0, 0].tolist() == [[1, 1, 0]] * 3
+    assert torch.equal(kept, bias)
