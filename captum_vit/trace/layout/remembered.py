@@ -119,13 +119,18 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     own = vars(module)
     held = [*module._parameters.values(), *module._buffers.values()]
     return (
-        [*module._forward_hooks, None, *module._forward_pre_hooks],
+        [*_of_users(module._forward_hooks), None, *_of_users(module._forward_pre_hooks)],
         [_value(x) for x in held if x is not None],
         {name: _value(x) for name, x in own.items() if name not in _OF_EVERY_MODULE},
     )
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _of_users(hooks: dict[int, Any]) -> list[int]:
+    """Hooks but for those of this package, which come and go."""
+    return [number for number, hook in hooks.items() if not isinstance(hook, ThisThreadOnly)] if hooks else []
 
 
 def _value(x: Any, depth: int = DEPTH) -> Any:

@@ -9,6 +9,8 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.reach import moved
 
+NEAR = 0.25  # of the farthest move of any token
+
 
 def depend_in_order(
     embedding: Embedding,
@@ -17,7 +19,8 @@ def depend_in_order(
     """Whether tokens depend on these words at all; refused where token i does not stand for word i.
 
     Costs the embedding of 2 log2 T + 1 rows: word i is another one in the rows of its binary digits. Where tokens read
-    their neighbours too, that of one row for each word: its own token moves farthest.
+    other words too, such as neighbours, or separators that begin another segment, that of one row for each word: its
+    own token must move about as far as any.
 
     Raises:
         UnsupportedModelError: another token moves.
@@ -40,8 +43,8 @@ def depend_in_order(
     rows = [ids, *(torch.where(numbers == word, others, ids) for word in words)]
     singly = embedding.in_portions([row.view(shape) for row in rows])
     far = (singly[1:] - singly[:1]).norm(dim=-1)  # shape: (T, N)
-    farthest = far.argmax(1)
-    wrong = (far.amax(1).ne(0) & farthest.ne(words)).nonzero().flatten()
+    own, farthest = far.gather(1, words[:, None]).squeeze(1), far.argmax(1)
+    wrong = (own < NEAR * far.amax(1)).nonzero().flatten()
     if len(wrong):
         i = int(wrong[0])
         raise UnsupportedModelError(

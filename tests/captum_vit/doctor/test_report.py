@@ -107,7 +107,7 @@ def test_inputs_and_further_arguments_are_used():
 SICK = {
     "training": (lambda: timm_vit(**TIMM), "model.eval()"),
     "ConvNet": (lambda: torchvision.models.resnet18().eval(), "ResNet"),
-    "CaiT": (lambda: timm.create_model("cait_xxs24_224", depth=1).eval(), "talking-heads"),
+    "CaiT": (lambda: timm.create_model("cait_xxs24_224", depth=1).eval(), "doctor(model, inputs)"),
     "zero head": (lambda: torchvision.models.VisionTransformer(32, 8, 1, 3, 24, 48).eval(), "all zeros"),
 }
 
