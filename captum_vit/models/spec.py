@@ -1,4 +1,4 @@
-"""What this package must be told about a transformer; everything else is found by running it."""
+"""A transformer described by hand, by the names of its parts; everything else is found by running it."""
 
 from __future__ import annotations
 
