@@ -65,3 +65,10 @@ class ZeroMapWarning(UserWarning):
 
 class UnrepeatableWarning(UserWarning):
     """A second pass over the same input gives other scores: the model is random."""
+
+
+MISFITS = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model's own code raises where it is given sequences, or samples, of another number than it expects."""
+
+MODEL_ERRORS = (AttributeError, *MISFITS)
+"""What a model's own code raises where it is given something else than it expects."""

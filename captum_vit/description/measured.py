@@ -13,14 +13,14 @@ from captum_vit.description.attention import attentions
 from captum_vit.description.graph import Graph, recorded
 from captum_vit.description.mixing import mixing
 from captum_vit.description.norms import norm_module
-from captum_vit.description.passes import MISFITS, codes, first_sample
+from captum_vit.description.passes import codes, first_sample
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
 from captum_vit.description.stack import chained, find_ends
 from captum_vit.description.stream import Layer, add_feed_forwards, layer_of
 from captum_vit.description.tower import tower_of
-from captum_vit.errors import CaptumVitError
+from captum_vit.errors import MODEL_ERRORS, CaptumVitError
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.transformer import Block, Transformer
 
@@ -45,7 +45,7 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     few = first_sample(inputs, args)
     try:
         graph = recorded(model, *few)
-    except MISFITS as error:
+    except MODEL_ERRORS as error:
         if few[0] is inputs or isinstance(error, CaptumVitError):
             raise
         few = inputs, args  # it takes no batch of one

@@ -109,7 +109,7 @@ def _doubtful(graph: Graph, stretch: Stretch, tokens: int) -> list[Op]:
 
 
 def _by_token(op: Op, tokens: int) -> bool:
-    """Whether the first axes of what is made, or the first alone, are the tokens of the batch."""
+    """Whether the first axes of what is made, or the first one, are the tokens of the batch."""
     shapes = [value.tensor.shape for value in op.makes]
     return all(tokens in (shape[:1].numel(), shape[:2].numel()) for shape in shapes if shape)
 

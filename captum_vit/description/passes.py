@@ -8,12 +8,9 @@ from torch import Tensor, nn
 
 from captum_vit.sites.calls import Calls, name_of
 
-MISFITS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a model raises that does not take a batch of another size."""
-
 
 def first_sample(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-    """The inputs and arguments of the first sample alone; the same where there is no other."""
+    """The inputs and arguments of the first sample; the same where there is no other."""
     batch = len(inputs[0])
     if batch == 1:
         return inputs, args

@@ -96,7 +96,7 @@ class Places:
         return [c for c in self.graph.taking.get(value.root, []) if self._fits(c.takes[0].tensor)]
 
     def block_call(self, layer: Layer) -> Call | None:
-        """The innermost call that takes what enters a block, gives what leaves it, and holds this attention alone."""
+        """The innermost call from what enters a block to what leaves it that holds no other attention."""
         around = [
             c
             for c in self.taking(layer.stream)

@@ -12,16 +12,9 @@ from torch import Tensor, nn
 from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
 from captum_vit.description.values import FACTOR, PROJECT, RESHAPE, Call, Op, Value
+from captum_vit.errors import MODEL_ERRORS
 from captum_vit.sites.nests import first_tensor
 
-MISFITS = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)  # of a module that is tried
 LINEAR = 1e-3  # what may be missing, as a share, or so many roundings, where they are larger
 ROUNDINGS = 4
 ROWS = 256  # that are compared
@@ -89,7 +82,7 @@ def _is_linear(module: nn.Module, like: Tensor) -> bool:
         zero = f(torch.zeros_like(a))
         missing = f(a) + f(b) - zero - f(a + b)
         return bool(missing.norm() <= max(LINEAR, _rounding(like)) * (f(a) - zero).norm())
-    except MISFITS:
+    except MODEL_ERRORS:
         return False
 
 

@@ -62,7 +62,7 @@ class Value:
                     yield value, op
 
     def comes_by(self, other: Value) -> bool:
-        """Whether it is the other value, or was made from it by changes of shape alone."""
+        """Whether it is the other value, or was made from it by nothing but changes of shape."""
         value = self
         while value is not other:
             before = value.op.takes[0] if value.op and value.op.takes else None

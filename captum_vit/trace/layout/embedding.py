@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import CaptumVitError, TraceError, UnsupportedModelError
+from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.sites.site import Place
 from captum_vit.trace.run.samples import is_of_each_sample
 
@@ -74,7 +74,7 @@ class Embedding:
                 pass
             except (CaptumVitError, torch.OutOfMemoryError):
                 raise
-            except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            except MISFITS as error:
                 raise UnsupportedModelError(
                     "A model that runs any number of samples, whatever their numbers are.",
                     f"{type(self.model).__name__}, which refuses {len(rows)} of {batch}: {error}",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as everywhere
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from captum_vit.errors import UnsupportedModelError
+from captum_vit.errors import MISFITS, UnsupportedModelError
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.trace.record.record import Record
@@ -18,7 +18,6 @@ from captum_vit.trace.run.state import widened
 
 WITHOUT_HEADS = "a method that needs no per-head vectors, such as GenAtt or DecompX."
 TRIED_AT = (0.1, 3.0)  # sizes of the vectors on which a layer is tried
-MISFITS = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)  # of a user's hook
 FEW_BITS = 0.05  # what rounding may do to a layer with weights in a few bits
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import CaptumVitError, UnsupportedModelError
-from captum_vit.trace.record.heads import MISFITS, untouched
+from captum_vit.errors import MISFITS, CaptumVitError, UnsupportedModelError
+from captum_vit.trace.record.heads import untouched
 from captum_vit.trace.run.state import widened
 
 PLAIN = {nn.LayerNorm.forward, nn.RMSNorm.forward}

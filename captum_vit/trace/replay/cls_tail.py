@@ -21,7 +21,7 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
-from captum_vit.errors import CaptumVitError
+from captum_vit.errors import MISFITS, CaptumVitError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
@@ -31,7 +31,7 @@ from captum_vit.sites.site import Place, Site
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay.replay import Prefix, Slopes, repeat_samples, run_prefix
-from captum_vit.trace.replay.subnetwork import MISFITS, entering, forward_replaced
+from captum_vit.trace.replay.subnetwork import entering, forward_replaced
 from captum_vit.trace.run.score import repeat_target, select
 from captum_vit.trace.run.watch import model_errors_as_ours
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import CaptumVitError, TraceError, UnsupportedModelError
+from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import Forward
@@ -18,9 +18,6 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import UNHIDDEN, model_errors_as_ours
-
-MISFITS = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a model's own code raises where it is given sequences, or samples, of another number than it expects."""
 
 COPIES = 64  # of a picture, at once
 

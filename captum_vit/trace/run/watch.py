@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.errors import CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
+from captum_vit.errors import MODEL_ERRORS, CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.positions import refuse_too_long
@@ -26,9 +26,6 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.remembered import layout_for
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
-
-
-_REFUSALS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Watch:
@@ -80,7 +77,7 @@ class Watch:
                 output = self.model(*inputs, *args)
                 values.refuse_other_code()
                 return scores_of(output)
-            except _REFUSALS as error:
+            except MODEL_ERRORS as error:
                 if self._in_inference_mode:
                     got = f"one that runs in inference mode: {error}"
                     raise TraceError("A forward that can be followed backwards.", got, UNHIDDEN) from error
@@ -271,21 +268,17 @@ def model_errors_as_ours(model: nn.Module, *inputs: Any) -> Iterator[None]:
         yield
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
-    except _REFUSALS as first:
+    except MODEL_ERRORS as first:
         try:
             with torch.no_grad():
                 model(*inputs)
-        except _REFUSALS as error:
+        except MODEL_ERRORS as error:
             refuse_too_long(getattr(model, "tower", model), inputs[0] if inputs else None)
             raise InputError(
                 f"Inputs that {type(model).__name__} accepts.",
                 f"{', '.join(map(_said, inputs))}, refused with: {error}",
                 "the size, channels and argument order of the model's own forward.",
             ) from error
-        if (isinstance(first, RuntimeError) and "in-place operation" in str(first)) or "modified inplace" in str(first):
-            got = f"{type(model).__name__}: {str(first).splitlines()[0]}"
-            hint = "the model with that operation written out of place, such as x = x * mask in place of x *= mask."
-            raise UnsupportedModelError("A model that does not change its tokens in place.", got, hint) from first
         if isinstance(first, NotImplementedError):  # it runs, but not with a graph
             got = f"{type(model).__name__}: {first}"
             hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
@@ -296,11 +289,10 @@ def model_errors_as_ours(model: nn.Module, *inputs: Any) -> Iterator[None]:
 
 def refuse_overwriting(error: Exception) -> None:
     """Of torch's errors the one about a tensor that was written over though a gradient needs it; torch has no class."""
-    if isinstance(error, RuntimeError) and any(
-        word in str(error) for word in ("in-place operation", "inplace operation")
-    ):
+    words = ("in-place operation", "inplace operation", "modified inplace")
+    if isinstance(error, RuntimeError) and any(some in str(error) for some in words):
         raise UnsupportedModelError(
-            "A model of which torch can compute gradients.",
+            "A model that does not change its tokens in place.",
             f"one that writes over tensors: {error}",
             "x = x + f(x) in the place of x += f(x), or a method without gradients, such as AttentionRollout.",
         ) from error
