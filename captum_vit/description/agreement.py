@@ -20,7 +20,7 @@ def refuse_contradiction(graph: Graph, layers: list[Layer], described: Transform
     if found != len(described.blocks):
         raise _contradiction(described, f"{len(described.blocks)} blocks", f"{found}, in which tokens attend")
     for k, (block, layer) in enumerate(zip(described.blocks, layers, strict=True)):
-        if block.before_norm is None and layer.out is not layer.end:
+        if block.before_norm is None and layer.normed_end:
             raise _contradiction(described, f"block {k} without `last_norm`", "a norm on the stream at its end")
         for name, place, value in _places(block, layer):
             at = None if place is None else _value_at(graph, place)
@@ -34,17 +34,13 @@ def refuse_contradiction(graph: Graph, layers: list[Layer], described: Transform
 def _places(block: Block, layer: Layer) -> list[tuple[str, Place | None, Value | None]]:
     """What a description says, beside what the pass shows."""
     return [
-        ("before_mid", block.before_mid, layer.joined if _normed_mid(layer) else None),
-        ("before_norm", block.before_norm, layer.end if layer.out is not layer.end else None),
+        ("before_mid", block.before_mid, layer.joined if layer.normed_mid else None),
+        ("before_norm", block.before_norm, layer.end if layer.normed_end else None),
         ("entrance", block.entrance, layer.stream),
         ("attn_in", block.attn_in, layer.reads),
         ("mid", block.mid, layer.mid),
         ("out", block.out, layer.out),
     ]
-
-
-def _normed_mid(layer: Layer) -> bool:
-    return layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)
 
 
 def _value_at(graph: Graph, place: Place) -> Value | None:

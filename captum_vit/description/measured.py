@@ -90,8 +90,7 @@ def _block(graph: Graph, places: Places, layer: Layer) -> Block:
     call, heads = places.block_call(layer), projection(graph, layer)
     entrance = places.entering(layer.stream, call)
     out = places.entering(layer.out, None) if call is None else places.output_of(call)
-    mid = layer.mid
-    first, last = mid is not None and not mid.has_numbers_of(layer.joined), layer.out is not layer.end
+    mid, first, last = layer.mid, layer.normed_mid, layer.normed_end
     return Block(
         entrance=entrance,
         attn_in=places.read(layer, call) or entrance,
@@ -113,14 +112,13 @@ def _block(graph: Graph, places: Places, layer: Layer) -> Block:
 def _missing(layer: Layer, between: str) -> dict[str, str]:
     """For each part that a block may lack, what there is in its place."""
     beside = "its attention and its feed-forward run side by side"
-    first = layer.mid is not None and not layer.mid.has_numbers_of(layer.joined)
     norms = {True: "the norm there is no module", False: "no norm stands there"}
     return {
         "mid": beside if layer.parallel else "nothing follows its attention",
-        "before_mid": norms[first],
-        "before_norm": norms[layer.out is not layer.end],
-        "first_norm": norms[first],
-        "last_norm": norms[layer.out is not layer.end],
+        "before_mid": norms[layer.normed_mid],
+        "before_norm": norms[layer.normed_end],
+        "first_norm": norms[layer.normed_mid],
+        "last_norm": norms[layer.normed_end],
         "mid_norm": beside if layer.parallel else "no module is the norm before its feed-forward",
         "out_proj": f"{between} between its heads and the stream",
     }

@@ -37,7 +37,17 @@ class Layer:
     @property
     def post_norm(self) -> bool:
         """Whether a norm stands on the stream itself."""
-        return self.out is not self.end or (self.mid is not None and not self.mid.has_numbers_of(self.joined))
+        return self.normed_end or self.normed_mid
+
+    @property
+    def normed_mid(self) -> bool:
+        """Whether a norm stands on the stream behind the attention."""
+        return self.mid is not None and not self.mid.has_numbers_of(self.joined)
+
+    @property
+    def normed_end(self) -> bool:
+        """Whether a norm stands on the stream at the end."""
+        return self.out is not self.end
 
 
 def layer_of(graph: Graph, attention: Attention) -> Layer | str:

@@ -6,6 +6,7 @@ from the softmax; where it goes is found by the model's own calls, run on a twin
 
 from __future__ import annotations
 
+from inspect import getattr_static
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ SOFTMAX: set[Any] = named("softmax")
 SHAPED = named(
     "__getitem__ expand expand_as flatten moveaxis movedim narrow permute reshape reshape_as select squeeze swapaxes "
     "swapdims transpose unflatten unsqueeze view view_as"
-) | {torch.Tensor.mT.__get__, torch.Tensor.mH.__get__}  # type: ignore[attr-defined]
+) | {getattr_static(torch.Tensor, name).__get__ for name in ("mT", "mH")}
 CAST = named("bfloat16 clone contiguous double dropout float half to type type_as")
 
 

@@ -77,7 +77,7 @@ FORMS: dict[str, Attend] = {}
 
 
 def form(attend: Attend) -> Attend:
-    FORMS[attend.__name__] = attend  # type: ignore[attr-defined]
+    FORMS[attend.__name__] = attend
     return attend
 
 
