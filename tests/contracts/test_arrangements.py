@@ -241,6 +241,23 @@ def test_of_two_transformers_that_run_both_are_named():
     assert not any(reason is None for reason in report.methods.values())
 
 
+class BySize(Both):
+    """Which of two transformers runs depends on the size of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.student if x.shape[-1] == 32 else self.teacher)(x)
+
+
+def test_the_tower_that_runs_is_found_for_each_kind_of_inputs():
+    sizes = (32, 64)
+    towers = [redrawn(timm_vit(**TIMM | {"img_size": size})).eval() for size in sizes]
+    model = BySize(*towers).eval()
+    for size, tower in [*zip(sizes, towers, strict=True)] * 2:
+        x = torch.randn(2, 3, size, size)
+        for method in (cv.LayerCDAM, cv.GenAtt):
+            assert torch.equal(method(model).attribute(x, target=1), method(tower).attribute(x, target=1))
+
+
 def test_of_two_transformers_one_that_does_not_run_is_no_matter():
     case = CASES[BARE]()
     model = At("student", case.forward_func)

@@ -64,19 +64,23 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
     before = _REMEMBERED.get(model)
     if before is None or not before.still_holds(modules):
         before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
-    kind: Hashable = "any"
+    found = before.get("any")
+    if found is not None:
+        return found
+    known = all_known(model)
+    sure = len(known) == 1 and _is_all(model, known[0].tower)  # else other inputs may run another tower
+    kind: Hashable = "any" if sure else _kind(inputs, args)
     found = before.get(kind)
     if found is not None:
         return found
     with model_errors_as_ours(model, *inputs, *args):
-        described = [one for one in all_known(model) if _runs(model, one, inputs, args)]
+        described = known if sure else [one for one in known if _runs(model, one, inputs, args)]
         if len(described) == 1:
             found = described[0]
             if not is_ours(found.tower):
                 refuse_other(model, found, inputs, args)
         else:
-            kind = _kind(inputs, args)
-            found = before.get(kind) or _measured(model, inputs, args, before.refusals)
+            found = _measured(model, inputs, args, before.refusals)
     before.add(kind, found)
     return found
 
@@ -102,11 +106,14 @@ class _Reached(Exception):
     """The first block has been entered."""
 
 
+def _is_all(model: nn.Module, tower: nn.Module) -> bool:
+    """Whether a model has no other stack of modules than those in a tower."""
+    others = modules_of(model, without=[tower])
+    return tower is model or not any(isinstance(m, nn.ModuleList | nn.Sequential) for m in others)
+
+
 def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> bool:
-    """Whether a tower takes part in a pass; of a model without other stacks of modules that is known."""
-    others = modules_of(model, without=[described.tower])
-    if described.tower is model or not any(isinstance(m, nn.ModuleList | nn.Sequential) for m in others):
-        return True
+    """Whether a tower takes part in a pass over these inputs."""
 
     def stop(x: Tensor) -> None:
         raise _Reached
