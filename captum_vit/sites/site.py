@@ -100,3 +100,25 @@ class Site:
         if self.side == "output":
             return self.module.register_forward_hook(ThisThreadOnly(after), prepend=first)
         return self.module.register_forward_pre_hook(ThisThreadOnly(before), with_kwargs=True, prepend=first)
+
+
+class _Reached(Exception):
+    """The place has been reached: nothing else is needed."""
+
+
+def reached(place: Place, run: Callable[[], object]) -> Tensor | None:
+    """What is at a place in a run, which ends there; None where the run ends without it."""
+    seen: list[Tensor] = []
+
+    def stop(x: Tensor) -> None:
+        seen.append(x)
+        raise _Reached
+
+    handle = place.hook(stop)  # from here on torch calls are those of the run
+    try:
+        run()
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return seen[0] if seen else None

@@ -10,14 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
-from captum_vit.sites.site import Place
+from captum_vit.sites.site import Place, reached
 from captum_vit.trace.run.samples import is_of_each_sample
 
 AT_ONCE = 2**22  # numbers of the input, in the rows that are run together
-
-
-class _Reached(Exception):
-    """The tokens are here: nothing else is needed."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +54,11 @@ class Embedding:
         batch = len(self.inputs[0])
         given = [_rows_of(x, len(rows), batch) for x in (*self.inputs, *self.args)]
         given[self.which] = rows
-        seen: list[Tensor] = []
-
-        def stop(x: Tensor) -> None:
-            seen.append(x)
-            raise _Reached
-
         with torch.random.fork_rng([rows.device] if rows.is_cuda else []), torch.set_grad_enabled(rows.requires_grad):
             if self.other_draws:
                 torch.rand(1), torch.rand(1, device=rows.device)
-            handle = self.entrance.hook(stop)  # from here on torch calls are the model's
             try:
-                self.model(*given)
-            except _Reached:
-                pass
+                seen = reached(self.entrance, lambda: self.model(*given))
             except (CaptumVitError, torch.OutOfMemoryError):
                 raise
             except MISFITS as error:
@@ -80,13 +67,11 @@ class Embedding:
                     f"{type(self.model).__name__}, which refuses {len(rows)} of {batch}: {error}",
                     "a model that fixes neither the batch size nor the range of its input.",
                 ) from error
-            finally:
-                handle.remove()
-        if not seen or seen[0].dim() != 3 or len(seen[0]) != len(rows):
-            got = f"shape {tuple(seen[0].shape)} for {len(rows)} samples" if seen else "none"
+        if seen is None or seen.dim() != 3 or len(seen) != len(rows):
+            got = "none" if seen is None else f"shape {tuple(seen.shape)} for {len(rows)} samples"
             hint = "a model whose blocks are given (B, N, D), batch first."
             raise TraceError("Tokens (B, N, D) that enter the first block.", got, hint)
-        return seen[0]
+        return seen
 
     def in_portions(self, rows: Sequence[Tensor]) -> Tensor:  # shape: (R, N, D)
         """Many rows (1, ...), some at a time."""

@@ -27,7 +27,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.nests import first_tensor, holds_tensor, swap
-from captum_vit.sites.site import Place, Site
+from captum_vit.sites.site import Place, Site, reached
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay.replay import Prefix, Slopes, repeat_samples, run_prefix
@@ -81,10 +81,6 @@ def cls_tail(
     return prefix, tail if len(wanted) == last.n_rows and alike(found, wanted[:1]) else None
 
 
-class _Reached(Exception):
-    """The site has been seen: the rest of the block is not needed."""
-
-
 class _FirstSample:
     """A block that runs as far as its attention for all samples, and to the end for the first one, under watch.
 
@@ -102,7 +98,7 @@ class _FirstSample:
         refuse_several(self.times, type(self.block).__name__)
         if not args or not isinstance(args[0], Tensor) or holds_tensor((args[1:], kwargs)):
             return self.forward(*args, **kwargs)
-        self._reach_site(*args, **kwargs)
+        reached(self.site, partial(self.forward, *args, **kwargs))
         with LookAtAttention() as self.look:
             output = self.forward(args[0][:1], *args[1:], **kwargs)
         rows = first_tensor(output)
@@ -121,18 +117,6 @@ class _FirstSample:
             score = (output.flatten() * weights).sum()
         (grad,) = torch.autograd.grad(score, self.rows, allow_unused=True)
         return grad is not None and bool(grad[:, 0].any()) and not grad[:, 1:].any()
-
-    def _reach_site(self, *args: Any, **kwargs: Any) -> None:
-        def stop(x: Tensor) -> None:
-            raise _Reached
-
-        handle = self.site.hook(stop)
-        try:
-            self.forward(*args, **kwargs)
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
 
 
 class ClsTail:

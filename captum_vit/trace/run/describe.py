@@ -15,6 +15,7 @@ from captum_vit.models.modules import modules_of
 from captum_vit.models.registry import Describe, all_known, is_ours, registered
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
+from captum_vit.sites.site import reached
 from captum_vit.trace.run.watch import model_errors_as_ours
 
 KINDS = 16  # of inputs, of which a model's transformer is remembered
@@ -102,10 +103,6 @@ def _measured(
         raise
 
 
-class _Reached(Exception):
-    """The first block has been entered."""
-
-
 def _is_all(model: nn.Module, tower: nn.Module) -> bool:
     """Whether a model has no other stack of modules than those in a tower."""
     others = modules_of(model, without=[tower])
@@ -114,18 +111,7 @@ def _is_all(model: nn.Module, tower: nn.Module) -> bool:
 
 def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> bool:
     """Whether a tower takes part in a pass over these inputs."""
-
-    def stop(x: Tensor) -> None:
-        raise _Reached
-
-    handle = described.blocks[0].entrance.hook(stop)
-    try:
-        model(*inputs, *args)
-    except _Reached:
-        return True
-    finally:
-        handle.remove()
-    return False
+    return reached(described.blocks[0].entrance, lambda: model(*inputs, *args)) is not None
 
 
 def _kind(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
