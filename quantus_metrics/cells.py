@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_vit.errors import InputError, ModelStateError, TraceError, UnsupportedModelError
-from captum_vit.models.modules import alone, module_of
+from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.tokens import Box, placed
 from captum_vit.trace.run.describe import transformer_of
 from captum_vit.trace.run.state import checked_inputs, undisturbed
@@ -50,7 +50,7 @@ def patches_of(
         InputError: a model that crops or pads its image, and detaches it.
     """
     try:
-        module = alone(module_of(model))
+        module = unwrapped(module_of(model))
         images = checked_inputs(inputs if args else inputs[:1], module)
         with undisturbed(module):
             layout = layout_of(module, transformer_of(module, images, args), images, args)

@@ -14,7 +14,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarning
-from captum_vit.models.modules import alone, module_of
+from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.models.naming import n_outputs
 from captum_vit.models.padding import warn_if_padded
 from captum_vit.models.transformer import Transformer
@@ -134,7 +134,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     @property
     def model(self) -> nn.Module:
         """The module behind ``forward_func``."""
-        return alone(module_of(self.forward_func))
+        return unwrapped(module_of(self.forward_func))
 
     def _record(
         self, inputs: Any, target: TargetType, args: Any, want: Want | None = None, start: int | None = None

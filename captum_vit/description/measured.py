@@ -12,8 +12,8 @@ from captum_vit.description.agreement import refuse_contradiction
 from captum_vit.description.attention import attentions
 from captum_vit.description.graph import Graph, recorded
 from captum_vit.description.mixing import mixing
-from captum_vit.description.norms import norm_module
-from captum_vit.description.passes import codes, first_sample
+from captum_vit.description.norms import FEWEST, norm_module
+from captum_vit.description.passes import codes, first_samples
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
@@ -42,18 +42,24 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     Raises:
         UnsupportedModelError: the blocks cannot be followed; what was found is named.
     """
-    few = first_sample(inputs, args)
-    try:
-        graph = recorded(model, *few)
-    except MODEL_ERRORS as error:
-        if few[0] is inputs or isinstance(error, CaptumVitError):
-            raise
-        few = inputs, args  # it takes no batch of one
-        graph = recorded(model, *few)
+    graph, few = _recorded_few(model, inputs, args, 1)
     found = _read(graph, model, *few)
     if few[0] is inputs or not any(map(_counts, found.blocks)) or codes(model, *few) == codes(model, inputs, args):
         return found
     return _read(recorded(model, inputs, args), model, inputs, args)
+
+
+def _recorded_few(
+    model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], n: int
+) -> tuple[Graph, tuple[tuple[Tensor, ...], tuple[Any, ...]]]:
+    """A pass of the first n samples, and what it was given; of all where the model takes no smaller batch."""
+    few = first_samples(inputs, args, n)
+    try:
+        return recorded(model, *few), few
+    except MODEL_ERRORS as error:
+        if few[0] is inputs or isinstance(error, CaptumVitError):
+            raise
+    return recorded(model, inputs, args), (inputs, args)
 
 
 def _counts(block: Block) -> bool:
@@ -139,7 +145,7 @@ def refuse_other(model: nn.Module, described: Transformer, inputs: tuple[Tensor,
     Raises:
         UnsupportedModelError: the pass shows something else; both are named.
     """
-    graph = recorded(model, inputs, args)
+    graph, _ = _recorded_few(model, inputs, args, FEWEST)  # one token each shows a norm
     try:
         calls = [c for c in graph.calls if c.module is described.tower]
         within = [a for a in attentions(graph) if not calls or any(c.holds(a.op) for c in calls)]

@@ -6,17 +6,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from captum_vit.models.samples import is_of_each_sample
 from captum_vit.sites.calls import Calls, name_of
 
 
-def first_sample(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-    """The inputs and arguments of the first sample; the same where there is no other."""
+def first_samples(
+    inputs: tuple[Tensor, ...], args: tuple[Any, ...], n: int
+) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """The inputs and arguments of the first n samples; the same where there are no others."""
     batch = len(inputs[0])
-    if batch == 1:
+    if batch <= n:
         return inputs, args
 
     def first(given: Any) -> Any:
-        return given[:1] if isinstance(given, Tensor) and given.dim() > 0 and len(given) == batch else given
+        return given[:n] if is_of_each_sample(given, batch) else given
 
     return tuple(map(first, inputs)), tuple(map(first, args))
 

@@ -7,7 +7,7 @@ from torch import nn
 from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
 from captum_vit.description.values import Call
-from captum_vit.models.modules import alone, uncompiled
+from captum_vit.models.modules import uncompiled, unwrapped
 
 
 def tower_of(graph: Graph, model: nn.Module, chain: list[Layer]) -> nn.Module:
@@ -34,5 +34,5 @@ def _takes_tokens(call: Call, first: Layer) -> bool:
 
 def named_tower(model: nn.Module) -> nn.Module | None:
     """The part that a target module names in its attribute ``tower``, the innermost if it names one in turn."""
-    named = getattr(alone(model), "tower", None)
+    named = getattr(unwrapped(model), "tower", None)
     return (named_tower(named) or named) if isinstance(named, nn.Module) else None

@@ -15,14 +15,14 @@ from captum_vit.doctor.report import DEFECT, Report, reason_of
 from captum_vit.doctor.subject import Subject
 from captum_vit.doctor.sums import stream_kinds
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
-from captum_vit.models.modules import alone, module_of
+from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.models.output import scores_of
 from captum_vit.models.registry import spec_of
+from captum_vit.models.samples import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.run.describe import transformer_of
-from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 
 
@@ -60,7 +60,7 @@ def doctor(
     _describe(report, model, transformer)
 
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
-        bare = alone(model)
+        bare = unwrapped(model)
         scores = _scores(bare, sample, args)
         if scores is not None and not torch.isfinite(scores).all():
             return _refused(report, "The model's own output is NaN or infinite.")

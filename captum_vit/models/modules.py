@@ -12,7 +12,7 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.options import shown
 
 
-def alone(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside what copies it to other devices, or counts the gradients that pass it in training."""
     return model.module if isinstance(model, nn.DataParallel | DistributedDataParallel) else model
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
+from captum_vit.models.samples import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.attention import AttentionTap
@@ -23,7 +24,6 @@ from captum_vit.trace.modes.silence import what_ran
 from captum_vit.trace.record.pooling import pooling_weights
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.run.finite import refuse_not_finite
-from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
 from captum_vit.trace.run.watch import Watch, refuse_overwriting

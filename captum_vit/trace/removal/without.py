@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, InputError, TraceError, UnsupportedModelError
+from captum_vit.models.samples import is_of_each_sample
 from captum_vit.options import one_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.probe import Want
 from captum_vit.trace.record.record import record
 from captum_vit.trace.removal.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.run.describe import transformer_of
-from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.watch import Watch, layout_of
 
 WAYS = ("auto", "drop", "mask")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_vit.errors import LayerError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
+from captum_vit.models.samples import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import IN_MEMORY, integer_or_none
 from captum_vit.sites.site import Place, Site
@@ -20,7 +21,6 @@ from captum_vit.trace.record.products import over_channels
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.subnetwork import entering
 from captum_vit.trace.run.finite import refuse_not_finite
-from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.score import repeat_target, select
 from captum_vit.trace.run.watch import Watch, model_errors_as_ours
 

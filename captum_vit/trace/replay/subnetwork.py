@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
+from captum_vit.models.samples import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import Forward
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.run.samples import is_of_each_sample
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import UNHIDDEN, model_errors_as_ours
 

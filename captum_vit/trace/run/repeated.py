@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import CaptumVitError, UnrepeatableWarning
-from captum_vit.models.modules import alone
+from captum_vit.models.modules import unwrapped
 from captum_vit.models.output import scores_of
 from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.trace.run.found import Ends, as_found, uninterrupted
@@ -37,7 +37,7 @@ def same_again(
         if passes == 1 and args and isinstance(args[0], Tensor) and args[0].shape == inputs.shape:
             _compare(args[0], inputs, output, scores, type(module).__name__)
 
-    module = alone(model)
+    module = unwrapped(model)
     with as_found([module]):
         module.register_forward_hook(ThisThreadOnly(see))
         yield
