@@ -272,3 +272,20 @@ def test_what_is_remembered_keeps_no_model_alive(kind: Callable[[], nn.Module]):
     del model
     gc.collect()
     assert alive() is None
+
+
+class Later(Stack):
+    """Its blocks are no modules, and it may call something more behind them."""
+
+    more = False
+
+    def head(self, x: Tensor) -> Tensor:
+        return super().head(x * 2 if self.more else x)
+
+
+def test_a_pass_with_more_calls_than_the_one_that_was_described_is_refused():
+    model = built(lambda: Later(False))
+    LayerCDAM(model, output="tokens").attribute(X, target=1)
+    model.more = True
+    with pytest.raises(cv.TraceError, match="same torch calls"):
+        LayerCDAM(model, output="tokens").attribute(X, target=1)
