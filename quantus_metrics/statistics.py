@@ -102,7 +102,7 @@ def summarise(
     else:
         figure = lambda drawn: statistic(kept[drawn])  # noqa: E731
         mean, found = statistic(kept), stats.bootstrap((np.arange(n),), figure, vectorized=False, **draw)
-    low, high = found.confidence_interval
+    low, high = sorted(found.confidence_interval)  # of equal rows the two may differ by one rounding
     return Summary(float(mean), float(low), float(high), n, len(rows) - n, confidence)
 
 
