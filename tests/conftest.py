@@ -1,4 +1,4 @@
-"""What every test may count on: one thread, no network, no window, seed 0."""
+"""What every test may count on: one thread, no network, no window, seed 0, the same examples."""
 
 import os
 from typing import Any
@@ -7,10 +7,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# The same examples in every run, so that a commit has one result; HYPOTHESIS_PROFILE=default tries others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 LEFT_OUT = pytest.StashKey[int]()
 
@@ -52,3 +58,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def seed() -> None:
     """The same random numbers for a test, whichever tests ran before it."""
     torch.manual_seed(0)
+    np.random.seed(0)

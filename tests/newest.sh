@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg NO_MKDOCS_2_WARNING=1
+export HYPOTHESIS_PROFILE=default # and examples that no run has tried
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
