@@ -21,8 +21,8 @@ from torch import nn
 import captum_vit as cv
 from captum_vit.errors import CaptumVitError
 from captum_vit.explain import explain, method_named, open_picture
-from captum_vit.models.loading import device_named, load_model
-from captum_vit.models.reading import example_inputs
+from captum_vit.inputs.images import example_inputs
+from captum_vit.inputs.loading import device_named, load_model
 from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
 

@@ -16,15 +16,11 @@ from torch import Tensor, nn
 from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
 from captum_vit.errors import InputError, OptionError, TargetError
-from captum_vit.models.reading import (
-    class_names,
-    display_image,
-    image_tensor,
-    is_text_model,
-    open_picture,
-    read_text,
-    target_index,
-)
+from captum_vit.inputs.class_names import class_names, target_index
+from captum_vit.inputs.images import display_image, image_tensor
+from captum_vit.inputs.rgb import open_picture
+from captum_vit.inputs.texts import read_text
+from captum_vit.models.library import is_text_model
 from captum_vit.models.registry import known as known_transformer
 from captum_vit.options import kind_of, known, shown
 from captum_vit.trace.run.describe import transformer_of

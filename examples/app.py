@@ -21,7 +21,7 @@ from PIL import Image
 import captum_vit as cv
 from captum_vit.demo import digit_scenes, generated_reviews
 from captum_vit.errors import CaptumVitError
-from captum_vit.models.reading import is_text_model
+from captum_vit.models.library import is_text_model
 
 AT_FIRST = ["PLUS(DecompX)", "VTranM", "GenAtt", "LayerCDAM", "RawAttention"]
 STYLE = """

@@ -21,8 +21,10 @@ from captum_vit.demo import demo_bert, demo_clip, demo_clip_tokenizer, demo_vit
 from captum_vit.demo.captions import PROMPTS, TEMPLATES
 from captum_vit.errors import CaptumVitError, InputError
 from captum_vit.explain import Explanation, open_picture
-from captum_vit.models.loading import load_model
-from captum_vit.models.reading import class_names, image_tensor, is_text_model
+from captum_vit.inputs.class_names import class_names
+from captum_vit.inputs.images import image_tensor
+from captum_vit.inputs.loading import load_model
+from captum_vit.models.library import is_text_model
 from captum_vit.viz.blending import large
 
 DIGITS, CAPTIONS, REVIEWS = "digit scenes: a ViT", "scenes and captions: a CLIP", "reviews: a BERT"

@@ -3,7 +3,7 @@
 Importing this package registers its metrics with Quantus; `unregister` takes them out again.
 """
 
-from .explain import explain_func, wrap
+from .bridge import explain_func, wrap
 from .metrics import (
     AOPC,
     METRICS,
@@ -24,7 +24,7 @@ from .mosaic import mosaics
 from .option_sweep import OptionSweep, sweep_option
 from .self_test import SelfTest, self_test
 from .statistics import Comparison, Summary, compare, summarise
-from .texts import TextModel, text_curves, wrap_text
+from .token_arrays import TextModel, text_curves, wrap_text
 
 __all__ = [
     # metrics of the CDAM paper

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import integer, integer_or_none, two_integers
-from quantus_metrics.explain import to_array, to_tensor
+from quantus_metrics.bridge import to_array, to_tensor
 
 
 def mosaics(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import integer, shown
 from captum_vit.viz.studies import option_curve
-from quantus_metrics.explain import ExplainFunc, check_explains, sign_of, wrap
+from quantus_metrics.bridge import ExplainFunc, check_explains, sign_of, wrap
 from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 

@@ -15,8 +15,7 @@ from captum_vit.attr import RandomAttribution
 from captum_vit.errors import InputError
 from captum_vit.options import number, shown
 from captum_vit.targets import TwoClasses
-from quantus_metrics.cells import box_under, patches_of
-from quantus_metrics.explain import (
+from quantus_metrics.bridge import (
     ExplainFunc,
     check_explains,
     explain_func,
@@ -26,7 +25,8 @@ from quantus_metrics.explain import (
     to_tensor,
     wrap,
 )
-from quantus_metrics.perturb.order import at_size
+from quantus_metrics.cells import box_under, patches_of
+from quantus_metrics.perturb.ranks import at_size
 from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.extras", "captum_vit.options"),
     ("captum_vit.sites", "captum_vit.tokens"),
     ("captum_vit.models",),
-    ("captum_vit.description",),
+    ("captum_vit.description", "captum_vit.inputs"),
     ("captum_vit.trace",),
     ("captum_vit.targets",),
     ("captum_vit.attr", "captum_vit.viz"),
@@ -29,9 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.cli", "captum_vit.demo"),
     ("captum_vit.__main__",),
     ("quantus_metrics.cells",),
-    ("quantus_metrics.explain",),
+    ("quantus_metrics.bridge",),
     ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
-    ("quantus_metrics.texts",),
+    ("quantus_metrics.token_arrays",),
     ("quantus_metrics.metrics", "quantus_metrics.option_sweep", "quantus_metrics.self_test"),
     ("quantus_metrics",),  # the table of contents
     ("quantus_metrics.benchmark.data",),
@@ -43,11 +43,11 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Who may know a stranger. Everyone may know torch, captum and numpy; examples may know anyone.
 STRANGERS: dict[str, tuple[str, ...]] = {
-    "transformers": ("captum_vit.models", "captum_vit.demo"),
-    "open_clip": ("captum_vit.models",),
-    "timm": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark"),
-    "torchvision": ("captum_vit.models", "captum_vit.demo", "quantus_metrics.benchmark"),
-    "PIL": ("captum_vit.models", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
+    "transformers": ("captum_vit.inputs", "captum_vit.demo"),
+    "open_clip": ("captum_vit.inputs",),
+    "timm": ("captum_vit.inputs", "captum_vit.demo", "quantus_metrics.benchmark"),
+    "torchvision": ("captum_vit.inputs", "captum_vit.demo", "quantus_metrics.benchmark"),
+    "PIL": ("captum_vit.inputs", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "matplotlib": ("captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "quantus": ("quantus_metrics",),
 }
@@ -144,11 +144,11 @@ BAD: dict[str, tuple[str, str, str]] = {
     "late": ("captum_vit.explain", "def f():\n    from captum_vit.attr import base", "inside a function"),
     "a sibling": ("captum_vit.attr.cdam", "from captum_vit.attr.cat import CAT", "only base"),
     "a sibling, relative": ("captum_vit.attr.cdam", "from .cat import CAT", "only base"),
-    "a stranger": ("captum_vit.attr.cdam", "def f():\n    import timm", "only captum_vit.models"),
+    "a stranger": ("captum_vit.attr.cdam", "def f():\n    import timm", "only captum_vit.inputs"),
     "a name's stranger": (
         "captum_vit.explain",
         "from transformers import AutoModel",
-        "only captum_vit.models",
+        "only captum_vit.inputs",
     ),
     "a plot": ("captum_vit.attr.cdam", "import matplotlib.pyplot as plt", "only captum_vit.viz"),
     "no floor": ("captum_vit.attic", "", "no floor"),
@@ -168,7 +168,7 @@ GOOD: dict[str, tuple[str, str, bool]] = {
     "the base": ("captum_vit.attr.cdam", "from .base import TokenAttribution", False),
     "contents of attr": ("captum_vit.attr", "from .cdam import LayerCDAM\nfrom .cat import CAT", True),
     "the contents": ("captum_vit", "from .attr import LayerCDAM\nfrom .errors import CaptumViTError", True),
-    "a stranger at home": ("captum_vit.models.timm", "import timm\ndef f():\n    import timm.layers", False),
+    "a stranger at home": ("captum_vit.inputs.loading", "import timm\ndef f():\n    import timm.layers", False),
     "across the street": ("quantus_metrics.metrics.aopc", "import captum_vit as cv\nimport quantus", False),
 }
 

@@ -12,7 +12,7 @@ import torch
 from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.errors import InputError
 from quantus_metrics.benchmark.factories import DEMOS, make_data, make_method, make_metric
-from quantus_metrics.benchmark.spec import MethodSpec, read_spec, spec_of, write_spec
+from quantus_metrics.benchmark.toml_spec import MethodSpec, read_spec, spec_of, write_spec
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -27,8 +27,8 @@ from captum_vit.attr.cdam_smooth import LayerSmoothCDAM
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
 from captum_vit.attr.input_gradient import InputGradient, smooth_grad
+from captum_vit.attr.lengths import ALTI, AttIN, GlobEnc
 from captum_vit.attr.lrp import LRP, ConservativeLRP, PartialLRP, TransAttr
-from captum_vit.attr.norms import ALTI, AttIN, GlobEnc
 from captum_vit.attr.plus import PLUS, SkipPLUS
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.attr.random import RandomAttribution

@@ -14,9 +14,9 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarning
+from captum_vit.inputs.padding import warn_if_padded
+from captum_vit.models.library import n_outputs
 from captum_vit.models.modules import module_of, unwrapped
-from captum_vit.models.naming import n_outputs
-from captum_vit.models.padding import warn_if_padded
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, shown
 from captum_vit.tokens import TokenLayout, check_output

@@ -9,10 +9,10 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
-from captum_vit.trace.record.heads import written_by_heads
 from captum_vit.trace.record.parts import branch_kinds
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import carried_back
+from captum_vit.trace.record.written_by_heads import written_by_heads
 from captum_vit.trace.run.score import SCORES
 
 TINY = 1e-8

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.sites.calls import Calls, name_of
 
 

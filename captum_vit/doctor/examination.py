@@ -17,8 +17,8 @@ from captum_vit.doctor.sums import stream_kinds
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.models.output import scores_of
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.registry import spec_of
-from captum_vit.models.samples import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.record import Record, Want, record

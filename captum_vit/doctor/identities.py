@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from captum_vit.attr import METHODS
 from captum_vit.doctor.order import order
-from captum_vit.doctor.passes import beside_another, dropped, padded, twice
 from captum_vit.doctor.report import Identity, reason_of
 from captum_vit.doctor.rounding import FACTOR
+from captum_vit.doctor.score_identities import beside_another, dropped, padded, twice
 from captum_vit.doctor.subject import Residual, Subject
 from captum_vit.doctor.sums import completeness, heads
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from captum_vit.doctor import rounding
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record.record import Record
 from captum_vit.trace.run.state import undisturbed

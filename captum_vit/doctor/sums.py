@@ -12,9 +12,9 @@ from captum_vit.doctor.rounding import smallest
 from captum_vit.doctor.subject import Residual, Subject
 from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.record.heads import output_map
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.rollout import gradient_x_input
+from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.run.score import select
 from captum_vit.trace.run.state import undisturbed
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.models.image_text import embed_images, embed_texts, image_tower, text_tower, tokenized, words_of
+from captum_vit.inputs.texts import tokenized, words_of
+from captum_vit.models.towers import embed_images, embed_texts, image_tower, text_tower
 from captum_vit.options import shown
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
 from captum_vit.trace.run.state import checked_inputs, undisturbed

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, LayerError, TargetError, UnsupportedModelError
-from captum_vit.models.naming import n_outputs
+from captum_vit.models.library import n_outputs
 from captum_vit.models.output import scores_of
 from captum_vit.options import function as checked_function
 from captum_vit.options import integer, shown

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError
-from captum_vit.models.pictures import rgb
+from captum_vit.inputs.rgb import rgb
 from captum_vit.options import number
 from captum_vit.viz.colours import Scale, finite, scale_of
 
@@ -64,7 +64,7 @@ def pixels_of(picture: Picture) -> Tensor:  # shape: (3, H, W), float32 in [0, 1
         raise InputError(
             "A picture with values in [0, 1].",
             f"values from {low:.3g} to {high:.3g}",
-            "the picture before normalisation; `captum_vit.models.reading.display_image` gives it back.",
+            "the picture before normalisation; `captum_vit.inputs.images.display_image` gives it back.",
         )
     return pixels.float().clamp(0, 1).expand(3, -1, -1)
 

@@ -12,16 +12,16 @@ from typing import Any
 from accelerate import PartialState
 
 from captum_vit.errors import InputError
-from captum_vit.models.loading import device_named
+from captum_vit.inputs.loading import device_named
 from captum_vit.viz.files import write_whole
 from quantus_metrics.benchmark.estimate import estimate
 from quantus_metrics.benchmark.formats import FORMS, markdown
+from quantus_metrics.benchmark.html_report import report
 from quantus_metrics.benchmark.origin import check_one_origin
-from quantus_metrics.benchmark.report import report
 from quantus_metrics.benchmark.rows import read_rows
 from quantus_metrics.benchmark.runner import Bench, bench_of, run
-from quantus_metrics.benchmark.spec import read_spec
 from quantus_metrics.benchmark.table import table_of
+from quantus_metrics.benchmark.toml_spec import read_spec
 
 PATIENCE = timedelta(days=365)
 """How long processes wait for each other's share of the work."""

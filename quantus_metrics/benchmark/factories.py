@@ -19,11 +19,11 @@ from torch import nn
 import captum_vit as cv
 from captum_vit import demo
 from captum_vit.errors import OptionError
-from captum_vit.models.loading import load_model
+from captum_vit.inputs.loading import load_model
 from quantus_metrics import perturb
 from quantus_metrics.benchmark.data import READERS, Samples
-from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, ModelSpec
-from quantus_metrics.explain import of_classes
+from quantus_metrics.benchmark.toml_spec import DataSpec, MethodSpec, MetricSpec, ModelSpec
+from quantus_metrics.bridge import of_classes
 from quantus_metrics.metrics import METRICS
 
 DEMOS: dict[str, Callable[[], nn.Module]] = {

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_vit.models.reading import image_tensor, reader_of
+from captum_vit.inputs.images import image_tensor
+from captum_vit.inputs.preprocessing import reader_of
 from quantus_metrics.benchmark.data import Sample, Samples
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError
 from quantus_metrics.benchmark.group import Group, reason
-from quantus_metrics.explain import explain_func, pixels_of, to_array, wrap
+from quantus_metrics.bridge import explain_func, pixels_of, to_array, wrap
 from quantus_metrics.metrics import TokenMetric
 
 

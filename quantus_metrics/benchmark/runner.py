@@ -24,7 +24,7 @@ from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.memory import peak_bytes
 from quantus_metrics.benchmark.origin import check_data, check_weights, weights_digest
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
-from quantus_metrics.benchmark.spec import ModelSpec, Spec, read_spec, write_spec
+from quantus_metrics.benchmark.toml_spec import ModelSpec, Spec, read_spec, write_spec
 
 RESOURCES = "(resources)"
 """Under this name each group's rows hold what the maps cost."""

@@ -13,7 +13,7 @@ from quantus.metrics.base import Metric
 
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import RESOURCES, Bench
-from quantus_metrics.benchmark.spec import UNITS
+from quantus_metrics.benchmark.toml_spec import UNITS
 from quantus_metrics.metrics import TokenMetric
 from quantus_metrics.statistics import Summary, compare, summarise
 

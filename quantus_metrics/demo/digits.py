@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_vit import METHODS, demo, viz
-from captum_vit.models.reading import class_names
+from captum_vit.inputs.class_names import class_names
 from captum_vit.viz.files import check_target, write_figure, write_whole
 from quantus_metrics.demo.marks import FEW, SLOW, Asked, Mark, explained, table
 from quantus_metrics.metrics.fidelity import fidelity

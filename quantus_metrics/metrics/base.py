@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from captum_vit.errors import InputError, OptionError
 from captum_vit.models.output import probability_of
 from captum_vit.options import boolean, integer, shown
-from quantus_metrics.explain import check_explains, n_classes_of, of_classes, wrap
+from quantus_metrics.bridge import check_explains, n_classes_of, of_classes, wrap
 from quantus_metrics.statistics import Summary, summarise
 
 from .batch import (

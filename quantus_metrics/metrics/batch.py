@@ -16,8 +16,7 @@ from captum_vit.models.output import probability_of
 from captum_vit.targets import TargetModule
 from captum_vit.tokens import Box, placed
 from captum_vit.trace.run.state import refuse_training
-from quantus_metrics.cells import Patches, Size, box_under, patches_of
-from quantus_metrics.explain import (
+from quantus_metrics.bridge import (
     check_explains,
     class_probabilities,
     class_scores,
@@ -28,6 +27,7 @@ from quantus_metrics.explain import (
     to_tensor,
     wrap,
 )
+from quantus_metrics.cells import Patches, Size, box_under, patches_of
 
 Reading = Literal["scores", "probabilities", "answers"]
 """What a metric wants of the outputs: as they are; as probabilities; or to see which classes the model answers with."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import integer, shown
 from captum_vit.tokens import Box
+from quantus_metrics.bridge import check_explains, to_tensor
 from quantus_metrics.cells import Size
-from quantus_metrics.explain import check_explains, to_tensor
-from quantus_metrics.perturb.order import at_size, check_sizes
+from quantus_metrics.perturb.ranks import at_size, check_sizes
 from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric

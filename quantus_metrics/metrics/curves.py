@@ -27,9 +27,9 @@ from quantus_metrics.perturb import (
     target_score,
 )
 from quantus_metrics.perturb.curve import Readout, check_fractions
-from quantus_metrics.perturb.order import patch_of
+from quantus_metrics.perturb.ranks import patch_of
 from quantus_metrics.perturb.remove import check_remover
-from quantus_metrics.texts import text_model
+from quantus_metrics.token_arrays import text_model
 
 from .base import TokenMetric
 from .batch import Answers, Batch, Samples

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_vit.errors import OptionError
 from captum_vit.options import boolean, one_of
-from quantus_metrics.explain import check_explains
+from quantus_metrics.bridge import check_explains
 from quantus_metrics.perturb import Curve, target_score
 from quantus_metrics.perturb.curve import Readout, check_fractions
 

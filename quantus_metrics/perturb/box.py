@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import IN_MEMORY, integer, integer_or_none
 from captum_vit.tokens import Box
+from quantus_metrics.bridge import logits, to_pixels
 from quantus_metrics.cells import Size, extent
-from quantus_metrics.explain import logits, to_pixels
 
 from .curve import target_score
 from .remove import Blur, Model, Remover, bind_over, check_remover

@@ -14,10 +14,10 @@ from torch import Tensor
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.options import IN_MEMORY, integer_or_none, number, shown
 from captum_vit.tokens import Box
+from quantus_metrics.bridge import logits, to_tensor
 from quantus_metrics.cells import Size, box_under, patches_of
-from quantus_metrics.explain import logits, to_tensor
 
-from .order import divides, patch_of, rank, ranking_map, ranking_words
+from .ranks import divides, patch_of, rank, ranking_map, ranking_words
 from .remove import Blur, Model, Remover, bind_over, check_remover
 from .remove_tokens import DropTokens
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.models.reading import mean_std
+from captum_vit.inputs.images import mean_std
 from captum_vit.options import number, shown
 from captum_vit.tokens import Box
 from captum_vit.trace.removal.without import of_rows

@@ -23,7 +23,7 @@ from quantus.helpers.enums import ScoreDirection
 
 from quantus_metrics.benchmark.factories import make_metric
 from quantus_metrics.benchmark.rows import read_rows
-from quantus_metrics.benchmark.spec import Published, read_spec
+from quantus_metrics.benchmark.toml_spec import Published, read_spec
 from quantus_metrics.statistics import Comparison, compare
 
 TABLES = Path("examples/tables")

@@ -14,7 +14,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 import captum_vit as cv
 from captum_vit.explain import Explanation, explain, open_picture
-from captum_vit.models.reading import image_tensor
+from captum_vit.inputs.images import image_tensor
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 ANIMALS = {0: "cat", 1: "dog", 2: "house cat"}

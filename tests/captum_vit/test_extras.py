@@ -32,7 +32,7 @@ def answers() -> dict[str, str]:
         import captum_vit
         from captum_vit import demo
         from captum_vit.cli import main
-        from captum_vit.models.loading import load_model
+        from captum_vit.inputs.loading import load_model
         answers = {{}}
         for call in {[call for calls in CALLS.values() for call in calls]}:
             with contextlib.redirect_stderr(io.StringIO()) as said:

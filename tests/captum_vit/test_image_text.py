@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.models.image_text import embed_images, embed_texts, text_tower
 from captum_vit.models.positions import most_tokens
+from captum_vit.models.towers import embed_images, embed_texts, text_tower
 from tests.captum_vit.models.families import _siglip
 from tests.models import captions, clip_model, image, open_clip_model
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import captum_vit as cv
-from captum_vit.trace.record.heads import linear_map
+from captum_vit.trace.record.written_by_heads import linear_map
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import explain
 from tests.models import CASES, READ_HEADS, Case

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.errors import CaptumVitError
-from captum_vit.models.reading import image_tensor
+from captum_vit.inputs.images import image_tensor
 from tests.contracts.closeness import assert_close
 from tests.models import image, redrawn, timm_vit
 from tests.models.timm import TIMM

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 import captum_vit as cv
-from captum_vit.models.padding import padding_of
+from captum_vit.inputs.padding import padding_of
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import Pair, draws, explain
 from tests.models import CASES, TEXTS

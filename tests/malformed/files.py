@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from shlex import split
 from typing import Any
 
-from captum_vit.models.loading import load_model, load_weights
+from captum_vit.inputs.loading import load_model, load_weights
 from quantus_metrics.benchmark.data.digits import DigitScenes
 from quantus_metrics.benchmark.data.folders import ImageFolder
-from quantus_metrics.benchmark.data.readers import Cifar, Hub
+from quantus_metrics.benchmark.data.libraries import Cifar, Hub
 from quantus_metrics.benchmark.data.segmented import ImageNetS, ImageNetSegmentation
 from quantus_metrics.benchmark.factories import make_data, make_method, make_metric
 from quantus_metrics.benchmark.runner import bench_of
-from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, read_spec, spec_of
+from quantus_metrics.benchmark.toml_spec import DataSpec, MethodSpec, MetricSpec, read_spec, spec_of
 from tests.malformed.bad import Bad
 
 SPEC: dict[str, Any] = {

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from captum_vit import cli
-from quantus_metrics.benchmark.spec import spec_of, write_spec
+from quantus_metrics.benchmark.toml_spec import spec_of, write_spec
 from tests.malformed.bad import Bad, refused, table
 from tests.malformed.files import COMMANDS, FILE_CALLS, SPEC
 

@@ -36,6 +36,7 @@ from tests.references.cdam import cdam, cdam_channels, closed_form, integrated_c
 from tests.references.decompx import decompose, decompx, token_part
 from tests.references.forward import Sample, bert_forward, forward, run, value, vit_forward
 from tests.references.input_gradient import input_x_gradient, integrated_gradients, saliency
+from tests.references.lengths import alti, att_in, glob_enc
 from tests.references.lrp import conservative_lrp, lrp, partial_lrp, trans_attr
 from tests.references.models import (
     CLASSES,
@@ -47,7 +48,6 @@ from tests.references.models import (
     reference_sentences,
     reference_vit,
 )
-from tests.references.norms import alti, att_in, glob_enc
 from tests.references.plus import plus, skip_plus
 from tests.references.prediction_map import head_weights, predic_att, prediction_map, prediction_matrix
 from tests.references.vtranm import transformation_weights, vtranm

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.demo.reviews.model import demo_bert_tokenizer
-from captum_vit.demo.reviews.reading import read
 from captum_vit.demo.reviews.reviews import Reviews, generated_reviews
+from captum_vit.demo.reviews.word_pieces import read
 
 TEST_SEED = 2**31  # the card's test reviews; another seed draws others
 

@@ -21,8 +21,8 @@ from tqdm import trange
 from captum_vit.demo.reviews.card import card
 from captum_vit.demo.reviews.evaluation import effect, evaluate
 from captum_vit.demo.reviews.model import demo_bert, demo_bert_tokenizer
-from captum_vit.demo.reviews.reading import Read, read
 from captum_vit.demo.reviews.reviews import generated_reviews
+from captum_vit.demo.reviews.word_pieces import Read, read
 from captum_vit.demo.training import blend, card_beside, optimizers_of, schedule, take_step
 from captum_vit.demo.weights import load_weights, save_weights
 

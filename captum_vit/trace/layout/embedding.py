@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.sites.site import Place, reached
 
 AT_ONCE = 2**22  # numbers of the input, in the rows that are run together

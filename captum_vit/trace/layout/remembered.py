@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.modules import modules_of
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.layout.embedding import Embedding
-from captum_vit.trace.layout.measured import Layout, measured
+from captum_vit.trace.layout.layout import Layout, measured
 
 DEPTH = 3  # of objects inside of objects that are looked at
 LISTED = 4096  # numbers of an argument for the whole batch that are compared

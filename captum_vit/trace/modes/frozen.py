@@ -11,9 +11,9 @@ from torch.overrides import resolve_name
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.sites.multi_head import unpacked_multi_head
-from captum_vit.trace.modes.attention import Attention, explicit
+from captum_vit.trace.modes.attention_weights import SOFTMAX
+from captum_vit.trace.modes.explicit import Attention, explicit
 from captum_vit.trace.modes.functions import PRODUCTS, is_in_place
-from captum_vit.trace.modes.weights import SOFTMAX
 
 
 def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

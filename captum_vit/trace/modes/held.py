@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Block
 from captum_vit.sites.mode import Mode
+from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.frozen import frozen_attention
-from captum_vit.trace.modes.weights import SOFTMAX
 
 
 class _Held(Mode):

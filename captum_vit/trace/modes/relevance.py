@@ -32,8 +32,9 @@ from torch.nn import functional as F
 
 from captum_vit.errors import CaptumVitError, ModelStateError, UnsupportedModelError
 from captum_vit.sites.mode import Mode
-from captum_vit.trace.modes.attention import explicit
+from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.entrywise import common_origin, copied, mark, operands, written_over
+from captum_vit.trace.modes.explicit import explicit
 from captum_vit.trace.modes.frozen import gated_linear
 from captum_vit.trace.modes.functions import (
     COMPARISONS,
@@ -59,7 +60,6 @@ from captum_vit.trace.modes.redistribution import (
     positive,
     undefined,
 )
-from captum_vit.trace.modes.weights import SOFTMAX
 
 LINEAR = named("linear conv1d conv2d")
 MEANS = named("mean sum")

@@ -31,6 +31,7 @@ from captum_vit.options import one_of
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap
 from captum_vit.trace.modes import functions
+from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.entrywise import (
     adds,
     at_zero,
@@ -51,7 +52,6 @@ from captum_vit.trace.modes.entrywise import (
     written_over,
 )
 from captum_vit.trace.modes.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
-from captum_vit.trace.modes.weights import SOFTMAX
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]

@@ -12,8 +12,8 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.sites.calls import name_of
 from captum_vit.sites.einsums import PAIRED
 from captum_vit.sites.mode import Mode
+from captum_vit.trace.modes.attention_weights import SOFTMAX, begins, carried, follow, marked
 from captum_vit.trace.modes.functions import is_in_place
-from captum_vit.trace.modes.weights import SOFTMAX, begins, carried, follow, marked
 from captum_vit.trace.run.watch import Watch
 
 KERNEL_WORDS = ("attention", "attn", "flash")

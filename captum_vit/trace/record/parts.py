@@ -10,9 +10,9 @@ from torch import Tensor
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.transformer import Transformer
-from captum_vit.trace.record.heads import written_by_heads
-from captum_vit.trace.record.norms import FrozenNorm, frozen_norm
+from captum_vit.trace.record.frozen_norm import FrozenNorm, frozen_norm
 from captum_vit.trace.record.record import Record
+from captum_vit.trace.record.written_by_heads import written_by_heads
 from captum_vit.trace.run.state import widened
 
 CHUNK = 4  # parts of full width are held for so many tokens at a time

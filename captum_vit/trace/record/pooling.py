@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.modes.attention import Attention
+from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select
 from captum_vit.trace.run.watch import UNHIDDEN

@@ -13,7 +13,7 @@ from captum_vit.errors import OptionError, TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
 from captum_vit.sites.site import Place, Visit
-from captum_vit.trace.modes.attention import Attention
+from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.run.score import SCORES
 from captum_vit.trace.run.watch import Watch

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.modes.attention import AttentionTap
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
 from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
+from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, TraceError
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import first_tensor, holds_tensor
-from captum_vit.trace.modes.weights import SOFTMAX, softmax_axis
+from captum_vit.trace.modes.attention_weights import SOFTMAX, softmax_axis
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_vit.errors import LayerError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import IN_MEMORY, integer_or_none
 from captum_vit.sites.site import Place, Site

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.hooks import Forward
 from captum_vit.tokens import TokenLayout

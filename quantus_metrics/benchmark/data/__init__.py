@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantus_metrics.benchmark.data.digests import Digested, data_digest, digest_of
 from quantus_metrics.benchmark.data.digits import DigitScenes
 from quantus_metrics.benchmark.data.folders import ImageFolder
-from quantus_metrics.benchmark.data.readers import Cifar, Hub
+from quantus_metrics.benchmark.data.libraries import Cifar, Hub
 from quantus_metrics.benchmark.data.samples import Reader, Sample, Samples
 from quantus_metrics.benchmark.data.segmented import ImageNetS, ImageNetSegmentation
 

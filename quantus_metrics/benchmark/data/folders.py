@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captum_vit.errors import InputError, OptionError
-from captum_vit.models.pictures import open_picture
+from captum_vit.inputs.rgb import open_picture
 from captum_vit.options import boolean, integer, integer_or_none
 from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample

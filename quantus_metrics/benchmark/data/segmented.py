@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from captum_vit.errors import InputError
-from captum_vit.models.pictures import open_picture
+from captum_vit.inputs.rgb import open_picture
 from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample
 

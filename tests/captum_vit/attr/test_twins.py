@@ -26,8 +26,8 @@ from tests.references import (
     decompx,
     full_grad,
     input_gradient,
+    lengths,
     lrp,
-    norms,
     plus,
     prediction_map,
     vtranm,
@@ -193,16 +193,16 @@ METHODS: dict[str, tuple[Make, Twin]] = {
             lambda m, x, c, twin=twin, options=options: twin(m, x, **options),
         )
         for method, twin, special in (
-            (cv.AttIN, norms.att_in, {}),
-            (cv.GlobEnc, norms.glob_enc, {"include_ln2": True}),
-            (cv.GlobEnc, norms.glob_enc, {"include_ln2": False}),
+            (cv.AttIN, lengths.att_in, {}),
+            (cv.GlobEnc, lengths.glob_enc, {"include_ln2": True}),
+            (cv.GlobEnc, lengths.glob_enc, {"include_ln2": False}),
         )
         for options in ({}, *({"aggregation": how} | special for how in ("rollout", "sum", "last")))
     },
     **{
         f"ALTI by {norm}, {how}": (
             lambda m, norm=norm, how=how: cv.ALTI(m, norm=norm, aggregation=how, **TOKENS),
-            lambda m, x, c, norm=norm, how=how: norms.alti(m, x, how, int(norm[1])),
+            lambda m, x, c, norm=norm, how=how: lengths.alti(m, x, how, int(norm[1])),
         )
         for norm in ("l1", "l2")
         for how in ("rollout", "sum", "last")

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 import captum_vit as cv
 from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Block
-from captum_vit.trace.record.heads import output_map
 from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.replay.subnetwork import SubNetwork, readout
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.models.families import GRIDS, KNOWN, MORE, NO_HEAD_VECTORS

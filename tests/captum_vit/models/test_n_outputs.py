@@ -15,7 +15,7 @@ from transformers import (
 )
 
 import captum_vit as cv
-from captum_vit.models.naming import n_outputs
+from captum_vit.models.library import n_outputs
 from tests.models import redrawn
 
 TINY = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}

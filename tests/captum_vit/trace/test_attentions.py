@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 import captum_vit as cv
 from captum_vit.models import registry
-from captum_vit.trace.modes.attention import Attention, AttentionTap
+from captum_vit.trace.modes.explicit import Attention, AttentionTap
 from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.trace.attentions import FORMS, Attend, B, D, H, N, d, images, plain, vit

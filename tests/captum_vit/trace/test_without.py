@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.modes.attention import AttentionTap
+from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.removal.absent import _unmask_hidden_rows, patches_absent, words_absent
 from captum_vit.trace.removal.without import Without
 from captum_vit.trace.run.state import undisturbed

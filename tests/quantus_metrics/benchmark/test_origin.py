@@ -24,7 +24,7 @@ from quantus_metrics.benchmark.factories import make_model
 from quantus_metrics.benchmark.origin import check_one_origin, weights_digest
 from quantus_metrics.benchmark.rows import FOLDER, Row, read_rows
 from quantus_metrics.benchmark.runner import bench_of, run
-from quantus_metrics.benchmark.spec import MethodSpec, MetricSpec, Spec, spec_of, write_spec
+from quantus_metrics.benchmark.toml_spec import MethodSpec, MetricSpec, Spec, spec_of, write_spec
 
 Tables = dict[str, Any]
 

@@ -22,11 +22,11 @@ from captum_vit import demo
 from captum_vit.errors import InputError
 from quantus_metrics import explain_func
 from quantus_metrics.benchmark import command
+from quantus_metrics.benchmark.best_worst import gallery
 from quantus_metrics.benchmark.data import Sample
-from quantus_metrics.benchmark.gallery import gallery
 from quantus_metrics.benchmark.rows import FOLDER, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.runner import RESOURCES, bench_of, run
-from quantus_metrics.benchmark.spec import Spec, spec_of, write_spec
+from quantus_metrics.benchmark.toml_spec import Spec, spec_of, write_spec
 from quantus_metrics.metrics import Fidelity
 
 Tables = dict[str, Any]

@@ -12,8 +12,8 @@ import pytest
 from quantus_metrics.benchmark.formats import FORMS, comma_separated, latex, markdown
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import RESOURCES, Bench, bench_of
-from quantus_metrics.benchmark.spec import Spec, spec_of
 from quantus_metrics.benchmark.table import Table, table_of
+from quantus_metrics.benchmark.toml_spec import Spec, spec_of
 from quantus_metrics.statistics import compare, summarise
 
 METHODS = {"good": 3.0, "as_good": 3.01, "bad": 1.0, "none": None}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.explain import wrap
+from quantus_metrics.bridge import wrap
 from quantus_metrics.perturb import Black, Blur, Fill, Mean, gaussian_blur
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from captum_vit.errors import InputError, ModelStateError, UnsupportedModelError
-from quantus_metrics.explain import logits, wrap
+from quantus_metrics.bridge import logits, wrap
 from quantus_metrics.perturb import DropTokens, MaskKeys, ReplaceTokens, curves, rank, removable_words
 from tests.models import CASES
 from tests.references.forward import embed, forward, read, run

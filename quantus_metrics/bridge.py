@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_vit.attr.base import forward_args
 from captum_vit.errors import InputError, OptionError
 from captum_vit.extras import extra
-from captum_vit.models.naming import n_outputs
+from captum_vit.models.library import n_outputs
 from captum_vit.models.output import probabilities, probability_of, scores_of
 from captum_vit.options import function, shown
 from captum_vit.targets import TargetModule, TwoClasses

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.sites.mode import Mode
-from captum_vit.trace.modes.weights import SOFTMAX, Attended, attended, begins, follow, marked
+from captum_vit.trace.modes.attention_weights import SOFTMAX, Attended, attended, begins, follow, marked
 
 
 @dataclass

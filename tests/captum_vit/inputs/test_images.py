@@ -28,15 +28,10 @@ from transformers import (
 
 import captum_vit as cv
 from captum_vit.errors import InputError, TargetError, UnsupportedModelError
-from captum_vit.models.reading import (
-    IMAGENET,
-    class_names,
-    display_image,
-    image_tensor,
-    is_text_model,
-    mean_std,
-    target_index,
-)
+from captum_vit.inputs.class_names import class_names, target_index
+from captum_vit.inputs.images import display_image, image_tensor, mean_std
+from captum_vit.inputs.preprocessing import IMAGENET
+from captum_vit.models.library import is_text_model
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 CROP = {"image_size": 32, "patch_size": 8}

@@ -10,7 +10,7 @@ from captum_vit import METHODS, SkipPLUS
 from captum_vit.demo import demo_vit
 from captum_vit.errors import InputError, OptionError
 from quantus_metrics.benchmark.factories import make_data, make_method, make_metric
-from quantus_metrics.benchmark.spec import DataSpec, MethodSpec, MetricSpec, Spec, read_spec, spec_of, write_spec
+from quantus_metrics.benchmark.toml_spec import DataSpec, MethodSpec, MetricSpec, Spec, read_spec, spec_of, write_spec
 from tests.quantus_metrics.benchmark.conftest import TABLES
 
 if sys.version_info >= (3, 11):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import InputError, UnsupportedModelError
-from captum_vit.models.samples import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.layout.cells import by_features
 from captum_vit.trace.layout.embedding import Embedding
+from captum_vit.trace.layout.features import by_features
 from captum_vit.trace.layout.grid import Grid, grid_of
 from captum_vit.trace.layout.reach import Reach, mixed, reach_of
-from captum_vit.trace.layout.words import depend_in_order
+from captum_vit.trace.layout.text import depend_in_order
 
 
 @dataclass(frozen=True)

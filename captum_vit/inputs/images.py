@@ -1,4 +1,4 @@
-"""How models want their pictures and texts, as their own configuration says."""
+"""Pictures as a model's input, and a model's input as a picture, by the model's own configuration."""
 
 from __future__ import annotations
 
@@ -10,27 +10,9 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError
-from captum_vit.models.naming import class_names, host_of, target_index
-from captum_vit.models.pictures import open_picture
-from captum_vit.models.readers import IMAGENET, Channels, Reader, is_text_model, reader_of
-from captum_vit.models.texts import Words, read_text
+from captum_vit.inputs.preprocessing import Channels, reader_of
+from captum_vit.models.library import host_of, is_text_model
 from captum_vit.options import kind_of
-
-__all__ = [
-    "IMAGENET",
-    "Reader",
-    "Words",
-    "class_names",
-    "display_image",
-    "example_inputs",
-    "image_tensor",
-    "is_text_model",
-    "mean_std",
-    "open_picture",
-    "read_text",
-    "reader_of",
-    "target_index",
-]
 
 
 def image_tensor(

@@ -13,8 +13,8 @@ from torch import nn
 
 import captum_vit as cv
 from captum_vit.errors import InputError
-from captum_vit.models.pictures import open_picture, picture_of, rgb
-from captum_vit.models.readers import reader_of
+from captum_vit.inputs.preprocessing import reader_of
+from captum_vit.inputs.rgb import open_picture, picture_of, rgb
 from captum_vit.viz.blending import pixels_of
 from quantus_metrics.benchmark.data import Hub, ImageFolder
 

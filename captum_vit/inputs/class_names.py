@@ -1,4 +1,4 @@
-"""Which library a model comes from, and what it calls its classes."""
+"""What a model calls its classes, and the class that a name stands for."""
 
 from __future__ import annotations
 
@@ -8,42 +8,7 @@ from typing import Any
 from torch import nn
 
 from captum_vit.errors import TargetError
-
-_SIGNS = {"timm": "pretrained_cfg", "transformers": "config", "torchvision": "heads", "open_clip": "visual"}
-"""A library's models are the modules of its classes that have this attribute."""
-
-
-def host_of(model: nn.Module) -> tuple[str, Any] | None:
-    """The name of a library, and its own model inside whatever wraps it; None for other models."""
-    for module in model.modules():
-        roots = {cls.__module__.partition(".")[0] for cls in type(module).__mro__}
-        for library, sign in _SIGNS.items():
-            if library in roots and hasattr(module, sign):
-                return library, module
-    return None
-
-
-def n_outputs(model: nn.Module) -> int | None:
-    """How many classes a classifier scores, read off its head; None where that cannot be told for sure.
-
-    What a module around a classifier gives, or a head of another make, is known only by running it.
-    """
-    inner = getattr(model, "model", None)
-    if getattr(model, "raw_scores", True) is False and isinstance(inner, nn.Module):
-        return n_outputs(inner)  # the model is a wrapper that hands on the scores as they are
-    host = host_of(model)
-    if host is None or host[1] is not model:
-        return None
-    library, module = host
-    if library == "timm":
-        head = module.get_classifier() if hasattr(module, "get_classifier") else None  # none where features are read
-    elif library == "torchvision":
-        head = module.heads[-1]
-    else:
-        head = getattr(module, "classifier", None)
-        if getattr(head, "out_features", None) != getattr(module, "num_labels", None):
-            return None  # it scores something else than classes, such as one of several choices
-    return head.out_features if isinstance(head, nn.Linear) else None
+from captum_vit.models.library import host_of
 
 
 def class_names(model: nn.Module, n: int | None = None) -> dict[int, str] | None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from accelerate import PartialState
 
-from quantus_metrics.benchmark.report import report
+from quantus_metrics.benchmark.html_report import report
 from quantus_metrics.benchmark.rows import Key, Row, read_rows
 from quantus_metrics.benchmark.runner import Bench, bench_of, run
-from quantus_metrics.benchmark.spec import spec_of
 from quantus_metrics.benchmark.table import table_of
+from quantus_metrics.benchmark.toml_spec import spec_of
 from tests.chromium import Chromium, needs_browser
 
 READY = "document.readyState == 'complete' && document.querySelector('table.sortable')"

@@ -7,8 +7,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 import captum_vit as cv
 from captum_vit.errors import InputError, UnsupportedModelError
+from captum_vit.inputs.texts import read_text
+from captum_vit.models.library import is_text_model
 from captum_vit.models.positions import most_tokens
-from captum_vit.models.reading import is_text_model, read_text
 from tests.captum_vit.models.families import _siglip
 from tests.models import SIZES, VOCABULARY, clip_model, open_clip_model
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import captum_vit as cv
-from captum_vit.attr.norms import shares
+from captum_vit.attr.lengths import shares
 from captum_vit.models import registry
 from captum_vit.trace.record import parts
-from captum_vit.trace.record.heads import output_map
-from captum_vit.trace.record.norms import frozen_norm
+from captum_vit.trace.record.frozen_norm import frozen_norm
 from captum_vit.trace.record.parts import Parts, mid_kinds, stream_parts
 from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, redrawn
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
-from captum_vit.trace.record.norms import frozen_norm
+from captum_vit.trace.record.frozen_norm import frozen_norm
 from captum_vit.trace.record.parts import attention_parts, branch_kinds, mid_kinds, stream_parts
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import Carry, maps_of_layers, rolled_out

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError, PaddingWarning
+from captum_vit.inputs.texts import arguments_with_types, second_text, tells_texts_apart
+from captum_vit.models.library import text_config
 from captum_vit.models.output import probability_of
-from captum_vit.models.padding import text_config
-from captum_vit.models.texts import arguments_with_types, second_text, tells_texts_apart
 from captum_vit.options import integer, integer_or_none
 from captum_vit.targets import TargetModule
-from quantus_metrics.explain import class_probabilities, logits
+from quantus_metrics.bridge import class_probabilities, logits
 from quantus_metrics.perturb import FRACTIONS, Curve, Remover, curves, removable_words, target_score
 
 _FRAME = ("pad_token_id", "cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, UnsupportedModelError
-from captum_vit.trace.record.heads import untouched
+from captum_vit.trace.record.written_by_heads import untouched
 from captum_vit.trace.run.state import widened
 
 PLAIN = {nn.LayerNorm.forward, nn.RMSNorm.forward}

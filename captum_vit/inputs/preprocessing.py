@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_vit.errors import OptionError, UnsupportedModelError
-from captum_vit.models.naming import host_of
-from captum_vit.models.pictures import picture_of
+from captum_vit.inputs.rgb import picture_of
+from captum_vit.models.library import host_of, is_text_model
 from captum_vit.options import function
 
 Channels = tuple[float, ...]
@@ -36,7 +36,7 @@ class Reader:
     std: Channels
 
     def prepare(self, picture: Any) -> Tensor:  # shape: (C, H, W)
-        """A picture in any form that :func:`~captum_vit.models.pictures.picture_of` takes, as the model's input.
+        """A picture in any form that :func:`~captum_vit.inputs.rgb.picture_of` takes, as the model's input.
 
         Raises:
             InputError: not a picture.
@@ -51,7 +51,7 @@ class Reader:
 
 
 def reader_of(model: nn.Module, processor: Any = None) -> Reader:
-    """How this model wants its pictures: see :func:`image_tensor`."""
+    """How this model wants its pictures: see :func:`~captum_vit.inputs.images.image_tensor`."""
     if processor is not None:
         function("processor", processor, hint="AutoImageProcessor.from_pretrained(...), or timm's transform.")
         processor = getattr(processor, "image_processor", processor)  # of a processor of pictures and texts
@@ -66,15 +66,6 @@ def reader_of(model: nn.Module, processor: Any = None) -> Reader:
         )
     family, module = host
     return _READERS[family](module)
-
-
-def is_text_model(model: nn.Module) -> bool:
-    """Whether the model, or the tower that a target module explains, reads token ids and no pictures."""
-    host = host_of(getattr(model, "tower", model))
-    if host is None or host[0] != "transformers":
-        return False
-    config = host[1].config
-    return getattr(host[1], "main_input_name", "") == "input_ids" and not hasattr(config, "vision_config")
 
 
 def _timm(model: Any, pretrained_cfg: dict[str, Any] | None = None) -> Reader:

@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image
 
 from captum_vit.errors import InputError
-from captum_vit.models.pictures import rgb
+from captum_vit.inputs.rgb import rgb
 from captum_vit.options import integer, integer_or_none
 from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.samples import Sample

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import captum_vit as cv
-from captum_vit.trace.record.norms import frozen_norm
+from captum_vit.trace.record.frozen_norm import frozen_norm
 
 D = 9
 

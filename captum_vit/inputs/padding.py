@@ -9,16 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import PaddingWarning
-from captum_vit.models.naming import host_of
+from captum_vit.models.library import text_config
 
 _FRAME = ("bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
-
-
-def text_config(model: nn.Module) -> Any:
-    """The configuration of a Hugging Face model's text side; None for another model."""
-    host = host_of(model)
-    config = host[1].config if host is not None and host[0] == "transformers" else None
-    return getattr(config, "text_config", config)
 
 
 def padding_of(model: nn.Module, ids: Tensor) -> Tensor | None:  # shape: (B, T), bool

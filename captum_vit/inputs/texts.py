@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, UnsupportedModelError
-from captum_vit.models.image_text import tokenized
-from captum_vit.models.naming import host_of
-from captum_vit.models.padding import text_config
+from captum_vit.inputs.preprocessing import stored
+from captum_vit.models.library import host_of, text_config
 from captum_vit.models.positions import refuse_too_long
-from captum_vit.models.readers import stored
+from captum_vit.models.towers import text_tower
 from captum_vit.options import shown
 
 _JOINT = ("get_text_features", "encode_text")  # what image-text models have
+_SHORTER = "shorter texts, or functools.partial(tokenizer, truncation=True, max_length=...) in the tokenizer's place."
 
 
 @dataclass(frozen=True)
@@ -138,3 +139,32 @@ def _joint(model: nn.Module, texts: list[str], tokenizer: Any) -> Words:
         return Words(ids, (), names.convert_ids_to_tokens(ids[0].tolist()))
     known = getattr(names, "decoder", {})  # open_clip's own
     return Words(ids, (), ["[PAD]" if i == 0 else known.get(i, str(i)) for i in ids[0].tolist()])
+
+
+def tokenized(model: Any, tokenizer: Callable[..., Any], texts: Sequence[str]) -> tuple[Tensor, ...]:
+    """Ids (B, T), and a mask where the model wants one, as these models were trained.
+
+    CLIP reads texts as long as its positions, SigLIP only such as are filled up to the length that it was trained
+    with, where padding counts as text; open_clip's tokenizers fill up, and cut, by themselves.
+
+    Raises:
+        InputError: a text of more tokens than the model has positions.
+    """
+    device = next(model.parameters()).device
+    if not hasattr(model, "get_text_features"):
+        return (tokenizer(list(texts)).to(device),)
+    encoded = tokenizer(text=list(texts), return_tensors="pt", padding=True)
+    refuse_too_long(text_tower(model), encoded["input_ids"], _SHORTER)
+    if model.config.model_type.startswith("siglip"):
+        length = model.config.text_config.max_position_embeddings
+        fill: dict[str, Any] = {"padding": "max_length", "max_length": length, "truncation": True}
+        return (tokenizer(text=list(texts), return_tensors="pt", **fill)["input_ids"].to(device),)
+    return tuple(encoded[name].to(device) for name in ("input_ids", "attention_mask") if name in encoded)
+
+
+def words_of(model: Any, ids: Tensor) -> Tensor | None:  # shape: (B, T)
+    """Where open_clip's texts end: True up to the end token, which has the highest number. None elsewhere."""
+    pooled = getattr(model, "text_pool_type", getattr(getattr(model, "text", None), "pool_type", None))
+    if hasattr(model, "get_text_features") or pooled != "argmax":
+        return None
+    return torch.arange(ids.shape[1], device=ids.device) <= ids.argmax(1, keepdim=True)

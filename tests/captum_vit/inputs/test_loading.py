@@ -10,7 +10,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 from captum_vit.errors import CaptumVitError, InputError, UnsupportedModelError
-from captum_vit.models.loading import load_model, load_weights
+from captum_vit.inputs.loading import load_model, load_weights
 
 NAME = "test_vit"  # timm's smallest
 

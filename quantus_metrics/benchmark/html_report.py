@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from scipy import stats
 
-from quantus_metrics.benchmark.gallery import gallery
+from quantus_metrics.benchmark.best_worst import gallery
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import Bench
 from quantus_metrics.benchmark.table import COSTS, Table

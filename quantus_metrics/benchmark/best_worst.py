@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from captum_vit import viz
-from captum_vit.models.reading import class_names, display_image
+from captum_vit.inputs.class_names import class_names
+from captum_vit.inputs.images import display_image
 from captum_vit.viz.blending import large
 from quantus_metrics.benchmark.factories import computing, make_model
 from quantus_metrics.benchmark.group import read_group
