@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.demo.reviews.frames import FELT, PLAIN, SAID
-from captum_vit.demo.reviews.vocabulary import ADJECTIVES, ASPECTS, NEGATORS, NOUNS, SLOTS, VERB_NEGATORS, VERBS
+from captum_vit.demo.reviews.opinion_words import ADJECTIVES, ASPECTS, NEGATORS, NOUNS, SLOTS, VERB_NEGATORS, VERBS
 from captum_vit.options import integer, one_of
 
 SPLITS = ("train", "test")

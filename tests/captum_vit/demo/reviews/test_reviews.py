@@ -8,8 +8,8 @@ import torch
 
 from captum_vit.demo import Reviews, demo_bert_tokenizer, generated_reviews
 from captum_vit.demo.reviews.frames import FELT, PLAIN, SAID
+from captum_vit.demo.reviews.opinion_words import ADJECTIVES, NOUNS, SLOTS, VERBS
 from captum_vit.demo.reviews.reviews import IDLE, SPLITS, opinions
-from captum_vit.demo.reviews.vocabulary import ADJECTIVES, NOUNS, SLOTS, VERBS
 
 SIDES = {
     word.split()[-1]: side
