@@ -34,52 +34,71 @@ from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.attr.random import RandomAttribution
 from captum_vit.attr.vtranm import VTranM
 
-METHODS: dict[str, Callable[[nn.Module], Attribution]] = {
-    "LayerCDAM": LayerCDAM,
-    "LayerSmoothCDAM": LayerSmoothCDAM,
-    "LayerIntegratedCDAM": LayerIntegratedCDAM,
-    "PredictionMap": PredictionMap,
-    "PredicAtt": PredicAtt,
-    "VTranM": VTranM,
-    "DecompX": DecompX,
-    "PLUS(DecompX)": lambda model: PLUS(DecompX(model)),
-    "SkipPLUS(DecompX)": lambda model: SkipPLUS(DecompX(model)),
-    "PLUS(InputXGradient)": lambda model: PLUS(InputXGradient(model)),
-    "CAT": CAT,
-    "FullGrad": FullGrad,
-    "FullGradPlus": FullGradPlus,
-    "GenAtt": GenAtt,
-    "PLUS(GenAtt)": lambda model: PLUS(GenAtt(model)),
-    "GradSAM": GradSAM,
-    "AttnGrad": AttnGrad,
-    "AttCAM": AttCAM,
-    "AttIxG": AttIxG,
-    "AttCAT": AttCAT,
-    "TokenGradCAM": TokenGradCAM,
-    "TokenGradCAMPlusPlus": TokenGradCAMPlusPlus,
-    "TokenXGradCAM": TokenXGradCAM,
-    "TokenHiResCAM": TokenHiResCAM,
-    "TokenGradCAMElementWise": TokenGradCAMElementWise,
-    "TokenLayerCAM": TokenLayerCAM,
-    "Saliency": lambda model: InputGradient(model, Saliency),
-    "InputXGradient": lambda model: InputGradient(model, InputXGradient),
-    "IntegratedGradients": lambda model: InputGradient(model, IntegratedGradients),
-    "SmoothGrad": lambda model: InputGradient(model, smooth_grad, nt_samples=20, stdevs=0.7),
-    "RawAttention": RawAttention,
-    "AttentionRollout": AttentionRollout,
-    "AttIN": AttIN,
-    "GlobEnc": GlobEnc,
-    "ALTI": ALTI,
-    "PLUS(GlobEnc)": lambda model: PLUS(GlobEnc(model)),
-    "PLUS(ALTI)": lambda model: PLUS(ALTI(model)),
-    "TokenAblation": TokenAblation,
-    "LRP": LRP,
-    "PartialLRP": PartialLRP,
-    "ConservativeLRP": ConservativeLRP,
-    "TransAttr": TransAttr,
-    "RandomAttribution": RandomAttribution,
-}
-"""Name -> something that makes an Attribution from a model alone, for loops and command lines."""
+Make = Callable[[nn.Module], Attribution]
+
+
+def _sum_of(method: Make, over: type[PLUS] = PLUS) -> tuple[str, Make]:
+    """A sum over start layers, with its name: ``"PLUS(DecompX)"``."""
+    return f"{over.__name__}({method.__name__})", lambda model: over(method(model))
+
+
+def _by_patch(method: Make) -> tuple[str, Make]:
+    """A method of Captum that explains pixels, summed over patches, with its own name."""
+    return method.__name__, lambda model: InputGradient(model, method)
+
+
+METHODS: dict[str, Make] = dict(
+    entry if isinstance(entry, tuple) else (entry.__name__, entry)
+    for entry in (
+        LayerCDAM,
+        LayerSmoothCDAM,
+        LayerIntegratedCDAM,
+        PredictionMap,
+        PredicAtt,
+        VTranM,
+        DecompX,
+        _sum_of(DecompX),
+        _sum_of(DecompX, over=SkipPLUS),
+        _sum_of(InputXGradient),
+        CAT,
+        FullGrad,
+        FullGradPlus,
+        GenAtt,
+        _sum_of(GenAtt),
+        GradSAM,
+        AttnGrad,
+        AttCAM,
+        AttIxG,
+        AttCAT,
+        TokenGradCAM,
+        TokenGradCAMPlusPlus,
+        TokenXGradCAM,
+        TokenHiResCAM,
+        TokenGradCAMElementWise,
+        TokenLayerCAM,
+        _by_patch(Saliency),
+        _by_patch(InputXGradient),
+        _by_patch(IntegratedGradients),
+        ("SmoothGrad", lambda model: InputGradient(model, smooth_grad, nt_samples=20, stdevs=0.7)),
+        RawAttention,
+        AttentionRollout,
+        AttIN,
+        GlobEnc,
+        ALTI,
+        _sum_of(GlobEnc),
+        _sum_of(ALTI),
+        TokenAblation,
+        LRP,
+        PartialLRP,
+        ConservativeLRP,
+        TransAttr,
+        RandomAttribution,
+    )
+)
+"""Name -> something that makes an Attribution from a model alone, for loops and command lines.
+
+In the order of the tables. A class is named by itself; what is composed of several has its name beside it.
+"""
 
 __all__ = [
     "ALTI",
