@@ -1,25 +1,11 @@
-"""Measure explanations of transformers, at home in Quantus.
+"""Measure explanations of transformers, as metrics of Quantus.
 
 Importing this package registers its metrics with Quantus; `unregister` takes them out again.
 """
 
 from .bridge import explain_func, wrap
-from .metrics import (
-    AOPC,
-    METRICS,
-    BoxSensitivity,
-    ClassDiscrimination,
-    Compactness,
-    Deletion,
-    Fidelity,
-    GridPointing,
-    Insertion,
-    LogOdds,
-    PerturbationAccuracy,
-    Segmentation,
-    register,
-    unregister,
-)
+from .metrics.registration import *  # every metric; the list is there
+from .metrics.registration import __all__ as _metrics
 from .mosaic import mosaics
 from .option_sweep import OptionSweep, sweep_option
 from .self_test import SelfTest, self_test
@@ -27,27 +13,19 @@ from .statistics import Comparison, Summary, compare, summarise
 from .token_arrays import TextModel, text_curves, wrap_text
 
 __all__ = [
-    # metrics of the CDAM paper
-    "Fidelity", "BoxSensitivity", "ClassDiscrimination", "Compactness",
-    # of the papers of Prediction Maps and VTranM
-    "PerturbationAccuracy", "AOPC", "LogOdds", "Segmentation",
-    # of the SkipPLUS paper
-    "Deletion", "Insertion",
-    # the pointing game on mosaics
-    "GridPointing", "mosaics",
-    # all of them by name
-    "METRICS",
+    *_metrics,
+    # several pictures in one, for the pointing game
+    "mosaics",
     # what a mean is worth
     "summarise", "Summary", "compare", "Comparison",
     # which value of an option is best
     "sweep_option", "OptionSweep",
     # whether a metric notices what is worse
     "self_test", "SelfTest",
-    # the door to Quantus
+    # explanations and models as Quantus calls them
     "explain_func", "wrap",
     # texts
     "wrap_text", "TextModel", "text_curves",
-    "register", "unregister",
 ]  # fmt: skip
 
 register()

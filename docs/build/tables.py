@@ -54,8 +54,8 @@ def models() -> str:
 def departures() -> str:
     """What each docstring says of other forms of the same thing."""
     classes = dict.fromkeys(documented(name, factory) for name, factory in cv.METHODS.items())
-    told = ((cls, [flat(part) for part in OTHERS.findall(docstring(cls))]) for cls in (*classes, *METRICS))
-    return "\n\n".join(f"{link(cls)}: {' '.join(parts)}" for cls, parts in told if parts)
+    found = ((cls, [flat(part) for part in OTHERS.findall(docstring(cls))]) for cls in (*classes, *METRICS.values()))
+    return "\n\n".join(f"{link(cls)}: {' '.join(parts)}" for cls, parts in found if parts)
 
 
 TABLES: dict[str, Callable[[], str]] = {

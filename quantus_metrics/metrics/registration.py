@@ -1,4 +1,4 @@
-"""METRICS, and their registration with Quantus: `quantus.available_metrics()` lists them."""
+"""Every metric, METRICS by name, and their registration with Quantus: `quantus.available_metrics()` lists them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,27 @@ from .log_odds import LogOdds
 from .perturbation_accuracy import PerturbationAccuracy
 from .segmentation import Segmentation
 
+__all__ = [
+    "METRICS",
+    # of the CDAM paper
+    "Fidelity",
+    "BoxSensitivity",
+    "ClassDiscrimination",
+    "Compactness",
+    # of the papers of Prediction Maps and VTranM
+    "PerturbationAccuracy",
+    "AOPC",
+    "LogOdds",
+    # of the SkipPLUS paper
+    "Deletion",
+    "Insertion",
+    "Segmentation",
+    # the pointing game on mosaics
+    "GridPointing",
+    "register",
+    "unregister",
+]
+
 METRICS: dict[str, type[TokenMetric]] = {
     metric.__name__: metric
     for metric in (
@@ -32,7 +53,7 @@ METRICS: dict[str, type[TokenMetric]] = {
         GridPointing,
     )
 }
-"""Name -> class, for loops and spec files; a metric of your own that is added here is examined by the tests too."""
+"""Name -> class, in the order of the tables, for loops and spec files; a metric that you add is tested too."""
 
 
 def register() -> None:
