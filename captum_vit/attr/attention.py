@@ -46,7 +46,7 @@ class RawAttention(TokenAttribution):
         self.head = integer_or_none("head", head, least=None, hint="head=0, or None for the average over heads.")
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], pool=True, first_row=True)
+        return Want(seen=["probs"], row="outputs", first_row=True)
 
     def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
@@ -92,7 +92,7 @@ class AttentionRollout(TokenAttribution):
         super().__init__(forward_func, start_layer, output=output)
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], pool=True)
+        return Want(seen=["probs"], row="outputs")
 
     def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)

@@ -27,7 +27,7 @@ class WeightedAttention(TokenAttribution):
     """What methods on attention and its gradient share: both, of every block, and the rows that the head reads."""
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], grads=["probs"], pool=True)
+        return Want(seen=["probs"], grads=["probs"], row="evidence")
 
 
 class GenAtt(WeightedAttention):
@@ -59,8 +59,9 @@ class GenAtt(WeightedAttention):
         return rolled_out(found, lambda row, layer: carried_back(row, found, layer))
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        """For each layer its own map alone, as it is summed by PLUS (this is GradSAM)."""
-        return maps_of_layers(found, lambda row, layer: carried_back(row, found, layer))
+        """For each layer its own map by itself, and with the last one's what the head adds (PLUS: GradSAM)."""
+        maps = maps_of_layers(found, lambda row, layer: carried_back(row, found, layer))
+        return [*maps[:-1], maps[-1] + found.evidence]
 
 
 class GradSAM(WeightedAttention):
@@ -92,7 +93,8 @@ class GradSAM(WeightedAttention):
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         row = found.row if self.rows == "cls" else _mean_row(found)
-        return [carried_back(row, found, layer).squeeze(1) for layer in found.layers]
+        maps = [carried_back(row, found, layer).squeeze(1) for layer in found.layers]
+        return [*maps[:-1], maps[-1] + found.evidence] if self.rows == "cls" else maps
 
 
 def _mean_row(found: Record) -> Tensor:  # shape: (B, 1, N)
@@ -109,6 +111,9 @@ class _OneBlock(WeightedAttention):
     def __init__(self, forward_func: nn.Module, layer: Layer = None, *, output: str = "grid") -> None:
         super().__init__(forward_func, layer, output=output)
 
+    def want(self, transformer: Transformer) -> Want:
+        return Want(seen=["probs"], grads=["probs"], row="target")
+
     def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
@@ -116,7 +121,7 @@ class _OneBlock(WeightedAttention):
         return self.layer_maps(found)[0]
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        return maps_of_layers(found, lambda row, layer: self._carried(row, found, layer))
+        return maps_of_layers(found, lambda row, layer: self._carried(row, found, layer), row=found.read)
 
     def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:  # (B, 1, N) -> the same
         raise NotImplementedError

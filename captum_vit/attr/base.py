@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from captum._utils.common import _format_additional_forward_args
@@ -80,7 +81,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 
     def want(self, transformer: Transformer) -> Want:
         """What the pass must be watched for."""
-        raise unwritten(self, "want(self, transformer)", 'return captum_vit.Want(seen=["probs"], pool=True)')
+        raise unwritten(self, "want(self, transformer)", 'return captum_vit.Want(seen=["probs"], row="outputs")')
 
     def relevance(self, found: Record) -> Tensor:  # shape: (B, N), or (B, N, D) for products over channels
         """The map, from what was seen."""
@@ -137,7 +138,12 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         return unwrapped(module_of(self.forward_func))
 
     def _record(
-        self, inputs: Any, target: TargetType, args: Any, want: Want | None = None, start: int | None = None
+        self,
+        inputs: Any,
+        target: TargetType,
+        args: Any,
+        want: Callable[[Transformer], Want] | None = None,
+        start: int | None = None,
     ) -> Record:
         checked, args = self._checked(inputs, target), forward_args(args)
         transformer = transformer_of(self.model, checked, args)
@@ -147,7 +153,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
             checked,
             args,
             target,
-            self.want(transformer) if want is None else want,
+            (want or self.want)(transformer),
             self.start(transformer) if start is None else start,
         )
         if target is not None:

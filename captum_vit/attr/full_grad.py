@@ -69,7 +69,7 @@ class FullGrad(TokenAttribution):
         return True
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(grads=["tokens"], rule=self.rule, pool=True, biases=True)
+        return Want(grads=["tokens"], rule=self.rule, row="target", biases=True)
 
     def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)

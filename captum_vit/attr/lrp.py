@@ -130,7 +130,7 @@ class PartialLRP(TokenAttribution):
         super().__init__(forward_func, layer, output=output)
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(grads=["probs"], pool=True, relevance=True)
+        return Want(grads=["probs"], row="target", relevance=True)
 
     def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
@@ -140,7 +140,7 @@ class PartialLRP(TokenAttribution):
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         R = found.grads["probs"]  # shape of each: (B, H, N, N)
-        return maps_of_layers(found, lambda row, layer: row @ R[layer].clamp(min=0).mean(1))
+        return maps_of_layers(found, lambda row, layer: row @ R[layer].clamp(min=0).mean(1), row=found.read)
 
 
 class TransAttr(TokenAttribution):
@@ -174,21 +174,28 @@ class TransAttr(TokenAttribution):
         super().__init__(forward_func, start_layer, output=output)
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(grads=["probs"], pool=True, relevance=True)
+        return Want(grads=["probs"], relevance=True)
 
     def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
     def relevance(self, found: Record) -> Tensor:
-        return rolled_out(found, self._carry(found))
+        plain = self._plain(found)
+        return rolled_out(found, self._carry(found, plain), row=plain.row)
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        """For each layer its own map alone, without the identity."""
-        return maps_of_layers(found, self._carry(found))
+        """For each layer its own map by itself, without the identity; with the last one's what the head adds."""
+        plain = self._plain(found)
+        maps = maps_of_layers(found, self._carry(found, plain), row=plain.row)
+        return [*maps[:-1], maps[-1] + plain.evidence]
 
-    def _carry(self, found: Record) -> Carry:
-        """A row times positive gradient x relevance; the gradients come from a pass of their own."""
-        plain = self._record(found.inputs, found.target, found.args, Want(grads=["probs"]), found.start)
+    def _plain(self, found: Record) -> Record:
+        """Gradients and the head's row, from a pass of their own."""
+        want = Want(grads=["probs"], row="evidence")
+        return self._record(found.inputs, found.target, found.args, lambda transformer: want, found.start)
+
+    def _carry(self, found: Record, plain: Record) -> Carry:
+        """A row times positive gradient x relevance."""
         G, R = plain.grads["probs"], found.grads["probs"]  # shape of each: (B, H, N, N)
         return lambda row, layer: row @ (G[layer] * R[layer]).clamp(min=0).mean(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,11 +65,15 @@ class PredictionMap(TokenAttribution):
     ) -> Tensor:  # shape: (B, C, h, w)
         """The maps of all classes at the price of one; (B, N, C) with ``output="tokens"`` and for text."""
         with undisturbed(self.model):
-            found = self._record(inputs, None, additional_forward_args)
+            found = self._record(inputs, None, additional_forward_args, self._want_every)
             return self._finish_classes(self._every(found), found.layout, inputs)
 
     def want(self, transformer: Transformer) -> Want:
         return Want(site=self._site(transformer))
+
+    def _want_every(self, transformer: Transformer) -> Want:
+        """For the maps of all classes."""
+        return self.want(transformer)
 
     def _every(self, found: Record) -> Tensor:  # shape: (B, N, C)
         """The maps of all classes; of a head that scores every token, what it says of each."""
@@ -177,7 +182,11 @@ class PredicAtt(PredictionMap):
     def want(self, transformer: Transformer) -> Want:
         if self.attention == "none":
             return super().want(transformer)
-        return Want(seen=["probs"], pool=True, first_row=True, site=self._site(transformer))
+        return Want(seen=["probs"], row="evidence", first_row=True, site=self._site(transformer))
+
+    def _want_every(self, transformer: Transformer) -> Want:
+        want = self.want(transformer)
+        return want if want.row is None else replace(want, row="evidence by output")
 
     def start(self, transformer: Transformer) -> int:
         return self._taking_part(transformer)[0]
@@ -190,7 +199,11 @@ class PredicAtt(PredictionMap):
         return self._seen_through(found, super().relevance(found))
 
     def _every(self, found: Record) -> Tensor:
-        return self._seen_through(found, super()._every(found))
+        psi = super()._every(found)
+        if self.attention == "none" or found.row.shape[1] == 1:
+            return self._seen_through(found, psi)
+        each = [self._seen_through(found.of_output(c), psi_c) for c, psi_c in enumerate(psi.flatten(2).split(1, 2))]
+        return torch.cat(each, 2).reshape(psi.shape)
 
     def _seen_through(self, found: Record, psi: Tensor) -> Tensor:  # (B, N, ...) -> the same
         """Every prediction map times the attention that agrees with it."""

@@ -89,24 +89,25 @@ class VTranM(TokenAttribution):
 
     def want(self, transformer: Transformer) -> Want:
         if self.variant == "tokentm":
-            return Want(seen=["probs", "tokens", "mid", "out"], grads=["probs"], score="logit", pool=True)
+            return Want(seen=["probs", "tokens", "mid", "out"], grads=["probs"], score="logit", row="evidence")
         weighted = self.aggregate and (self.length or self.direction)
         kinds = ["probs", "tokens", *(["values", *branch_kinds(transformer)] if weighted else [])]
         if self.aggregate and self.feed_forward:
             kinds += ["mid", "before_norm" if transformer.post_norm else "out"]
-        return Want(seen=kinds, grads=["probs"], score=self.score, pool=True)
+        return Want(seen=kinds, grads=["probs"], score=self.score, row="evidence")
 
     def relevance(self, found: Record) -> Tensor:
-        row = found.row  # shape: (B, 1, N)
+        row, own = _without_own_paths(found)  # shapes: (B, 1, N)
         if self.variant == "tokentm":
-            return self._tokentm(found, row).squeeze(1) * found.seen["tokens"][0].norm(dim=-1)
+            return self._tokentm(found, row, own).squeeze(1) * found.seen["tokens"][0].norm(dim=-1)
         if not self.aggregate:
-            return (row + carried_back(row, found, 0)).squeeze(1)
+            return (row + carried_back(row + own, found, 0)).squeeze(1)
         for layer in reversed(found.layers):
             if self.feed_forward:
-                row = row + row * self._feed_forward_weights(found, layer).unsqueeze(1)
+                W_ff = self._feed_forward_weights(found, layer).unsqueeze(1)
+                row, own = row + row * W_ff, own + own * W_ff
             W = self._head_weights(found, layer)  # shape: (B, H, N)
-            row = row + carried_back(row, found, layer, W)
+            row = row + carried_back(row + own, found, layer, W)
         return row.squeeze(1) * (found.seen["tokens"][0].norm(dim=-1) if self.length else 1)
 
     def _feed_forward_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, N)
@@ -114,12 +115,13 @@ class VTranM(TokenAttribution):
         after = found.seen["before_norm" if found.transformer.post_norm else "out"][layer]
         return self._change(found, E, after - E)
 
-    def _tokentm(self, found: Record, row: Tensor) -> Tensor:  # (B, 1, N) -> the same
+    def _tokentm(self, found: Record, row: Tensor, own: Tensor) -> Tensor:  # (B, 1, N) twice -> the same
         for layer in reversed(found.layers):
             before, mid, after = (found.seen[kind][layer] for kind in ("tokens", "mid", "out"))
-            row = row + row * self._change(found, mid, after).unsqueeze(1)
+            W = self._change(found, mid, after).unsqueeze(1)
+            row, own = row + row * W, own + own * W
             G, A = found.grads["probs"][layer].clamp(min=0).mean(1), found.seen["probs"][layer].mean(1)
-            row = row + row @ (G * A) * self._change(found, before, mid).unsqueeze(1)
+            row = row + (row + own) @ (G * A) * self._change(found, before, mid).unsqueeze(1)
         return row
 
     def _change(self, found: Record, E: Tensor, changed: Tensor) -> Tensor:  # (B, N, D) twice -> (B, N)
@@ -147,6 +149,21 @@ class VTranM(TokenAttribution):
                 cosine = cosine.masked_fill(~(keep if cosine.dim() == 2 else keep.unsqueeze(1)), -torch.inf)
             weights = weights * cosine.softmax(-1)
         return weights
+
+
+def _without_own_paths(found: Record) -> tuple[Tensor, Tensor]:  # shapes: (B, 1, N)
+    """The head's row in two parts: that which is followed on all paths, and that which is followed through attention.
+
+    The second is what the head reads in the patches, where it reads a special token too. Each softmax over all tokens
+    makes what comes through attention smaller, so that a patch's own path, along the residual stream, would drown what
+    the special token gathered. Of a head that reads patches alone, all paths count.
+    """
+    row, special = found.row, found.layout.special
+    by_special = torch.zeros_like(row, dtype=torch.bool)
+    by_special[..., special] = True
+    both = (row[..., special].any(-1, keepdim=True)) & row.masked_fill(by_special, 0).any(-1, keepdim=True)
+    own = row.masked_fill(by_special | ~both, 0)
+    return row - own, own
 
 
 def _refuse_contradiction(score: str, whole: bool) -> None:

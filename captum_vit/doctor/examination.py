@@ -138,8 +138,8 @@ def _examine(
         attended = look(Want(seen=stream_kinds(transformer)))
         if attended is not None:
             report.heads = attended.seen["probs"][0].shape[1]
-        pooled = look(Want(pool=True))
-        report.pooling = None if pooled is None or pooled.pool is None else _pooling(pooled.pool[0], report.layout)
+        pooled = look(Want(row="outputs"))
+        report.pooling = None if pooled is None else _pooling(pooled.row[0, 0], report.layout)
     return attended
 
 

@@ -25,7 +25,7 @@ def completeness(rule: str) -> Callable[[Subject], Residual]:
 
 
 def _completeness(subject: Subject, rule: str) -> Residual:
-    want = Want(grads=["tokens"], rule=rule, pool=True, biases=True, incomplete=True)
+    want = Want(grads=["tokens"], rule=rule, row="target", biases=True, incomplete=True)
     with undisturbed(subject.model):
         found = record(subject.model, subject.transformer, subject.sample, subject.args, subject.target, want)
         score = select(found.output, subject.target).double().sum()

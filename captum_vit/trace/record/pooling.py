@@ -1,63 +1,160 @@
-"""Which rows of the last block the head reads, and with what weights: found by looking."""
+"""The row with which the head reads what leaves the last block: found by a gradient, sample by sample."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
-from torch.nn import functional as F
 
 from captum_vit.errors import TraceError
-from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.explicit import Attention
+from captum_vit.trace.record.head import read_at
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select
 from captum_vit.trace.run.watch import UNHIDDEN
 
+ROWS = ("outputs", "target", "evidence", "evidence by output")
+CANCELLED = 1e-4  # a LayerNorm is free of scale but for its epsilon, about 1e-6 of the variance
 
-def pooling_weights(
-    transformer: Transformer,
-    layout: TokenLayout,
-    output: Tensor,  # shape: (B, K), or (B, ..., K)
-    target: TargetType,
-    rows: Tensor | None,  # shape: (B, N, D), what leaves the last block
-    attentions: list[Attention],  # those after the last block
-) -> Tensor:  # shape: (B, N), rows sum to 1; zeros for a sample of which no row is read
-    """The generalised CLS row: one-hot for CLS pooling, equal for mean pooling, attended for attention pooling.
 
-    A row is read if a gradient arrives there from a fixed mixture of all outputs (no single output need
-    depend on it, nor does a target have to be known). Of a head that scores every token, those of the target's
-    token are mixed, if a target is given. A sample whose outputs have no gradient at all (a dead ReLU, a head that
-    is all zeros) has no row that is read; what others of its batch read is another matter.
+class Pooling(NamedTuple):
+    """How the head reads the rows.
+
+    Args:
+        row: (B, N), sums to 1; zeros for a sample in which no row is read. (B, C, N) for each of C outputs.
+        evidence: the same before it is scaled to sum to 1, in units of the score; zeros for a sample in which one
+            row is read and no other, and with weights that are no evidence.
     """
-    score = _mixed(output, target)
-    read_by = [a for a in attentions if a.context.requires_grad]
-    if rows is None or not score.requires_grad:
-        raise TraceError("An output that depends on the last block.", "an output without a graph", UNHIDDEN)
-    places = [rows, *(a.context for a in read_by)]
-    by_rows, *by_context = torch.autograd.grad(score, places, retain_graph=True, allow_unused=True)
-    if by_rows is None:
-        raise TraceError(
-            "A head that reads the tokens that leave the last block: attention is read in the rows that it reads.",
-            "outputs without a gradient there: they depend on tokens of other blocks, such as recorded hidden states",
-            "a method that looks for no rows, such as LayerCDAM or DecompX, or a head on the last block.",
-        )
-    reached = torch.linalg.vector_norm(by_rows, torch.inf, dim=-1)
-    refuse_not_finite(reached, "gradient of the outputs at the last block")
-    read = reached.ne(0).to(rows.dtype)  # not the output's: a wrapper may have widened that
-    if transformer.pool is not None:
-        in_front = transformer.pool(layout.n_tokens, len(layout.special)).to(read)  # special tokens first
-        read = read * layout.in_sequence(in_front)
-    weights = F.normalize(read, p=1, dim=-1)  # zeros stay
-    for attention, g in reversed(list(zip(read_by, by_context, strict=True))):
-        if g is not None:  # an attention pooling: it counts for those samples whose output it feeds, the first one
-            attended = attention.probs.detach().mean((1, 2))
-            attended = attended if attended.shape[1] == layout.n_tokens else layout.lengthened(attended)
-            weights = torch.where(g.flatten(1).any(1, keepdim=True), attended.to(weights), weights)
-    return weights
+
+    row: Tensor
+    evidence: Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    r"""What lies behind the blocks in one pass, and how it reads their rows.
+
+    With the tokens x where the head reads them (behind the last norm that works token by token, in front of what
+    mixes them) and a score s, a kind of row is
+
+    - ``"outputs"``: :math:`w_i = \|\partial s/\partial x_i\|`, where s mixes all outputs with fixed weights, so that no
+      target is needed. Of a head that scores every token, the outputs at the target's place are mixed. Of an attention
+      pooling, the attention that it pays, the mean over queries and heads.
+    - ``"target"``: the same with the target's output for s.
+    - ``"evidence"``: :math:`w_i = (x_i \cdot \partial s/\partial x_i)^+`, of the target's output: what GenAtt's rule
+      makes of the head, as one more layer. Of special tokens, which carry what other tokens say for the target and
+      against it, the absolute value. It is :math:`\|\partial s/\partial x_i\|` for a sample in which this is zero in
+      all rows, or zero by algebra in a special token that is read, as in front of a norm of its own.
+    - ``"evidence by output"``: that of each output.
+
+    Scaled to sum to 1. One row that is read has all of it: a head that reads CLS has the CLS row in all kinds.
+
+    Args:
+        layout: where the tokens lie.
+        output: (B, K) or (B, ..., K), as the model returned it, with its graph.
+        rows: (B, N, D), what leaves the last block; None where no graph was seen.
+        made: the tensors that the head makes of them, see :class:`captum_vit.trace.record.head.HeadTap`.
+        attentions: those behind the last block.
+    """
+
+    layout: TokenLayout
+    output: Tensor
+    rows: Tensor | None
+    made: list[Tensor]
+    attentions: list[Attention]
+
+    def read(self, kind: str, target: TargetType) -> Pooling:
+        """The row of a kind.
+
+        Raises:
+            TraceError: the output does not depend on what leaves the last block, or hides its graph.
+            InputError: a gradient that is no finite number.
+        """
+        if kind == "evidence by output":
+            return self._by_output()
+        score = _mixed(self.output, target) if kind == "outputs" else select(self.output, target).sum()
+        return self._evidence(score) if kind == "evidence" else self._weights(score)
+
+    def _by_output(self) -> Pooling:
+        if self._reached(_mixed(self.output, None)).sum(1).max() <= 1:
+            return self._weights(_mixed(self.output, None))
+        each = [self._evidence(score) for score in self.output.flatten(1).sum(0)]
+        return Pooling(torch.stack([one.row for one in each], 1), torch.stack([one.evidence for one in each], 1))
+
+    def _weights(self, score: Tensor) -> Pooling:
+        reached = self._reached(score)
+        row = reached.to(self._rows)
+        if (row.sum(1) > 1).any():
+            lengths, _, _ = self._gradient(score)
+            row = self._attended(score, _scaled(lengths)).to(row)
+        return Pooling(row, torch.zeros_like(row))
+
+    def _evidence(self, score: Tensor) -> Pooling:
+        reached, special = self._reached(score), self.layout.special
+        several = reached.sum(1, keepdim=True) > 1  # shape: (B, 1)
+        if not several.any():
+            row = reached.to(self._rows)
+            return Pooling(row, torch.zeros_like(row))
+        lengths, products, by_algebra = self._gradient(score)
+        evidence = products.clamp(min=0)
+        evidence[:, special] = products[:, special].abs()
+        counts = evidence.any(1, keepdim=True) & ~(reached & by_algebra)[:, special].any(1, keepdim=True)
+        row = _scaled(evidence.where(counts, lengths))
+        return Pooling(row.to(self._rows), evidence.where(counts & several, 0).to(self._rows))
+
+    def _gradient(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # shape of each: (B, N)
+        """Where the head reads the rows: length of the gradient, token times gradient, and whether that vanishes."""
+        at = read_at(self._rows, score, self.made)
+        (g,) = torch.autograd.grad(score, at.tokens, retain_graph=True)
+        x, g = (one.detach().flatten(2).to(torch.promote_types(one.dtype, torch.float32)) for one in (at.tokens, g))
+        lengths, products = g.norm(dim=-1), (x * g).sum(-1)
+        vanishes = products.abs() <= CANCELLED * x.norm(dim=-1) * lengths
+        n = self.layout.n_tokens
+        return at.by_row(lengths, n), at.by_row(products, n), at.by_row(vanishes, n)
+
+    def _attended(self, score: Tensor, weights: Tensor) -> Tensor:  # (B, N) -> the same
+        """For samples whose score an attention pooling feeds, the first one, the attention that it pays."""
+        read_by = [a for a in self.attentions if a.context.requires_grad]
+        contexts = [a.context for a in read_by]
+        grads = torch.autograd.grad(score, contexts, retain_graph=True, allow_unused=True) if contexts else ()
+        for attention, g in reversed(list(zip(read_by, grads, strict=True))):
+            if g is not None:
+                attended = attention.probs.detach().mean((1, 2))
+                of_all = attended.shape[1] == self.layout.n_tokens
+                attended = attended if of_all else self.layout.lengthened(attended)
+                weights = torch.where(g.flatten(1).any(1, keepdim=True), attended.to(weights), weights)
+        return weights
+
+    @property
+    def _rows(self) -> Tensor:
+        """What leaves the last block, with a graph from there to the output."""
+        if self.rows is None or not self.output.requires_grad:
+            raise TraceError("An output that depends on the last block.", "an output without a graph", UNHIDDEN)
+        return self.rows
+
+    def _reached(self, score: Tensor) -> Tensor:  # shape: (B, N)
+        """The rows where a gradient arrives from a score."""
+        (g,) = torch.autograd.grad(score, self._rows, retain_graph=True, allow_unused=True)
+        if g is None:
+            raise TraceError(
+                "A head that reads the tokens that leave the last block: attention is read in the rows that it reads.",
+                "outputs without a gradient there: they depend on tokens of other blocks, such as recorded hidden "
+                "states",
+                "a method that looks for no rows, such as LayerCDAM or DecompX, or a head on the last block.",
+            )
+        reached = torch.linalg.vector_norm(g, torch.inf, dim=-1)
+        refuse_not_finite(reached, "gradient of the outputs at the last block")
+        return reached.ne(0)
+
+
+def _scaled(weights: Tensor) -> Tensor:
+    """To a sum of 1; zeros stay."""
+    total = weights.sum(-1, keepdim=True)
+    return weights / total.where(total > 0, torch.ones_like(total))
 
 
 def _mixed(output: Tensor, target: TargetType) -> Tensor:
@@ -71,6 +168,6 @@ def _mixed(output: Tensor, target: TargetType) -> Tensor:
     return (output.reshape(len(output), -1) * mixture).sum()
 
 
-def _place(target: Any, depth: int) -> tuple[int, ...]:
+def _place(target: TargetType, depth: int) -> tuple[int, ...]:
     """Of (position, class) the position; nothing of a class alone."""
     return (target if isinstance(target, tuple) else (target,) if isinstance(target, int) else ())[: max(depth, 0)]

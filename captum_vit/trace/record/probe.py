@@ -15,6 +15,7 @@ from captum_vit.options import one_of
 from captum_vit.sites.site import Place, Visit
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
+from captum_vit.trace.record.pooling import ROWS
 from captum_vit.trace.run.score import SCORES
 from captum_vit.trace.run.watch import Watch
 
@@ -36,8 +37,10 @@ class Want:
         rule: the rule under which the graph is built, of ``RULES``.
         relevance: let ``grads`` hold relevances in place of gradients: what the score, counted as 1, hands back
             by layer-wise relevance propagation. Everything is then computed in float64.
-        pool: find the rows that the head reads.
-        biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``pool``
+        row: find the rows that the head reads, and with what weights: ``"outputs"`` for all that any output reads,
+            ``"target"`` for those of the target, ``"evidence"`` with what each of them adds to the target; see
+            :class:`captum_vit.trace.record.pooling.Head`. One-hot, of all kinds, for a head that reads CLS.
+        biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``row``
             and gradients.
         incomplete: let tokens and biases miss the score under a rule that says that they sum to it; else refused.
         first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
@@ -53,7 +56,7 @@ class Want:
     score: str = "logit"
     rule: str = "grad"
     relevance: bool = False
-    pool: bool = False
+    row: str | None = None
     biases: bool = False
     incomplete: bool = False
     first_row: bool = False
@@ -67,6 +70,8 @@ class Want:
                 one_of(name, kind, KINDS)
         one_of("score", self.score, SCORES)
         checked_rule(self.rule)
+        if self.row is not None:
+            one_of("row", self.row, ROWS)
 
     @property
     def kinds(self) -> set[str]:
@@ -128,7 +133,7 @@ class Probe:
         def visit(x: Tensor) -> Tensor | None:
             self._block, self.place, self.done = None, layer + last, last
             rows = None
-            if last and self.want.pool:
+            if last and self.want.row:
                 if not x.requires_grad:
                     torch.set_grad_enabled(True)
                     rows = x = x.detach().requires_grad_()

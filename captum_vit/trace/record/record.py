@@ -21,7 +21,8 @@ from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
-from captum_vit.trace.record.pooling import pooling_weights
+from captum_vit.trace.record.head import HeadTap
+from captum_vit.trace.record.pooling import Head, Pooling
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select, transform
@@ -43,7 +44,7 @@ class Record:
     output: Tensor  # shape: (B, K), as the model returned it
     seen: dict[str, dict[int, Tensor]]
     grads: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    pool: Tensor | None = None  # shape: (B, N), the weights with which the head reads the last rows
+    pooling: Pooling | None = None  # how the head reads the last rows
     at_site: Tensor | None = None  # the tensor at the site that was asked for
     biases: dict[int, Tensor] = field(default_factory=dict)  # shape of each: (B, N), bias x gradient
     start: int = 0
@@ -53,11 +54,31 @@ class Record:
     eps: float = 0.0  # the rounding of the least precise tensor that was seen
 
     @property
-    def row(self) -> Tensor:  # shape: (B, 1, N)
-        """The CLS row's place: one-hot for CLS pooling, else the weights of the rows that the pooling reads."""
-        if self.pool is None:
-            raise TraceError("A record with pooling weights.", "one made without", "Want(pool=True).")
-        return self.pool.unsqueeze(1)
+    def row(self) -> Tensor:  # shape: (B, 1, N); (B, C, N) for the evidence of each of C outputs
+        """The row with which the head reads the tokens: one-hot for CLS pooling; see `Want`."""
+        row = self._pooling.row
+        return row.unsqueeze(1) if row.dim() == 2 else row
+
+    def of_output(self, c: int) -> Record:
+        """With the row of one of the outputs, where each has its own."""
+        return replace(self, pooling=Pooling(*(each[:, c] for each in self._pooling)))
+
+    @property
+    def evidence(self) -> Tensor:  # shape: (B, N)
+        """The row before it is scaled, in units of the score; zeros where the head reads one row alone."""
+        return self._pooling.evidence
+
+    @property
+    def read(self) -> Tensor:  # shape: (B, 1, N)
+        """Equal weights, of a sum of 1, of the rows that are read at all."""
+        read = self.row.ne(0).to(self.row)
+        return read / read.sum(-1, keepdim=True).clamp(min=1)
+
+    @property
+    def _pooling(self) -> Pooling:
+        if self.pooling is None:
+            raise TraceError("A record with the row of the head.", "one made without", 'Want(row="outputs").')
+        return self.pooling
 
     @property
     def layers(self) -> range:
@@ -97,7 +118,7 @@ def record(
     """
     if want.relevance:
         refuse_half_precision(model)
-    if want.grads or want.pool:
+    if want.grads or want.row:
         refuse_opaque(model)
     watch = Watch(model, transformer)
     probe = Probe(transformer, want, start)
@@ -111,8 +132,11 @@ def record(
         modes.append(bias_tap)
     if want.kinds & ATTENTION:
         modes.append(AttentionTap(probe.see_attention, len(inputs[0]), want.first_row))
-    elif want.pool:
+    elif want.row in ("outputs", "target"):
         modes.append(AttentionTap(probe.see_attention, len(inputs[0]), when=lambda: probe.done))
+    head_tap = HeadTap(len(inputs[0]), lambda: probe.done)
+    if want.row and not want.relevance:
+        modes.append(head_tap)
     with carried(model) if want.relevance else nullcontext():
         output = watch.run(inputs, args, *modes)
     probe.refuse_silence(lambda layer: what_ran(model, transformer, layer, inputs, args))
@@ -123,9 +147,10 @@ def record(
     seen = probe.seen
     found = Record(watch.described(transformer), watch.layout(probe.n_tokens), output.detach(), {}, start=start)
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
-    if want.pool:
-        found.pool = pooling_weights(transformer, found.layout, output, target, probe.last_rows, probe.pool_attention)
-        if want.first_row and found.pool[:, 1:].any():
+    if want.row:
+        head = Head(found.layout, output, probe.last_rows, head_tap.made, probe.pool_attention)
+        found.pooling = head.read(want.row, target)
+        if want.first_row and found.row[..., 1:].any():
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
     if want.biases:
         relevance = BiasRelevance(found.layout, found.row.squeeze(1))
@@ -176,7 +201,7 @@ def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> No
     for kinds in (found.seen, found.grads):
         for kind, row in kinds.items():
             kinds[kind] = {layer: cast(x) for layer, x in row.items()}
-    found.pool = None if found.pool is None else cast(found.pool)
+    found.pooling = None if found.pooling is None else Pooling(*map(cast, found.pooling))
 
 
 def _gradients(

@@ -23,19 +23,21 @@ def rolled_out(
     stream: float = 1.0,
     branch: float = 1.0,
     layers: Sequence[int] | None = None,  # of those recorded; all of them by default
+    row: Tensor | None = None,  # shape: (B, 1, N); the head's by default
 ) -> Tensor:  # shape: (B, N)
     r"""The head's row of :math:`\prod_l (s I + b M_l)`, from the last block to the first: a row times matrices."""
-    row = found.row  # shape: (B, 1, N)
+    row = found.row if row is None else row
     for layer in reversed(found.layers if layers is None else layers):
         row = stream * row + branch * carry(row, layer)
     return row.squeeze(1)
 
 
 def maps_of_layers(
-    found: Record, carry: Carry, layers: Sequence[int] | None = None
+    found: Record, carry: Carry, layers: Sequence[int] | None = None, row: Tensor | None = None
 ) -> list[Tensor]:  # shape of each: (B, N)
-    """For each block its own map alone, seen from the head's row; PLUS sums them."""
-    return [carry(found.row, layer).squeeze(1) for layer in (found.layers if layers is None else layers)]
+    """For each block its own map by itself, seen from the head's row; PLUS sums them."""
+    row = found.row if row is None else row
+    return [carry(row, layer).squeeze(1) for layer in (found.layers if layers is None else layers)]
 
 
 def carried_back(

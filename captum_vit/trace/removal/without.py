@@ -179,7 +179,7 @@ class Without:
         """Of a text, the words that are no padding, and the rows that the head reads: all, where that is not seen."""
         try:
             with torch.no_grad():
-                found = record(self.model, self.transformer, self.inputs, self.args, None, Want(pool=True))
+                found = record(self.model, self.transformer, self.inputs, self.args, None, Want(row="outputs"))
         except TraceError:
             everyone = torch.ones_like(self.inputs[0], dtype=torch.bool)
             return everyone, everyone

@@ -36,7 +36,7 @@ def seen(name: str) -> Record:
     case = CASES[name]()
     model = copy.deepcopy(case.forward_func).double()
     transformer = cv.spec_of(model)
-    want = Want(seen=[*mid_kinds(transformer), "mid"], pool=True)
+    want = Want(seen=[*mid_kinds(transformer), "mid"], row="outputs")
     inputs = case.inputs.double() if case.inputs.is_floating_point() else case.inputs
     with undisturbed(model):
         return record(model, transformer, (inputs,), case.additional_forward_args, case.target, want)

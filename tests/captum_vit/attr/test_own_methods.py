@@ -18,7 +18,7 @@ class Mine(cv.TokenAttribution):
     """Attention in the last block, whatever the layer."""
 
     def want(self, transformer: cv.Transformer) -> Want:
-        return Want(seen=["probs"], pool=True)
+        return Want(seen=["probs"], row="outputs")
 
     def relevance(self, found: Record) -> Tensor:
         return found.attended(found.layers[-1]).mean(1)

@@ -21,6 +21,10 @@ from tests.models import CASES, READ_HEADS, Case
 
 FAMILIES = [*CASES, *MORE]
 EXACT = 1e-10
+TWO_HEADS = {
+    "timm ViT distilled": ("head", "head_dist"),
+    "HF DeiT teacher": ("cls_classifier", "distillation_classifier"),
+}
 
 
 @cache
@@ -39,7 +43,7 @@ def precise(name: str) -> Case:
 
 @cache
 def seen(name: str) -> Record:
-    return recorded(precise(name), Want(seen=["tokens", "probs", "values", "mid", "out"], pool=True))
+    return recorded(precise(name), Want(seen=["tokens", "probs", "values", "mid", "out"], row="outputs"))
 
 
 def recorded(case: Case, want: Want) -> Record:
@@ -62,18 +66,34 @@ def test_prefix_grid_and_pooling_are_found(name: str):
     n_patches = found.layout.n_tokens - prefix
     weights = {
         "CLS": [1.0] + [0.0] * (found.layout.n_tokens - 1),
-        "pair": [0.5] * 2 + [0.0] * n_patches,
         "patches": [0.0] * prefix + [1 / n_patches] * n_patches,
         "last": [0.0] * (found.layout.n_tokens - 1) + [1.0],
-        "half": [0.5] + [0.0] * (prefix - 1) + [0.5 / n_patches] * n_patches,
     }
+    if read == "some patches":  # each channel's largest one has more
+        assert not found.row[..., :prefix].any() and (found.row[..., prefix:] > 0).all()
+        return
     if read == "end":
         wanted = F.one_hot(found.layout.keep.sum(1) - 1, found.layout.n_tokens)
     elif read == "words":
         wanted = found.layout.keep / found.layout.keep.sum(1, keepdim=True)
+    elif read in ("pair", "CLS and mean"):
+        wanted = by_the_heads_weights(name, prefix, n_patches)
     else:
         wanted = attended(name) if read == "attention" else torch.tensor([weights[read]] * 2)
-    assert torch.allclose(found.pool, wanted.double(), atol=EXACT)
+    assert torch.allclose(found.row.squeeze(1), wanted.double(), atol=EXACT)
+
+
+def by_the_heads_weights(name: str, prefix: int, n_patches: int) -> Tensor:
+    """Of heads that read two vectors, each row's by hand: how long the mixed weights of its part are."""
+    model = precise(name).forward_func
+    pair = TWO_HEADS.get(name)
+    weights = [getattr(model, head).weight for head in pair] if pair else model.classifier.weight.chunk(2, 1)
+    mixture = torch.cos(torch.arange(1, len(weights[0]) + 1, dtype=torch.float64))
+    first, second = (float((mixture @ weight.detach()).norm()) for weight in weights)
+    found = [first, second] + [0.0] * n_patches
+    if not pair:
+        found = [first] + [0.0] * (prefix - 1) + [second / n_patches] * n_patches
+    return torch.tensor(found, dtype=torch.float64).expand(2, -1) / sum(found)
 
 
 def attended(name: str) -> Tensor:
@@ -166,8 +186,8 @@ def test_without_biases_the_decomposition_is_complete(name: str, rule: str):
 def test_with_biases_the_decomposition_is_complete_too(name: str, rule: str):
     """From every start layer gradient x input and all biases from there on sum to the logit; none is missed."""
     case = precise(name)
-    found = recorded(case, Want(grads=["tokens"], rule=rule, pool=True, biases=True))
-    assert (found.pool - seen(name).pool).abs().max() < EXACT, "the rows that the head reads, under any rule"
+    found = recorded(case, Want(grads=["tokens"], rule=rule, row="outputs", biases=True))
+    assert torch.equal(found.read, seen(name).read), "the rows that the head reads, under any rule"
     logit = found.output[[0, 1], case.target]
     for layer in found.layers:
         parts = (found.seen["tokens"][layer] * found.grads["tokens"][layer]).sum((1, 2))

@@ -65,13 +65,13 @@ def test_every_method_explains_a_token(head: str, name: str):
 def test_the_row_that_is_read_is_the_targets(head: str):
     model, ids, mask = built(head)
     with undisturbed(model):
-        found = record(model, cv.spec_of(model), (ids,), (mask,), PLACES, Want(seen=["probs"], pool=True))
-        all_rows = record(model, cv.spec_of(model), (ids,), (mask,), None, Want(pool=True))
+        found = record(model, cv.spec_of(model), (ids,), (mask,), PLACES, Want(seen=["probs"], row="outputs"))
+        all_rows = record(model, cv.spec_of(model), (ids,), (mask,), None, Want(row="outputs"))
     wanted = torch.nn.functional.one_hot(torch.tensor([8, 2, 3]), 9).double()
-    assert torch.equal(found.pool, wanted)
+    assert torch.equal(found.row.squeeze(1), wanted)
     attention = cv.RawAttention(model).attribute(ids, PLACES, mask)
     assert torch.equal(attention[1], found.seen["probs"][2][1, :, 2].mean(0))
-    assert (all_rows.pool > 0).sum(1).min() > 1
+    assert (all_rows.row.squeeze(1) > 0).sum(1).min() > 1
 
 
 @pytest.mark.parametrize("head", HEADS)
