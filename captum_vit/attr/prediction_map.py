@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.attr.base import TokenAttribution
-from captum_vit.errors import InputError, LayerError, OptionError
+from captum_vit.errors import InputError, LayerError, OptionError, UnsupportedModelError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, number, one_of
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.replay.by_place import belong_to_places
 from captum_vit.trace.replay.subnetwork import readout
 from captum_vit.trace.run.layers import Layer, block_of, chosen_layers, listed, literal_module
 from captum_vit.trace.run.score import SCORES, repeat_target, select, transform
@@ -40,7 +41,8 @@ class PredictionMap(TokenAttribution):
     class or for all.
 
     Departs from the source nowhere for CLS-pooled models; for other poolings, which the source leaves out,
-    nu is the same pooling over copies of one token.
+    nu is the same pooling over copies of one token. A head whose outputs belong to places (the mean score of a box
+    of patches, say) is refused: copies of one token are the same everywhere.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -48,6 +50,9 @@ class PredictionMap(TokenAttribution):
         score: ``"prob"``, ``"logit"``, or ``"auto"``: probabilities for a classifier (of a multi-label one a
             sigmoid each), raw values for target modules, single outputs and regression.
         output: see :class:`TokenAttribution`.
+
+    Raises:
+        UnsupportedModelError: the outputs of the head belong to places.
 
     Source: Prediction Maps, equation 2.
     """
@@ -93,6 +98,13 @@ class PredictionMap(TokenAttribution):
                 "A layer whose output is a sequence of tokens (B, N, D).",
                 "nothing" if tokens is None else f"shape {tuple(tokens.shape)}",
                 "an int for a block, or the block itself.",
+            )
+        where = (tokens, found.inputs, found.args, found.target)
+        if belong_to_places(self.model, found.transformer, *where):
+            raise UnsupportedModelError(
+                "A head whose outputs all read the same tokens, since copies of one token tell nothing of places.",
+                f"{type(self.model).__name__}, with outputs that read the tokens of places of their own",
+                "DecompX or LayerCDAM, which follow the tokens that the target's output reads.",
             )
         said = readout(self.model, found.transformer, tokens, found.layout, found.inputs, found.args)
         output = found.output

@@ -1,0 +1,60 @@
+"""Whether the outputs of a head belong to places, as those of a head with one output for each box of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from captum._utils.typing import TargetType
+from torch import Tensor, nn
+
+from captum_vit.models.output import scores_of
+from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.transformer import Transformer
+from captum_vit.trace.replay.subnetwork import entering
+from captum_vit.trace.run.score import select
+
+ALIKE = 1e-3  # relative; a sum in another order differs by rounding
+
+
+def belong_to_places(
+    model: nn.Module,
+    transformer: Transformer,
+    tokens: Tensor,  # shape: (B, N, D), as they leave a block
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    target: TargetType,
+) -> bool:
+    """Whether the target's output reads other tokens than the others do, and would be another if those were mixed up.
+
+    Both are tried on the first sample, by the model's own code behind the blocks. What differs in the first and not in
+    the second picks tokens by what they hold, as the largest.
+    """
+    batch = len(tokens)
+    own, others = (tuple(x[:1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    first = target[0] if isinstance(target, list) else target[:1] if isinstance(target, Tensor) else target
+
+    def scores(x: Tensor) -> Tensor:  # (1, N, D) -> (1, K)
+        with entering(transformer, len(transformer.blocks), x):
+            return scores_of(model(*own, *others))
+
+    with torch.enable_grad():
+        x = tokens[:1].detach().requires_grad_()
+        output = scores(x)
+        if output.dim() != 2 or output.shape[1] < 2 or not output.requires_grad:
+            return False
+        by_target = _read(select(output, 0 if first is None else first).sum(), x)
+        by_all = _read((output * torch.cos(torch.arange(output.shape[1], device=output.device))).sum(), x)
+    if by_target is None or by_all is None or not by_target.any() or torch.equal(by_target, by_all):
+        return False
+    moved, read = x.detach().clone(), by_all.nonzero().squeeze(1)
+    moved[:, read] = moved[:, read[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))]]
+    with torch.no_grad():
+        before, after = scores(x.detach()), scores(moved)
+    return bool((after - before).norm() > ALIKE * before.norm())
+
+
+def _read(score: Tensor, x: Tensor) -> Tensor | None:  # shape: (N,)
+    """The tokens where a gradient of the score arrives."""
+    (g,) = torch.autograd.grad(score, x, retain_graph=True, allow_unused=True)
+    return None if g is None else g[0].ne(0).any(-1)

@@ -1,0 +1,285 @@
+"""The row with which a head reads the tokens, against gates moved by hand, and what follows from it for the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import captum_vit as cv
+from captum_vit.trace.record.head import read_at
+from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.state import undisturbed
+from tests.models import redrawn
+
+FOLLOW_EVIDENCE = ["GenAtt", "VTranM", "TransAttr", "PredicAtt", "GradSAM", "PLUS(GenAtt)"]
+FOLLOW_ROWS = [*FOLLOW_EVIDENCE, "AttnGrad", "AttCAM", "PartialLRP"]
+N, SIDE, WIDTH, CLASSES = 17, 4, 48, 5
+PICTURES = (2, 3, 64, 64)
+
+
+class Headed(nn.Module):
+    """A vision transformer without a head, and a head over its tokens; gates stand where the head reads them."""
+
+    def __init__(self, head: nn.Module, normalised: bool = True) -> None:
+        super().__init__()
+        self.vit = timm.create_model(
+            "vit_tiny_patch16_224", img_size=64, embed_dim=WIDTH, num_heads=3, depth=2, num_classes=0
+        )
+        if not normalised:
+            self.vit.norm = nn.Identity()
+        self.head, self.gates = head, torch.ones(N, 1, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.vit.forward_features(x) * self.gates)
+
+
+class Linear(nn.Linear):
+    """Of the tokens pooled by a function."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor], width: int = WIDTH) -> None:
+        super().__init__(width, CLASSES)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pool(x))
+
+
+class Attentive(nn.Module):
+    """Attention pooling whose keys are normalised, its values not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = nn.Parameter(torch.randn(1, WIDTH)), nn.Linear(WIDTH, WIDTH)
+        self.k_norm, self.v, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = (self.q @ self.k_norm(self.k(x)).mT).div(WIDTH**0.5).softmax(-1)
+        return self.out((a @ self.v(x)).squeeze(1))
+
+
+class Boxes(Linear):
+    """One output for each side of the picture: the mean of a class's logit over its patches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)[:, 1:, 0].unflatten(1, (SIDE, SIDE))
+        return torch.stack([logits[:, :, :2].mean((1, 2)), logits[:, :, 2:].mean((1, 2))], 1)
+
+
+def cls_and_mean(x: Tensor) -> Tensor:
+    return torch.cat([x[:, 0], x[:, 1:].mean(1)], -1)
+
+
+HEADS: dict[str, Callable[[], nn.Module]] = {
+    "mean of all": lambda: Linear(lambda x: x.mean(1)),
+    "mean of patches": lambda: Linear(lambda x: x[:, 1:].mean(1)),
+    "norm behind the mean": lambda: Linear(lambda x: F.layer_norm(x[:, 1:].mean(1), (WIDTH,))),
+    "CLS beside the mean": lambda: Linear(cls_and_mean, 2 * WIDTH),
+    "attention, keys normalised": Attentive,
+    "patches in another order": lambda: Linear(lambda x: (x[:, [*range(9, N), *range(1, 9)]] * weights(x)).sum(1)),
+    "largest of each channel": lambda: Linear(lambda x: x[:, 1:].amax(1)),
+    "unit length, then mean": lambda: Linear(lambda x: F.normalize(x.flip(1), dim=-1).mean(1)),
+}
+
+
+def weights(x: Tensor) -> Tensor:
+    """Unequal ones."""
+    return torch.linspace(0.1, 2, N - 1, dtype=x.dtype).unsqueeze(1)
+
+
+def made(head: nn.Module, normalised: bool = True) -> Headed:
+    return redrawn(Headed(head, normalised)).double()
+
+
+def pictures(n: int = 2) -> Tensor:
+    return torch.randn(n, *PICTURES[1:], dtype=torch.float64)
+
+
+def seen(model: nn.Module, x: Tensor, row: str, target: int | list[int] | None = 2) -> Record:
+    with undisturbed(model):
+        return record(model, transformer_of(model, (x,), ()), (x,), (), target, Want(row=row))
+
+
+def by_gates(model: Headed, x: Tensor, target: int, h: float = 1e-4) -> Tensor:  # shape: (B, N)
+    """What the target gains with each gate, by central differences."""
+    gains = []
+    with torch.no_grad():
+        for i in range(N):
+            scores = []
+            for step in (h, -h):
+                model.gates[i] = 1 + step
+                scores.append(model(x)[:, target])
+            model.gates[i] = 1
+            gains.append((scores[0] - scores[1]) / (2 * h))
+    return torch.stack(gains, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "unit length, then mean"])
+def test_evidence_is_what_the_target_gains_with_a_gate(name: str) -> None:
+    model, x = made(HEADS[name]()), pictures()
+    gained = by_gates(model, x, target=2)
+    assert gained[:, 1:].lt(0).any() and gained[:, 1:].gt(0).any()
+    wanted = gained.clamp(min=0)
+    wanted[:, 0] = gained[:, 0].abs()
+    found = seen(model, x, "evidence")
+    assert (found.evidence - wanted).abs().max() < 1e-6 * wanted.max()
+    assert (found.row.squeeze(1) - wanted / wanted.sum(1, keepdim=True)).abs().max() < 1e-6
+
+
+def test_in_front_of_a_norm_evidence_is_zero_by_algebra_and_behind_it_is_read() -> None:
+    """A token's length says nothing to a head that scales each to length 1; behind that it is read."""
+    model, x = made(HEADS["unit length, then mean"]()), pictures()
+    assert by_gates(model, x, target=2).abs().max() < 1e-8
+    with torch.no_grad():
+        units = F.normalize(model.vit.forward_features(x), dim=-1)
+        wanted = (units @ model.head.weight[2]).clamp(min=0) / N
+        wanted[:, 0] = (units[:, 0] @ model.head.weight[2]).abs() / N
+    assert (seen(model, x, "evidence").evidence - wanted).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["outputs", "target"])
+def test_weights_of_a_mean_are_equal_though_tokens_have_norms_of_their_own(kind: str) -> None:
+    model, x = made(HEADS["mean of patches"]()), pictures()
+    wanted = torch.tensor([0.0] + [1 / (N - 1)] * (N - 1), dtype=torch.float64).expand(2, -1)
+    assert (seen(model, x, kind).row.squeeze(1) - wanted).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["outputs", "target", "evidence"])
+def test_one_row_that_is_read_has_all_of_it(kind: str) -> None:
+    for head in (Linear(lambda x: x[:, 0]), Linear(lambda x: F.layer_norm(x[:, 0], (WIDTH,)))):
+        for normalised in (True, False):
+            found = seen(made(head, normalised), pictures(), kind)
+            assert torch.equal(found.row, F.one_hot(torch.zeros(2, 1, dtype=torch.long), N).double())
+            assert not found.evidence.any()
+
+
+def test_cls_read_behind_a_norm_of_its_own_keeps_its_weight() -> None:
+    """Its product with the gradient is zero by algebra in front of that norm: there the lengths of gradients count."""
+    own = lambda x: torch.cat([F.layer_norm(x[:, 0], (WIDTH,)), F.layer_norm(x[:, 1:].mean(1), (WIDTH,))], -1)  # noqa: E731
+    model, x = made(Linear(own, 2 * WIDTH), normalised=False), pictures()
+    assert by_gates(model, x, 2)[:, 0].abs().max() < 1e-6
+    found = seen(model, x, "evidence")
+    assert torch.equal(found.row, seen(model, x, "target").row)
+    assert (found.row[..., 0] > 2 / N).all() and not found.evidence.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_each_token_is_traced_to_its_row_in_every_precision(dtype: torch.dtype) -> None:
+    rows = torch.randn(2, 300, 8, dtype=dtype, requires_grad=True)
+    order = torch.randperm(300)[:280]
+    tokens = F.layer_norm(rows, (8,))[:, order]
+    at = read_at(rows, tokens.mean(1).sum(), [tokens])
+    assert at.tokens is tokens and torch.equal(at.rows, order)
+    assert torch.equal(at.by_row(torch.ones(2, 280), 300).sum(1), torch.full((2,), 280.0))
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: x + x.mean(1, keepdim=True),
+        lambda x: x.roll(1, 1) + x,
+        lambda x: F.avg_pool1d(x.mT, 2, 2).mT,
+        lambda x: x[:, [0, 0, 1, 2]],
+        lambda x: x.cumsum(1),
+    ],
+)
+def test_where_tokens_are_mixed_or_doubled_they_are_no_longer_rows(mix: Callable[[Tensor], Tensor]) -> None:
+    rows = torch.randn(2, 6, 8, dtype=torch.float64, requires_grad=True)
+    normed = F.layer_norm(rows, (8,))
+    mixed = mix(normed)
+    at = read_at(rows, mixed.pow(2).sum(), [normed, mixed])
+    assert at.tokens is normed and at.rows.tolist() == list(range(6))
+
+
+def test_a_tensor_that_a_path_runs_past_is_no_place() -> None:
+    rows = torch.randn(2, 6, 8, dtype=torch.float64, requires_grad=True)
+    keys, values = F.layer_norm(rows, (8,)), rows * 2
+    score = (keys.softmax(1) * values).sum()
+    assert read_at(rows, score, [keys, values]).tokens is rows
+    halves = torch.cat([rows, rows], -1).chunk(2, -1)
+    assert read_at(rows, (halves[0] * halves[1]).sum(), list(halves)).tokens is rows
+
+
+@pytest.mark.parametrize("name", [*FOLLOW_ROWS[:3], *FOLLOW_ROWS[4:], "FullGradPlus"])
+def test_outputs_of_other_places_change_nothing(name: str) -> None:
+    model, x = made(Boxes(lambda x: x)), pictures()
+    method = cv.VTranM(model, score="logit") if name == "VTranM" else cv.METHODS[name](model)
+    both = method.attribute(x, target=0)
+    whole = model.head.forward
+    model.head.forward = lambda x: whole(x)[:, :1]
+    torch.testing.assert_close(method.attribute(x, target=0), both, rtol=1e-9, atol=1e-15)
+    assert both.any()
+
+
+@pytest.mark.parametrize("name", ["PredictionMap", "PredicAtt"])
+def test_copies_of_one_token_say_nothing_of_places(name: str) -> None:
+    model, x = made(Boxes(lambda x: x)), pictures()
+    with pytest.raises(cv.UnsupportedModelError, match="outputs that read the tokens of places of their own"):
+        cv.METHODS[name](model).attribute(x, target=0)
+    assert cv.DecompX(model).attribute(x, target=0).any()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_prediction_maps_of_heads_that_pool_are_made(name: str) -> None:
+    model, x = made(HEADS[name]()), pictures()
+    assert cv.PredicAtt(model).attribute(x, target=1).any()
+
+
+@pytest.mark.parametrize("name", FOLLOW_ROWS)
+def test_a_sample_without_a_gradient_is_zero_and_the_other_as_by_itself(name: str) -> None:
+    model, x = made(HEADS["CLS beside the mean"]()), pictures()
+    plain = model.head.forward
+    model.head.forward = lambda x: (
+        plain(x)
+        * (1.0 * (x[:, :1, 0] > -torch.inf)).index_fill(0, torch.tensor([1] if len(x) > 1 else [], dtype=torch.long), 0)
+    )
+    method = cv.METHODS[name](model)
+    with pytest.warns(cv.ZeroMapWarning):
+        found = method.attribute(x, target=1)
+    assert not found[1].any()
+    torch.testing.assert_close(found[:1], method.attribute(x[:1], target=1), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", [*FOLLOW_ROWS, "RawAttention", "AttentionRollout", "AttIN", "GlobEnc", "ALTI"])
+def test_cls_with_a_little_of_the_mean_tends_to_cls(name: str) -> None:
+    """The weights are the head's, where it reads rows unequally."""
+
+    def little(eps: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: x[:, 0] + eps * x[:, 1:].mean(1)
+
+    model, x = made(Linear(little(0.0))), pictures()
+    cls = cv.METHODS[name](model).attribute(x, target=1)
+    apart = []
+    for eps in (1e-3, 1e-7):
+        model.head.pool = little(eps)
+        found = cv.METHODS[name](model).attribute(x, target=1)
+        apart.append(1 - F.cosine_similarity(found.flatten(1), cls.flatten(1)).min().item())
+    assert apart[1] < 1e-8 and apart[1] <= apart[0] + 1e-12
+
+
+@pytest.mark.parametrize("name", ["mean of patches", "CLS beside the mean", "attention, keys normalised"])
+def test_all_classes_have_rows_of_their_own(name: str) -> None:
+    model, x = made(HEADS[name]()), pictures()
+    every = cv.PredicAtt(model).all_classes(x)
+    for c in range(CLASSES):
+        torch.testing.assert_close(every[:, c : c + 1], cv.PredicAtt(model).attribute(x, target=c))
+
+
+def test_plus_over_gen_att_counts_what_the_head_adds() -> None:
+    """S = e + sum of r A_l, with e in units of the score and r that scaled to 1."""
+    model, x = made(HEADS["mean of patches"]()), pictures()
+    found = seen(model, x, "evidence")
+    with undisturbed(model):
+        want = Want(seen=["probs"], grads=["probs"])
+        maps = record(model, transformer_of(model, (x,), ()), (x,), (), 2, want)
+    wanted = found.evidence.clone()
+    for layer in maps.layers:
+        A = (maps.seen["probs"][layer] * maps.grads["probs"][layer]).clamp(min=0).mean(1)
+        wanted += (found.row @ A).squeeze(1)
+    for method in (cv.GradSAM(model, output="tokens"), cv.PLUS(cv.GenAtt(model, output="tokens"))):
+        torch.testing.assert_close(method.attribute(x, target=2), wanted)
