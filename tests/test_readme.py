@@ -51,7 +51,3 @@ def test_two_commands_and_their_pictures() -> None:
     assert 'pip install -c constraints.txt -e ".[dev]" && .venv/bin/python -m pytest -n 2\n' in README
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (Path(__file__).parents[1] / picture).is_file()
-
-
-def test_every_method_is_named() -> None:
-    assert not [name for name in cv.METHODS if "(" not in name and f"`{name}`" not in README]

@@ -54,7 +54,10 @@ def models() -> str:
 def departures() -> str:
     """What each docstring says of other forms of the same thing."""
     classes = dict.fromkeys(documented(name, factory) for name, factory in cv.METHODS.items())
-    found = ((cls, [flat(part) for part in OTHERS.findall(docstring(cls))]) for cls in (*classes, *METRICS.values()))
+    found = (
+        (cls, [flat(re.sub(r"^Departs {2,}", "Departs: ", part)) for part in OTHERS.findall(docstring(cls))])
+        for cls in (*classes, *METRICS.values())
+    )
     return "\n\n".join(f"{link(cls)}: {' '.join(parts)}" for cls, parts in found if parts)
 
 

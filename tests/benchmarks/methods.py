@@ -1,10 +1,14 @@
 """The table of methods in the README, from the methods themselves.
 
-    python -m tests.benchmarks.methods [--repeats 5] [--only NAME ...]
+    python -m tests.benchmarks.methods [--only NAME ...] [--repeats 5] [--write]
 
-*Source* is the name in the docstring. What stands in the other columns is tried: whether maps of two targets differ;
-whether a backward pass runs; whether a map is anywhere negative; on which kinds of model it works (the small ones of
-the exam: a timm ViT, a padded BERT, CLIP with TextSimilarity); and the cost, as ``tests.benchmarks.cost`` measures it.
+*Source* is the name in the docstring. Other columns are found by running each method: whether maps of two targets
+differ; whether a backward pass runs; whether a map is anywhere negative; on which kinds of model it works (small ones
+of `tests.models`: a timm ViT, a padded BERT, CLIP with TextSimilarity). Two hold figures: the cost, as
+``tests.benchmarks.cost`` measures it, and the share of maps that point at the digit, as ``tests.benchmarks.pointing``.
+
+``--write`` puts the table into the README. It makes the rows of the methods that are named; without names those that
+are missing, or all if none is. Others stay as they are.
 """
 
 from __future__ import annotations
@@ -13,18 +17,25 @@ import argparse
 import inspect
 import re
 import warnings
+from pathlib import Path
 from unittest.mock import patch
 
 import timm
 import torch
 from captum.attr import Attribution
-from torch import nn
 
 import captum_vit as cv
+from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.errors import CaptumVitError
 from tests.benchmarks.cost import ratio
+from tests.benchmarks.pointing import hits
 from tests.models import CASES, Case
 
+README = Path(__file__).parents[2] / "README.md"
+HEAD = "| method | source | knows the target | gradient-free | signed | forwards | works on | pointing |"
+RULE = "|---|---|:-:|:-:|:-:|--:|---|--:|"
+COLUMNS = [column.strip() for column in HEAD.strip("|").split("|")]
+FIGURES = ("forwards", "pointing")  # measured; all other columns are the same on every machine
 KINDS = {"images": "timm ViT", "text": "HF BERT", "image-text": "HF CLIP"}
 SOURCES = {  # of what has no docstring of its own
     "PLUS": "SkipPLUS paper",
@@ -87,33 +98,70 @@ def works(name: str, kind: str) -> bool:
     return True
 
 
+def facts(name: str) -> dict[str, str]:
+    """What the same code always gives: every column but the figures."""
+    case = CASES["timm ViT"]()
+    method = cv.METHODS[name](case.forward_func)
+    one, other = explain(method, case, 0), explain(method, case, 3)
+    yes = {True: "yes", False: "no"}
+    return {
+        "method": f"`{name}`",
+        "source": source(name),
+        "knows the target": yes[not torch.equal(one, other)],
+        "gradient-free": yes[not backward_passes(method, case)],
+        "signed": yes[bool((one < 0).any() or (other < 0).any())],
+        "works on": ", ".join(kind for kind in KINDS if works(name, kind)),
+    }
+
+
+def figures(name: str, repeats: int) -> dict[str, str]:
+    """What a machine and chance have a part in."""
+    model, small = timm.create_model("vit_small_patch16_224").eval(), demo_vit()
+    method, pointing = cv.METHODS[name](model), cv.METHODS[name](small)
+    cost = ratio(model, lambda batch: method.attribute(batch, target=3), torch.randn(4, 3, 224, 224), repeats)
+    torch.manual_seed(0)  # some methods draw from the global generator
+    right, _ = hits(pointing, digit_scenes(200, 2, seed=1))
+    return {"forwards": f"{cost:.2f}", "pointing": f"{right.double().mean():.3f}"}
+
+
+def published() -> dict[str, dict[str, str]]:
+    """The README's rows by method."""
+    lines = README.read_text("utf-8").partition(f"{HEAD}\n{RULE}\n")[2].partition("\n\n")[0].splitlines()
+    rows = (dict(zip(COLUMNS, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines)
+    return {row["method"].strip("`"): row for row in rows}
+
+
+def line(row: dict[str, str]) -> str:
+    return f"| {' | '.join(row[column] for column in COLUMNS)} |"
+
+
+def write(rows: dict[str, dict[str, str]]) -> None:
+    """Rows in the order of METHODS, in place of the README's."""
+    before, head, rest = README.read_text("utf-8").partition(f"{HEAD}\n{RULE}\n")
+    after = rest.partition("\n\n")[2]
+    README.write_text(before + head + "\n".join(line(rows[name]) for name in cv.METHODS) + "\n\n" + after, "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="*", help="names of methods; all by default")
+    parser.add_argument("--only", nargs="*", choices=cv.METHODS, help="names of methods; all by default")
+    parser.add_argument("--write", action="store_true", help="into the README")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    case = CASES["timm ViT"]()
-    model: nn.Module = timm.create_model("vit_small_patch16_224").eval()
-    x = torch.randn(4, 3, 224, 224)
-    yes = {True: "yes", False: "no"}
-    print("| method | source | knows the target | gradient-free | signed | forwards | works on |")
-    print("|---|---|:-:|:-:|:-:|--:|---|")
-    for name, make in cv.METHODS.items():
-        if options.only and name not in options.only:
-            continue
-        method = make(case.forward_func)
-        one, other = explain(method, case, 0), explain(method, case, 3)
-        knows = not torch.equal(one, other)
-        free = not backward_passes(method, case)
-        signed = bool((one < 0).any() or (other < 0).any())
-        made = make(model)
-        cost = ratio(model, lambda batch, made=made: made.attribute(batch, target=3), x, options.repeats)
-        kinds = ", ".join(kind for kind in KINDS if works(name, kind))
-        cells = [f"`{name}`", source(name), yes[knows], yes[free], yes[signed], f"{cost:.2f}", kinds]
-        print(f"| {' | '.join(cells)} |", flush=True)
+    old = published()
+    missing = cv.METHODS.keys() - old.keys() if options.write else set()
+    wanted = options.only or missing or cv.METHODS
+    print(f"{HEAD}\n{RULE}")
+    made = {}
+    for name in cv.METHODS:
+        if name in wanted:
+            made[name] = facts(name) | figures(name, options.repeats)
+            print(line(made[name]), flush=True)
+    if options.write:
+        write(old | made)
 
 
 if __name__ == "__main__":

@@ -266,17 +266,6 @@ def _compare(make: Make, model: nn.Module, inputs: Tensor, args: tuple, wanted: 
     assert_close_in_float32(explained(copy.deepcopy(model).float(), inputs), found, explained, model, inputs)
 
 
-def test_every_method_has_a_twin() -> None:
-    exempt = {
-        *("LRP", "PartialLRP", "TransAttr"),  # they feel how weights are rounded to float32: test_lrp.py
-        "RandomAttribution",  # it is what torch.rand gives
-        "LayerSmoothCDAM",  # its twin must be given the noise: test_cdam_smooth.py
-        "SmoothGrad",  # Captum's noise cannot be given: test_input_gradient.py
-    }
-    known = {name.partition(" ")[0] for name in (*METHODS, *GRIDS)}
-    assert set(cv.METHODS) - exempt <= known | {"PLUS(GenAtt)", "PLUS(GlobEnc)", "PLUS(ALTI)"}
-
-
 def test_concept_cdam_is_class_cdam_where_the_concept_is_the_class_weight() -> None:
     model, inputs, _, _ = vit_samples()
     concept = cv.ConceptSimilarity(model, model.head.weight.detach())
