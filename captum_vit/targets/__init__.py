@@ -18,6 +18,7 @@ from captum_vit.targets.scores import (
     from_layer,
     logits_of,
 )
+from captum_vit.targets.sentences import SentenceSimilarity
 
 __all__ = [
     "AnswerSpan",
@@ -29,6 +30,7 @@ __all__ = [
     "Margin",
     "MultiLabel",
     "Scalar",
+    "SentenceSimilarity",
     "TargetModule",
     "TextSimilarity",
     "TwoClasses",

@@ -14,7 +14,7 @@ from captum_vit.errors import InputError, OptionError
 from captum_vit.inputs.texts import tokenized, words_of
 from captum_vit.models.towers import embed_images, embed_texts, image_tower, text_tower
 from captum_vit.options import shown
-from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
+from captum_vit.targets.scores import TargetModule, constant, refuse_no_texts, same_length, vectors
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -81,13 +81,13 @@ class TextSimilarity(_Similarity):
             ...     clip, tokenizer, ["dog"], templates=["a photo of a {}.", "a drawing of a {}."], contrast="cat"
             ... )
         """
-        _refuse_no_texts("texts", texts)
+        refuse_no_texts("texts", texts)
         if not callable(tokenizer):
             raise OptionError("The model's own tokenizer.", shown(tokenizer), "AutoTokenizer.from_pretrained(...).")
         encode = partial(_embedded, model, tokenizer, templates=templates)
         others = [contrast] if isinstance(contrast, str) else contrast
         if others is not None:
-            _refuse_no_texts("contrast", others)
+            refuse_no_texts("contrast", others)
             _refuse_contrasts(len(others), len(texts))
         made = cls(model, encode(texts), None if others is None else encode(others))
         made.names = list(texts)
@@ -155,12 +155,6 @@ class ImageSimilarity(_Similarity):
         text = F.normalize(embed_texts(self.model, input_ids, *args), dim=-1)
         same_length("an image's embedding", self.image_embeddings, "a text's", text)
         return text @ self.image_embeddings.to(text).T
-
-
-def _refuse_no_texts(name: str, texts: Any) -> None:
-    listed = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) > 0
-    if not listed or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InputError(f"`{name}` must be a list of texts, with words in each.", shown(texts), '["a dog", "a cat"].')
 
 
 def _refuse_contrasts(n: int, references: int) -> None:

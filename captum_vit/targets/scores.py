@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -114,6 +114,13 @@ def vectors(what: str, given: Any, shape: str) -> Tensor:
     if not given.isfinite().all():
         raise InputError(f"{what} that is finite.", "NaN or infinite values", "looking at the inputs it was made of.")
     return given
+
+
+def refuse_no_texts(name: str, texts: Any) -> None:
+    """Refuse what is no list of texts, and texts without words."""
+    listed = isinstance(texts, Sequence) and not isinstance(texts, str) and len(texts) > 0
+    if not listed or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"`{name}` must be a list of texts, with words in each.", shown(texts), '["a dog", "a cat"].')
 
 
 def same_length(what: str, given: Tensor, other: str, scores: Tensor) -> None:

@@ -29,6 +29,8 @@ def target_modules() -> Iterator[Bad]:
         "from_layer": lambda model: cv.from_layer(model, "blocks.0"),
         "TextSimilarity": lambda model: cv.TextSimilarity(model, BANK),
         "ImageSimilarity": lambda model: cv.ImageSimilarity(model, BANK),
+        "SentenceSimilarity": lambda model: cv.SentenceSimilarity(model, BANK),
+        "SentenceSimilarity.from_texts": lambda model: cv.SentenceSimilarity.from_texts(model, str, ["a"]),
     }
     for name, make in kinds.items():
         for model in (None, "vit", lambda x: x):
@@ -40,6 +42,9 @@ def target_modules() -> Iterator[Bad]:
             yield Bad(f"{name}(embeddings={said(bank)})", lambda kind=kind, b=bank: kind(CLIP, b))
     for bank in BANKS:
         yield Bad(f"ConceptSimilarity(embeddings={said(bank)})", lambda b=bank: cv.ConceptSimilarity(VIT, b))
+        yield Bad(f"SentenceSimilarity(embeddings={said(bank)})", lambda b=bank: cv.SentenceSimilarity(BERT, b))
+    for name in ("max", None, 2):
+        yield Bad(f"SentenceSimilarity(pooling={name!r})", lambda n=name: cv.SentenceSimilarity(BERT, BANK, n))
     for name in ("l1", None, 2):
         yield Bad(f"ConceptSimilarity(similarity={name!r})", lambda n=name: cv.ConceptSimilarity(VIT, BANK, n))
     for pair in ((0, 0), (0, 5), (-1, 0), ("a", 0), (0, 1.0), (True, 0), (None, 1)):
@@ -86,6 +91,13 @@ def targets_from_examples() -> Iterator[Bad]:
     for texts in (None, "a dog", [], [""], [3], ["a", None], {"a": "b"}):
         yield Bad(f"TextSimilarity.from_texts({texts!r})", lambda t=texts: read(str, t))
     yield Bad("TextSimilarity.from_texts(no tokenizer)", lambda: read(None, ["a"]))
+    near = lambda *args, **options: cv.SentenceSimilarity.from_texts(BERT, *args, **options)  # noqa: E731
+    for texts in (None, "a dog", [], [""], [3], ["a", None], {"a": "b"}):
+        yield Bad(f"SentenceSimilarity.from_texts({texts!r})", lambda t=texts: near(str, t))
+    yield Bad("SentenceSimilarity.from_texts(no tokenizer)", lambda: near(None, ["a"]))
+    yield Bad("SentenceSimilarity.from_texts(pooling)", lambda: near(str, ["a"], pooling="max"))
+    ids_alone = lambda *_, **__: {"input_ids": IDS}  # noqa: E731
+    yield Bad("SentenceSimilarity.from_texts(no masks)", lambda: near(ids_alone, ["a"]))
     for templates in (["a photo"], [3], "a photo"):
         yield Bad(
             f"TextSimilarity.from_texts(templates={templates!r})", lambda t=templates: read(str, ["a"], templates=t)
