@@ -14,23 +14,31 @@ from torch.optim import Optimizer
 from captum_vit.extras import extra
 
 
-def optimizers_of(model: nn.Module, blocks: str, lr: float, lr_rest: float, decay: float) -> list[Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for everything else.
+def optimizers_of(
+    model: nn.Module, blocks: str, lr: float, lr_rest: float, decay: float, muon: bool = True
+) -> list[Optimizer]:
+    """One optimizer for the matrices inside the blocks, and AdamW for everything else.
 
     Args:
         model: what is trained.
         blocks: the name that every parameter inside a block carries.
-        lr: peak learning rate of Muon.
-        lr_rest: peak learning rate of AdamW.
+        lr: peak learning rate of the blocks' matrices.
+        lr_rest: peak learning rate of everything else.
         decay: weight decay of the blocks' matrices.
+        muon: Muon for the blocks' matrices, or AdamW for them too. Muon computes in bfloat16: where the CPU has no
+            instructions for it, a step of a small model takes longer than its gradients.
     """
     matrices = [p for name, p in model.named_parameters() if blocks in name and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if not (blocks in name and p.ndim == 2)]
-    muon = torch.optim.Muon(matrices, lr, decay, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
-    for group in _groups([muon, adamw]):
+    inside = (
+        torch.optim.Muon(matrices, lr, decay, adjust_lr_fn="match_rms_adamw")
+        if muon
+        else torch.optim.AdamW(matrices, lr, betas=(0.9, 0.98), weight_decay=decay)
+    )
+    outside = torch.optim.AdamW(others, lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
+    for group in _groups([inside, outside]):
         group["peak"] = group["lr"]
-    return [muon, adamw]
+    return [inside, outside]
 
 
 def take_step(optimizers: Sequence[Optimizer], share: float) -> None:

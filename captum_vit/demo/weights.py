@@ -6,13 +6,18 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from captum_vit.extras import extra
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill the model from a float16 safetensors file; its parameters stay float32."""
+    model.load_state_dict(read_weights(path))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a float16 safetensors file by name, as float32."""
     with extra("demo"):
         from safetensors.torch import load_file
 
@@ -21,7 +26,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"Expected demo weights at {path}. They ship with the package; the model cards beside the weights "
             "in captum_vit/demo give the commands that made them."
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

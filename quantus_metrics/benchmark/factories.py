@@ -29,6 +29,8 @@ from quantus_metrics.metrics import METRICS
 DEMOS: dict[str, Callable[[], nn.Module]] = {
     "digits": demo.demo_vit,
     "label": partial(demo.demo_vit, objective="label"),
+    "mean": partial(demo.demo_vit, pooling="mean"),
+    "attention": partial(demo.demo_vit, pooling="attention"),
 }
 HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "auto": lambda model: model,

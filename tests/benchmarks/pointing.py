@@ -1,10 +1,11 @@
 """Where maps point on two-digit scenes: at the digit asked for, at its neighbour, or elsewhere; and from which layer.
 
-    python -m tests.benchmarks.pointing [--objective digits label] [--scenes 200] [--seed 1]
+    python -m tests.benchmarks.pointing [--weights digits_vit label_vit] [--scenes 200] [--seed 1]
 
-For both weights that ship: one trained with one label for each scene, one that names all digits. Before the
-methods it prints what is true of the model itself: what a digit's logit loses when the digit, or the other one,
-is left unwritten. Where the other one matters as much, a map on the neighbour is no mistake of the method.
+For all weights that ship: one trained with one label for each scene, one that names all digits, and two whose
+classifiers read the patches. Before the methods it prints what is true of the model itself: what a digit's logit
+loses when the digit, or the other one, is left unwritten. Where the other one matters as much, a map on the
+neighbour is no mistake of the method.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 import captum_vit as cv
 from captum_vit.demo import Scenes, demo_vit, digit_scenes
 from captum_vit.demo.digits.evaluation import effect
+from captum_vit.demo.digits.model import SHIPPED
 from quantus_metrics.metrics.pointing import pointing_hits
 
 TOLERANCE = 4  # pixels beside a stroke
@@ -44,7 +46,7 @@ def hits(method: Attribution, scenes: Scenes) -> tuple[Tensor, Tensor]:  # shape
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objective", nargs="*", default=["digits", "label"])
+    parser.add_argument("--weights", nargs="*", choices=SHIPPED.values(), default=list(SHIPPED.values()))
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="names of methods; all by default")
@@ -53,12 +55,12 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)  # some methods draw from the global generator
     scenes = digit_scenes(options.scenes, 2, seed=options.seed)
-    for objective in options.objective:
-        model = demo_vit(objective=objective)
+    for (objective, pooling), weights in SHIPPED.items():
+        if weights not in options.weights:
+            continue
+        model = demo_vit(objective=objective, pooling=pooling)
         own, other, share, n = effect(model, options.seed, options.scenes)
-        print(
-            f"\nobjective {objective!r}: over {n} scenes a digit's logit loses {own:+.2f} without the digit, ", end=""
-        )
+        print(f"\n{weights}: over {n} scenes a digit's logit loses {own:+.2f} without the digit, ", end="")
         print(f"{other:+.2f} without the other one ({share:.0%} as much)\n")
         print("| method | on the digit | 95 % interval | on its neighbour | elsewhere |\n|---|--:|--:|--:|--:|")
         for name, method in candidates(model):

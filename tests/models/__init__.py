@@ -1,10 +1,11 @@
-"""Tiny models of every family, with random weights: the tables that the exam runs on.
+"""Tiny models of every family, with random weights, and two trained ones: the tables that the exam runs on.
 
-A model is built from its configuration, without a download, and every parameter is drawn anew from a seeded
+A random model is built from its configuration, without a download, and every parameter is drawn anew from a seeded
 generator, biases, norms, LayerScale and heads included: what a library initialises with zeros or ones would
 hide mistakes. ``CASES`` maps a name to a builder of a :class:`Case`; each is built once.
 """
 
+from tests.models.digits import digits
 from tests.models.huggingface import DEBERTA, PICTURE, SIZES, VOCABULARY, WINDOW, captions, clip_model, padded
 from tests.models.open_clip import open_clip_model
 from tests.models.strangers import READ_HEADS, STRANGERS
@@ -14,8 +15,8 @@ from tests.models.torchvision import torchvision_vit
 
 __all__ = [
     "CASES", "CLASSES", "DEBERTA", "FURTHER", "PICTURE", "READ_HEADS", "SIZES", "SLICE", "STRANGERS", "TEXTS", "TIMM",
-    "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "image", "open_clip_model", "padded", "redrawn",
-    "timm_case", "timm_vit", "torchvision_vit",
+    "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "digits", "image", "open_clip_model", "padded",
+    "redrawn", "timm_case", "timm_vit", "torchvision_vit",
 ]  # fmt: skip
 
 SLICE = ("timm ViT", "timm SigLIP", "HF BERT", "HF CLIP")

@@ -22,7 +22,7 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Callable[[], Case]] = {}
-FURTHER: dict[str, Callable[[], Case]] = {}  # no family of their own, but another way of calling one
+FURTHER: dict[str, Callable[[], Case]] = {}  # no family of their own: another way of calling one, or trained
 TEXTS: list[str] = []  # names of those that read words
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from captum_vit.demo.digits.scenes import CANVAS, MEAN, STD
 from captum_vit.demo.weights import load_weights
+from captum_vit.errors import OptionError
 from captum_vit.extras import extra
 from captum_vit.options import one_of
 
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 OBJECTIVES = ("digits", "label")
+POOLINGS = {"cls": "token", "mean": "avg", "attention": "map"}  # and in timm's words
+SHIPPED = {  # the weights of an objective and a pooling
+    ("digits", "cls"): "digits_vit",
+    ("label", "cls"): "label_vit",
+    ("digits", "mean"): "digits_vit_mean",
+    ("digits", "attention"): "digits_vit_attention",
+}
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def demo_vit(pretrained: bool = True, *, objective: str = "digits") -> VisionTransformer:
-    """A timm ``VisionTransformer`` for digit scenes: 64 x 64 pixels, 8 x 8 patches, CLS pooling, ten classes.
+def demo_vit(pretrained: bool = True, *, objective: str = "digits", pooling: str = "cls") -> VisionTransformer:
+    """A timm ``VisionTransformer`` for digit scenes: 64 x 64 pixels, 8 x 8 patches, ten classes.
 
     It is an ordinary timm model. ``pretrained_cfg`` carries its normalisation and ``label_names``, so
     ``timm.data.resolve_model_data_config(model)`` works. With ``pretrained`` the weights shipped with the
-    package are read; ``weights/README.md`` says how they were made and how accurate they are. Float32, on the
+    package are read; the card beside them says how they were made and how accurate they are. Float32, on the
     CPU, in eval mode.
 
     Args:
@@ -31,6 +39,12 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits") -> VisionTra
             ImageNet. ``"digits"``: all digits of the scene are named, after a first phase with one label. Only
             there is it true that a digit's logit is about that digit: leave the *other* one unwritten, and the
             logit of the model trained on labels changes as much as if the digit itself were gone.
+        pooling: what the classifier reads. ``"cls"``: the CLS token behind the last norm. ``"mean"``: the mean of
+            the patches, and the norm behind it. ``"attention"``: what one learned query attends to among the
+            patches. Of the last two there are weights for ``objective="digits"``; each is a model of its own.
+
+    Raises:
+        OptionError: an objective or a pooling without weights.
 
     Example::
 
@@ -38,22 +52,28 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits") -> VisionTra
         >>> model(scenes.images).shape
         torch.Size([4, 10])
     """
+    pool = POOLINGS[one_of("pooling", pooling, POOLINGS)]
     with extra("demo"):
         from timm.models.vision_transformer import VisionTransformer
 
-    model = VisionTransformer(
-        img_size=CANVAS, patch_size=8, num_classes=10, embed_dim=128, depth=6, num_heads=4, mlp_ratio=4
-    )
+    sizes = {"img_size": CANVAS, "patch_size": 8, "num_classes": 10, "embed_dim": 128, "depth": 6, "num_heads": 4}
+    model = VisionTransformer(**sizes, mlp_ratio=4, global_pool=pool)
     model.pretrained_cfg = model.default_cfg = _config()
     if pretrained:
-        load_weights(model, weights_of(objective))
+        load_weights(model, weights_of(objective, pooling))
     return model.eval()
 
 
-def weights_of(objective: str) -> Path:
-    """Where the weights for an objective are."""
-    one_of("objective", objective, OBJECTIVES)
-    return Path(__file__).parent / "weights" / f"{objective}_vit.safetensors"
+def weights_of(objective: str, pooling: str = "cls") -> Path:
+    """Where the weights for an objective and a pooling are."""
+    name = SHIPPED.get((one_of("objective", objective, OBJECTIVES), one_of("pooling", pooling, POOLINGS)))
+    if name is None:
+        raise OptionError(
+            f"weights for pooling={pooling!r} are there with objective='digits' alone.",
+            f"objective={objective!r}",
+            f"demo_vit(objective='digits', pooling={pooling!r}), or demo_vit(objective={objective!r}).",
+        )
+    return Path(__file__).parent / "weights" / f"{name}.safetensors"
 
 
 def _config() -> dict[str, object]:

@@ -17,16 +17,22 @@ label for several digits makes the logits speak of how many digits there are. So
 truth for that model. Naming all digits makes them one, nearly: that is the reason to keep the phase, though it was
 the maps that led to it. The weights of both phases ship: ``demo_vit(objective="label")`` and ``"digits"``.
 
+``--pooling mean|attention --start SECOND --loss digits``: a model whose classifier reads all patches goes on from
+the one that reads the CLS token (:func:`begin`). All of it is trained; an attention pooling starts at random.
+
 Scenes are drawn on the fly from the 1,297 training scans and never repeat. One thread is the default: a model
-this small gains little from a second. The optimizer Muon comes with torch 2.9.
+this small gains little from a second. The optimizer Muon comes with torch 2.9. It and ``--bf16`` compute in
+bfloat16: on a CPU without instructions for it, ``--no-muon --no-bf16`` is faster.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +41,13 @@ from tqdm import trange
 
 from captum_vit.demo.digits.card import card
 from captum_vit.demo.digits.evaluation import effect, evaluate
-from captum_vit.demo.digits.model import demo_vit
+from captum_vit.demo.digits.model import POOLINGS, demo_vit
 from captum_vit.demo.digits.scenes import digit_scenes
 from captum_vit.demo.training import blend, card_beside, optimizers_of, resume_run, save_run, schedule, take_step
-from captum_vit.demo.weights import load_weights, save_weights
+from captum_vit.demo.weights import load_weights, read_weights, save_weights
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 def targets_of(digits: Tensor) -> Tensor:
@@ -60,16 +69,29 @@ def every_digit(logits: Tensor, digits: Tensor) -> Tensor:
 LOSSES = {"label": one_label, "digits": every_digit}
 
 
+def begin(model: VisionTransformer, start: Path) -> None:
+    """Weights of an earlier phase, whose classifier read the CLS token, as where this model begins.
+
+    The norm behind the blocks becomes the norm behind a mean; an attention pooling keeps the weights that it has.
+    """
+    weights = read_weights(start)
+    if model.global_pool == "avg":
+        weights = {re.sub(r"^norm\.", "fc_norm.", name): tensor for name, tensor in weights.items()}
+    new = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("attn_pool.")}
+    model.load_state_dict(new | weights)
+
+
 def train(args: argparse.Namespace) -> nn.Module:
     """Train from scratch, or on from ``args.checkpoint`` where that exists; returns the averaged model."""
     torch.manual_seed(args.seed)
-    model, average = demo_vit(pretrained=False).train(), demo_vit(pretrained=False)
+    model, average = (demo_vit(pretrained=False, pooling=args.pooling) for _ in range(2))
     if args.start is not None:
-        load_weights(model, args.start)
-    average.load_state_dict(model.state_dict())
-    for block in model.blocks:
-        block.attn.fused_attn = False  # the fused kernel's bfloat16 backward is slow on CPUs
-    optimizers = optimizers_of(model, "blocks", args.lr, args.lr_rest, args.decay)
+        begin(model, args.start)
+    average.load_state_dict(model.train().state_dict())
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = not args.bf16  # the fused kernel's bfloat16 backward is slow on CPUs
+    optimizers = optimizers_of(model, "blocks", args.lr, args.lr_rest, args.decay, args.muon)
     parts = {"model": model, "average": average}
     start = resume_run(args.checkpoint, parts, optimizers)
 
@@ -98,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     save_weights(train(args), args.out)
 
-    model = demo_vit(pretrained=False)
+    model = demo_vit(pretrained=False, pooling=args.pooling)
     load_weights(model, args.out)  # what is measured is what is shipped: after rounding to float16
     accuracy = evaluate(model, n=args.test)
     print(f"held-out scans, {accuracy.n} scenes each: {accuracy.single:.2%} of single digits named, ", end="")
@@ -122,13 +144,15 @@ def parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=64)
     add("--seed", type=int, default=0)
     add("--grow", type=int, default=500, help="steps until scenes may hold one digit more")
-    add("--lr", type=float, default=6e-3, help="peak learning rate of Muon (the blocks' matrices)")
-    add("--lr-rest", type=float, default=2e-3, help="peak learning rate of AdamW (everything else)")
+    add("--lr", type=float, default=6e-3, help="peak learning rate of the blocks' matrices")
+    add("--lr-rest", type=float, default=2e-3, help="peak learning rate of everything else")
     add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
     add("--loss", choices=LOSSES, default="label", help="what is asked: the label, or all digits")
+    add("--pooling", choices=POOLINGS, default="cls", help="what the classifier reads")
     add("--start", type=Path, help="weights to begin with, of an earlier phase")
     add("--ema", type=float, default=0.999, help="decay of the running average of the weights")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="matrix products in bfloat16")
+    add("--muon", action=argparse.BooleanOptionalAction, default=True, help="for the blocks' matrices; or AdamW")
     add("--threads", type=int, default=1)
     add("--test", type=int, default=5000, help="held-out scenes of each kind for the final figures")
     add("--every", type=int, default=1000, help="steps between checkpoints")
