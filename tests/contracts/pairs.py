@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.attr.input_gradient import smooth_grad
-from tests.models import CASES, FURTHER, READ_HEADS, SLICE, TEXTS, Case
+from tests.models import CASES, FURTHER, READ_HEADS, SLICE, TEXTS, TRAINED, Case
 
-ALL = CASES | FURTHER
+ALL = CASES | FURTHER | TRAINED
 IMAGES = tuple(name for name in ALL if name not in TEXTS)
 SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 

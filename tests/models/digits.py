@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from captum_vit.demo import demo_vit, digit_scenes
-from tests.models.table import FURTHER, Case, case
+from tests.models.table import TRAINED, Case, case
 
 
 def digits(pooling: str) -> Case:
@@ -14,4 +14,4 @@ def digits(pooling: str) -> Case:
 
 
 for pooling in ("mean", "attention"):
-    case(f"digits, {pooling} pooling", FURTHER)(partial(digits, pooling))
+    case(f"digits, {pooling} pooling", TRAINED)(partial(digits, pooling))

@@ -22,7 +22,8 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Callable[[], Case]] = {}
-FURTHER: dict[str, Callable[[], Case]] = {}  # no family of their own: another way of calling one, or trained
+FURTHER: dict[str, Callable[[], Case]] = {}  # no family of their own, but another way of calling one
+TRAINED: dict[str, Callable[[], Case]] = {}  # nor are these random; they sit the exam of methods
 TEXTS: list[str] = []  # names of those that read words
 
 
