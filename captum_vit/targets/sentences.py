@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError, UnsupportedModelError
-from captum_vit.models.padding import padding_of
+from captum_vit.inputs.padding import padding_of
 from captum_vit.models.positions import refuse_too_long
 from captum_vit.options import one_of, shown
 from captum_vit.targets.scores import TargetModule, constant, refuse_no_texts, same_length, vectors
