@@ -11,6 +11,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from captum_vit.sites.mode import Mode
 
+FREE_OF_SCALE = 1e-3  # the cosine; what a norm's epsilon leaves is about 1e-6 of the variance, and other maps about 1
+
 Vertex = tuple[Node, int]
 """A tensor of the graph: the function that made it, and which of its results it is."""
 
@@ -59,17 +61,41 @@ def read_at(
     rows: Tensor,  # shape: (B, N, D), what leaves the last block
     score: Tensor,  # a scalar
     made: list[Tensor],
+    plain: bool = True,
 ) -> ReadAt:
-    """The last tensor through which every path from the rows to the score runs, and that is made row by row.
+    """Where the head reads the rows: behind the last norm that works token by token, if it has one.
 
-    Behind a norm, that is: in front of one that works token by token a token times its gradient is zero by algebra.
-    The keys of an attention pooling, normalised or not, are no such place, since its values run past them.
+    In front of a norm a token times its gradient is zero by algebra. The norm is found among the tensors through which
+    every path from the rows to the score runs, each of whose tokens is made of one row. So the keys of an attention
+    pooling, normalised or not, are no such place, since its values run past them.
+
+    Args:
+        rows: the leaf of the graph, or a tensor in it.
+        score: what is differentiated.
+        made: the tensors that the head makes.
+        plain: the graph has the plain gradient. Under a rule that holds the deviation in norms constant they are as
+            linear maps: the last tensor of this kind is the place then.
     """
     kept = {_vertex(x): x for x in made if x.requires_grad}
-    for vertex in _cuts(rows, score):
-        if vertex in kept and (of := _row_of_each(rows, kept[vertex])) is not None:
-            return ReadAt(kept[vertex], of)
+    cuts = [kept[vertex] for vertex in _cuts(rows, score) if vertex in kept]
+    for x, before in zip(cuts, [*cuts, rows][1:], strict=True):
+        if (not plain or _is_free_of_scale(x, before)) and (of := _row_of_each(rows, x)) is not None:
+            return ReadAt(x, of)
     return ReadAt(rows, torch.arange(rows.shape[1], device=rows.device))
+
+
+def _is_free_of_scale(x: Tensor, before: Tensor) -> bool:
+    r"""Whether x stays as it is when all that it is made of is multiplied, as behind a norm.
+
+    Of a function f of degree 0 the gradient of any :math:`v \cdot f(a)` is at right angles to a. Here v is x with
+    weights from 1 to 2, which makes :math:`v \cdot x` of a linear map at least :math:`\|x\|^2`, far from 0. The first
+    sample tells.
+    """
+    weights = 1.5 + 0.5 * torch.cos(torch.arange(x[0].numel(), device=x.device)).view(x[0].shape)
+    (g,) = torch.autograd.grad(x[0], before, (x[0] * weights.to(x)).detach(), retain_graph=True)
+    a, g = before[0].detach().double(), g[0].double()
+    least = max(FREE_OF_SCALE, 3 * torch.finfo(x.dtype).eps)
+    return bool((a * g).sum().abs() <= least * a.norm() * g.norm())
 
 
 def _cuts(rows: Tensor, score: Tensor) -> list[Vertex]:

@@ -56,16 +56,18 @@ class Head:
     Args:
         layout: where the tokens lie.
         output: (B, K) or (B, ..., K), as the model returned it, with its graph.
-        rows: (B, N, D), what leaves the last block; None where no graph was seen.
+        rows: (B, N, D), what leaves the last block, with its graph.
         made: the tensors that the head makes of them, see :class:`captum_vit.trace.record.head.HeadTap`.
         attentions: those behind the last block.
+        plain: whether gradients are the plain ones, or those of a rule.
     """
 
     layout: TokenLayout
     output: Tensor
-    rows: Tensor | None
+    rows: Tensor
     made: list[Tensor]
     attentions: list[Attention]
+    plain: bool = True
 
     def read(self, kind: str, target: TargetType) -> Pooling:
         """The row of a kind.
@@ -87,28 +89,28 @@ class Head:
 
     def _weights(self, score: Tensor) -> Pooling:
         reached = self._reached(score)
-        row = reached.to(self._rows)
+        row = reached.to(self.rows)
         if (row.sum(1) > 1).any():
             lengths, _, _ = self._gradient(score)
-            row = self._attended(score, _scaled(lengths)).to(row)
+            row = self._attended(score, _scaled(lengths * reached)).to(row)
         return Pooling(row, torch.zeros_like(row))
 
     def _evidence(self, score: Tensor) -> Pooling:
         reached, special = self._reached(score), self.layout.special
         several = reached.sum(1, keepdim=True) > 1  # shape: (B, 1)
         if not several.any():
-            row = reached.to(self._rows)
+            row = reached.to(self.rows)
             return Pooling(row, torch.zeros_like(row))
         lengths, products, by_algebra = self._gradient(score)
         evidence = products.clamp(min=0)
         evidence[:, special] = products[:, special].abs()
         counts = evidence.any(1, keepdim=True) & ~(reached & by_algebra)[:, special].any(1, keepdim=True)
         row = _scaled(evidence.where(counts, lengths))
-        return Pooling(row.to(self._rows), evidence.where(counts & several, 0).to(self._rows))
+        return Pooling(row.to(self.rows), evidence.where(counts & several, 0).to(self.rows))
 
     def _gradient(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # shape of each: (B, N)
         """Where the head reads the rows: length of the gradient, token times gradient, and whether that vanishes."""
-        at = read_at(self._rows, score, self.made)
+        at = read_at(self.rows, score, self.made, self.plain)
         (g,) = torch.autograd.grad(score, at.tokens, retain_graph=True)
         x, g = (one.detach().flatten(2).to(torch.promote_types(one.dtype, torch.float32)) for one in (at.tokens, g))
         lengths, products = g.norm(dim=-1), (x * g).sum(-1)
@@ -129,16 +131,11 @@ class Head:
                 weights = torch.where(g.flatten(1).any(1, keepdim=True), attended.to(weights), weights)
         return weights
 
-    @property
-    def _rows(self) -> Tensor:
-        """What leaves the last block, with a graph from there to the output."""
-        if self.rows is None or not self.output.requires_grad:
-            raise TraceError("An output that depends on the last block.", "an output without a graph", UNHIDDEN)
-        return self.rows
-
     def _reached(self, score: Tensor) -> Tensor:  # shape: (B, N)
         """The rows where a gradient arrives from a score."""
-        (g,) = torch.autograd.grad(score, self._rows, retain_graph=True, allow_unused=True)
+        if not score.requires_grad:
+            raise no_graph()
+        (g,) = torch.autograd.grad(score, self.rows, retain_graph=True, allow_unused=True)
         if g is None:
             raise TraceError(
                 "A head that reads the tokens that leave the last block: attention is read in the rows that it reads.",
@@ -149,6 +146,11 @@ class Head:
         reached = torch.linalg.vector_norm(g, torch.inf, dim=-1)
         refuse_not_finite(reached, "gradient of the outputs at the last block")
         return reached.ne(0)
+
+
+def no_graph() -> TraceError:
+    """The error where no gradient can run from the output to the last block."""
+    return TraceError("An output that depends on the last block.", "an output without a graph", UNHIDDEN)
 
 
 def _scaled(weights: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_pre
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
 from captum_vit.trace.record.head import HeadTap
-from captum_vit.trace.record.pooling import Head, Pooling
+from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select, transform
@@ -148,7 +148,9 @@ def record(
     found = Record(watch.described(transformer), watch.layout(probe.n_tokens), output.detach(), {}, start=start)
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.row:
-        head = Head(found.layout, output, probe.last_rows, head_tap.made, probe.pool_attention)
+        if probe.last_rows is None:
+            raise no_graph()
+        head = Head(found.layout, output, probe.last_rows, head_tap.made, probe.pool_attention, want.rule == "grad")
         found.pooling = head.read(want.row, target)
         if want.first_row and found.row[..., 1:].any():
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)

@@ -39,7 +39,7 @@ def belong_to_places(
             return scores_of(model(*own, *others))
 
     with torch.enable_grad():
-        x = tokens[:1].detach().requires_grad_()
+        x = tokens[:1].detach().clone().requires_grad_()  # no tensor of inference mode
         output = scores(x)
         if output.dim() != 2 or output.shape[1] < 2 or not output.requires_grad:
             return False

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from quantus_metrics.texts import wrap_text
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
 import captum_vit as cv
+from quantus_metrics.token_arrays import wrap_text
 from tests.contracts.fingerprint import fingerprint
 from tests.models import redrawn
 

@@ -149,6 +149,13 @@ def test_weights_of_a_mean_are_equal_though_tokens_have_norms_of_their_own(kind:
     assert (seen(model, x, kind).row.squeeze(1) - wanted).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("kind", ["outputs", "target"])
+def test_weights_that_the_head_gives_to_places_count(kind: str) -> None:
+    model, x = made(Linear(lambda x: (x[:, 1:] * weights(x)).mean(1))), pictures()
+    wanted = F.pad(weights(x).squeeze(1) / weights(x).sum(), (1, 0)).expand(2, -1)
+    assert (seen(model, x, kind).row.squeeze(1) - wanted).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("kind", ["outputs", "target", "evidence"])
 def test_one_row_that_is_read_has_all_of_it(kind: str) -> None:
     for head in (Linear(lambda x: x[:, 0]), Linear(lambda x: F.layer_norm(x[:, 0], (WIDTH,)))):
@@ -168,12 +175,29 @@ def test_cls_read_behind_a_norm_of_its_own_keeps_its_weight() -> None:
     assert (found.row[..., 0] > 2 / N).all() and not found.evidence.any()
 
 
+@pytest.mark.parametrize("rule", ["grad", "frozen", "libra"])
+def test_tokens_that_one_sample_hides_are_not_read_in_it(rule: str) -> None:
+    """The second sample has fewer words; what its head multiplies by zero has no weight."""
+    model, x = made(Linear(lambda x: (x * shown(x)).sum(1) / shown(x).sum(1))), pictures()
+    with undisturbed(model):
+        want = Want(row="target", rule=rule)
+        found = record(model, transformer_of(model, (x,), ()), (x,), (), 2, want)
+    assert (found.row[0] > 0).all() and torch.equal(found.row[1, 0] > 0, shown(x)[1, :, 0].bool())
+    torch.testing.assert_close(found.read[1, 0], shown(x)[1, :, 0] / shown(x)[1].sum())
+
+
+def shown(x: Tensor) -> Tensor:  # shape: (B, N, 1)
+    kept = torch.ones(len(x), N, 1, dtype=x.dtype)
+    kept[1:, 11:] = 0
+    return kept
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_each_token_is_traced_to_its_row_in_every_precision(dtype: torch.dtype) -> None:
     rows = torch.randn(2, 300, 8, dtype=dtype, requires_grad=True)
     order = torch.randperm(300)[:280]
-    tokens = F.layer_norm(rows, (8,))[:, order]
-    at = read_at(rows, tokens.mean(1).sum(), [tokens])
+    tokens = F.layer_norm(rows[:, order], (8,))
+    at = read_at(rows, tokens.pow(2).mean(1).sum(), [tokens, tokens * 2])
     assert at.tokens is tokens and torch.equal(at.rows, order)
     assert torch.equal(at.by_row(torch.ones(2, 280), 300).sum(1), torch.full((2,), 280.0))
 
