@@ -28,7 +28,7 @@ def assert_close(found: Tensor, wanted: Tensor, why: str) -> None:
     assert found.shape == wanted.shape
     assert found.dtype == wanted.dtype
     if why.startswith("float64"):
-        assert wanted.dtype == torch.float64, "float32 rounds: compare in double precision"
+        assert wanted.dtype == torch.float64, f"a map of {wanted.dtype}: keep the model's precision"
     error = (found - wanted).abs().max() / wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)
     assert error <= TOLERANCE[why], f"{why}: off by {error:.2e} of the largest value"
 

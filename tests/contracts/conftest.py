@@ -1,4 +1,4 @@
-"""Arguments of the exam's tests: `method` is each name in METHODS, `pair` a method on a model.
+"""Arguments of the tests of contracts: `method` is each name in METHODS, `pair` a method on a model.
 
 `-m "not slow"` asks four methods on four models alone.
 
@@ -7,12 +7,14 @@ model meets one after the other, and so does every method. ``parametrize`` inste
 ``--full`` does.
 """
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 from captum.attr import IntegratedGradients
 
 import captum_vit as cv
+from tests.contracts.advice import ADVICE
 from tests.contracts.pairs import ALL, IMAGES, SLICE_METHODS, in_turn, pairs
 from tests.models import SLICE, TEXTS
 
@@ -27,7 +29,18 @@ MODELS = {
 }
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under a failure of a method: what to change in it."""
+    report = yield
+    if report.failed and report.when == "call" and {"method", *MODELS} & set(getattr(item, "fixturenames", ())):
+        report.sections.append(("what to do", ADVICE[item.path.stem]))
+    return report
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"method", *MODELS} & set(metafunc.fixturenames):
+        assert metafunc.definition.path.stem in ADVICE, "tests/contracts/advice.py: put in what to do for this file"
     full = metafunc.config.getoption("--full")
     if "method" in metafunc.fixturenames:
         parametrized(metafunc, "method", list(cv.METHODS), full)
