@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
+from captum_vit.trace.record.evidence import followed, maps_of_updates, of_attention
 from captum_vit.trace.record.record import Record, Want
-from captum_vit.trace.record.rollout import carried_back, maps_of_layers, rolled_out
+from captum_vit.trace.record.rollout import maps_of_layers
 from captum_vit.trace.run.layers import Layer, block_index
 from captum_vit.trace.run.state import undisturbed
 
@@ -56,12 +57,11 @@ class GenAtt(WeightedAttention):
         super().__init__(forward_func, output=output)
 
     def relevance(self, found: Record) -> Tensor:
-        return rolled_out(found, lambda row, layer: carried_back(row, found, layer))
+        return followed(found, [of_attention(found, layer) for layer in found.layers])
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        """For each layer its own map by itself, and with the last one's what the head adds (PLUS: GradSAM)."""
-        maps = maps_of_layers(found, lambda row, layer: carried_back(row, found, layer))
-        return [*maps[:-1], maps[-1] + found.evidence]
+        """For each layer its own map by itself, as it is summed by PLUS (this is GradSAM)."""
+        return maps_of_updates(found, [of_attention(found, layer) for layer in found.layers])
 
 
 class GradSAM(WeightedAttention):
@@ -92,9 +92,10 @@ class GradSAM(WeightedAttention):
         return reduce(torch.add, self.layer_maps(found))
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        row = found.row if self.rows == "cls" else _mean_row(found)
-        maps = [carried_back(row, found, layer).squeeze(1) for layer in found.layers]
-        return [*maps[:-1], maps[-1] + found.evidence] if self.rows == "cls" else maps
+        updates = [of_attention(found, layer) for layer in found.layers]
+        if self.rows == "cls":
+            return maps_of_updates(found, updates)
+        return [update.back(_mean_row(found)).squeeze(1) for update in updates]
 
 
 def _mean_row(found: Record) -> Tensor:  # shape: (B, 1, N)

@@ -6,6 +6,7 @@ methods are offered so that others can be compared with them. See docs/relevance
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from captum._utils.typing import TargetType
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, InputProducts, TokenAttribution, forward_args, warn_if_zero
 from captum_vit.models.transformer import Transformer
+from captum_vit.trace.record.evidence import Update, followed, maps_of_updates, of_matrix
 from captum_vit.trace.record.record import Record, Want
-from captum_vit.trace.record.rollout import Carry, maps_of_layers, rolled_out
+from captum_vit.trace.record.rollout import maps_of_layers
 from captum_vit.trace.replay.pixels import relevance_of_pixels
 from captum_vit.trace.run.describe import transformer_of
 from captum_vit.trace.run.layers import Layer, block_index, layer_index
@@ -180,24 +182,22 @@ class TransAttr(TokenAttribution):
         return layer_index(transformer, self.layer)
 
     def relevance(self, found: Record) -> Tensor:
-        plain = self._plain(found)
-        return rolled_out(found, self._carry(found, plain), row=plain.row)
+        return followed(*self._updates(found))
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        """For each layer its own map by itself, without the identity; with the last one's what the head adds."""
-        plain = self._plain(found)
-        maps = maps_of_layers(found, self._carry(found, plain), row=plain.row)
-        return [*maps[:-1], maps[-1] + plain.evidence]
+        """For each layer its own map by itself, without the identity."""
+        return maps_of_updates(*self._updates(found))
 
-    def _plain(self, found: Record) -> Record:
-        """Gradients and the head's row, from a pass of their own."""
+    def _updates(self, found: Record) -> tuple[Record, list[Update]]:
+        """Positive gradient x relevance of each block; gradients, and the head's row, come from a pass of their own."""
         want = Want(grads=["probs"], row="evidence")
-        return self._record(found.inputs, found.target, found.args, lambda transformer: want, found.start)
-
-    def _carry(self, found: Record, plain: Record) -> Carry:
-        """A row times positive gradient x relevance."""
+        plain = self._record(found.inputs, found.target, found.args, lambda transformer: want, found.start)
         G, R = plain.grads["probs"], found.grads["probs"]  # shape of each: (B, H, N, N)
-        return lambda row, layer: row @ (G[layer] * R[layer]).clamp(min=0).mean(1)
+        return plain, [of_matrix(partial(_positive, G[layer], R[layer])) for layer in found.layers]
+
+
+def _positive(G: Tensor, R: Tensor) -> Tensor:  # (B, H, N, N) twice -> (B, N, N)
+    return (G * R).clamp(min=0).mean(1)
 
 
 class ConservativeLRP(InputProducts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -9,9 +11,9 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
+from captum_vit.trace.record.evidence import Update, followed, of_attention, of_matrix, of_weights
 from captum_vit.trace.record.parts import branch_kinds
 from captum_vit.trace.record.record import Record, Want
-from captum_vit.trace.record.rollout import carried_back
 from captum_vit.trace.record.written_by_heads import written_by_heads
 from captum_vit.trace.run.score import SCORES
 
@@ -97,32 +99,31 @@ class VTranM(TokenAttribution):
         return Want(seen=kinds, grads=["probs"], score=self.score, row="evidence")
 
     def relevance(self, found: Record) -> Tensor:
-        row, own = _without_own_paths(found)  # shapes: (B, 1, N)
+        lengths = found.seen["tokens"][0].norm(dim=-1) if self.length else None
         if self.variant == "tokentm":
-            return self._tokentm(found, row, own).squeeze(1) * found.seen["tokens"][0].norm(dim=-1)
+            return followed(found, self._tokentm(found), lengths)
         if not self.aggregate:
-            return (row + carried_back(row + own, found, 0)).squeeze(1)
-        for layer in reversed(found.layers):
+            return followed(found, [of_attention(found, 0)])
+        updates = []
+        for layer in found.layers:
+            updates.append(of_attention(found, layer, self._head_weights(found, layer)))
             if self.feed_forward:
-                W_ff = self._feed_forward_weights(found, layer).unsqueeze(1)
-                row, own = row + row * W_ff, own + own * W_ff
-            W = self._head_weights(found, layer)  # shape: (B, H, N)
-            row = row + carried_back(row + own, found, layer, W)
-        return row.squeeze(1) * (found.seen["tokens"][0].norm(dim=-1) if self.length else 1)
+                updates.append(of_weights(self._feed_forward_weights(found, layer)))
+        return followed(found, updates, lengths)
 
     def _feed_forward_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, N)
         E = found.seen["mid"][layer]
         after = found.seen["before_norm" if found.transformer.post_norm else "out"][layer]
         return self._change(found, E, after - E)
 
-    def _tokentm(self, found: Record, row: Tensor, own: Tensor) -> Tensor:  # (B, 1, N) twice -> the same
-        for layer in reversed(found.layers):
+    def _tokentm(self, found: Record) -> list[Update]:
+        updates = []
+        for layer in found.layers:
             before, mid, after = (found.seen[kind][layer] for kind in ("tokens", "mid", "out"))
-            W = self._change(found, mid, after).unsqueeze(1)
-            row, own = row + row * W, own + own * W
-            G, A = found.grads["probs"][layer].clamp(min=0).mean(1), found.seen["probs"][layer].mean(1)
-            row = row + (row + own) @ (G * A) * self._change(found, before, mid).unsqueeze(1)
-        return row
+            A, G = found.seen["probs"][layer].mean(1), found.grads["probs"][layer].clamp(min=0).mean(1)
+            W = self._change(found, before, mid).unsqueeze(1)
+            updates += [of_matrix(partial(torch.mul, G * A, W)), of_weights(self._change(found, mid, after))]
+        return updates
 
     def _change(self, found: Record, E: Tensor, changed: Tensor) -> Tensor:  # (B, N, D) twice -> (B, N)
         """The weight of each token, from its vector and what it became."""
@@ -149,21 +150,6 @@ class VTranM(TokenAttribution):
                 cosine = cosine.masked_fill(~(keep if cosine.dim() == 2 else keep.unsqueeze(1)), -torch.inf)
             weights = weights * cosine.softmax(-1)
         return weights
-
-
-def _without_own_paths(found: Record) -> tuple[Tensor, Tensor]:  # shapes: (B, 1, N)
-    """The head's row in two parts: that which is followed on all paths, and that which is followed through attention.
-
-    The second is what the head reads in the patches, where it reads a special token too. Each softmax over all tokens
-    makes what comes through attention smaller, so that a patch's own path, along the residual stream, would drown what
-    the special token gathered. Of a head that reads patches alone, all paths count.
-    """
-    row, special = found.row, found.layout.special
-    by_special = torch.zeros_like(row, dtype=torch.bool)
-    by_special[..., special] = True
-    both = (row[..., special].any(-1, keepdim=True)) & row.masked_fill(by_special, 0).any(-1, keepdim=True)
-    own = row.masked_fill(by_special | ~both, 0)
-    return row - own, own
 
 
 def _refuse_contradiction(score: str, whole: bool) -> None:

@@ -26,12 +26,11 @@ class Pooling(NamedTuple):
 
     Args:
         row: (B, N), sums to 1; zeros for a sample in which no row is read. (B, C, N) for each of C outputs.
-        evidence: the same before it is scaled to sum to 1, in units of the score; zeros for a sample in which one
-            row is read and no other, and with weights that are no evidence.
+        several: (B, 1), whether more than one row is read in a sample.
     """
 
     row: Tensor
-    evidence: Tensor
+    several: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,31 +81,28 @@ class Head:
         return self._evidence(score) if kind == "evidence" else self._weights(score)
 
     def _by_output(self) -> Pooling:
-        if self._reached(_mixed(self.output, None)).sum(1).max() <= 1:
-            return self._weights(_mixed(self.output, None))
-        each = [self._evidence(score) for score in self.output.flatten(1).sum(0)]
-        return Pooling(torch.stack([one.row for one in each], 1), torch.stack([one.evidence for one in each], 1))
+        whole = self._weights(_mixed(self.output, None))
+        if not whole.several.any():
+            return whole
+        each = [self._evidence(score).row for score in self.output.flatten(1).sum(0)]
+        return Pooling(torch.stack(each, 1), whole.several)
 
     def _weights(self, score: Tensor) -> Pooling:
-        reached = self._reached(score)
-        row = reached.to(self.rows)
-        if (row.sum(1) > 1).any():
-            lengths, _, _ = self._gradient(score)
-            row = self._attended(score, _scaled(lengths * reached)).to(row)
-        return Pooling(row, torch.zeros_like(row))
+        reached, several = self._reached(score)
+        if not several.any():
+            return Pooling(reached.to(self.rows), several)
+        lengths, _, _ = self._gradient(score)
+        return Pooling(self._attended(score, _scaled(lengths * reached)).to(self.rows), several)
 
     def _evidence(self, score: Tensor) -> Pooling:
-        reached, special = self._reached(score), self.layout.special
-        several = reached.sum(1, keepdim=True) > 1  # shape: (B, 1)
+        reached, several = self._reached(score)
         if not several.any():
-            row = reached.to(self.rows)
-            return Pooling(row, torch.zeros_like(row))
+            return Pooling(reached.to(self.rows), several)
         lengths, products, by_algebra = self._gradient(score)
-        evidence = products.clamp(min=0)
+        evidence, special = products.clamp(min=0), self.layout.special
         evidence[:, special] = products[:, special].abs()
         counts = evidence.any(1, keepdim=True) & ~(reached & by_algebra)[:, special].any(1, keepdim=True)
-        row = _scaled(evidence.where(counts, lengths))
-        return Pooling(row.to(self.rows), evidence.where(counts & several, 0).to(self.rows))
+        return Pooling(_scaled(evidence.where(counts, lengths)).to(self.rows), several)
 
     def _gradient(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # shape of each: (B, N)
         """Where the head reads the rows: length of the gradient, token times gradient, and whether that vanishes."""
@@ -131,8 +127,8 @@ class Head:
                 weights = torch.where(g.flatten(1).any(1, keepdim=True), attended.to(weights), weights)
         return weights
 
-    def _reached(self, score: Tensor) -> Tensor:  # shape: (B, N)
-        """The rows where a gradient arrives from a score."""
+    def _reached(self, score: Tensor) -> tuple[Tensor, Tensor]:  # shapes: (B, N), (B, 1)
+        """The rows where a gradient arrives from a score, and whether that are several."""
         if not score.requires_grad:
             raise no_graph()
         (g,) = torch.autograd.grad(score, self.rows, retain_graph=True, allow_unused=True)
@@ -145,7 +141,7 @@ class Head:
             )
         reached = torch.linalg.vector_norm(g, torch.inf, dim=-1)
         refuse_not_finite(reached, "gradient of the outputs at the last block")
-        return reached.ne(0)
+        return reached.ne(0), reached.ne(0).sum(1, keepdim=True) > 1
 
 
 def no_graph() -> TraceError:

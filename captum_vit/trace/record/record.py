@@ -61,12 +61,12 @@ class Record:
 
     def of_output(self, c: int) -> Record:
         """With the row of one of the outputs, where each has its own."""
-        return replace(self, pooling=Pooling(*(each[:, c] for each in self._pooling)))
+        return replace(self, pooling=self._pooling._replace(row=self.row[:, c]))
 
     @property
-    def evidence(self) -> Tensor:  # shape: (B, N)
-        """The row before it is scaled, in units of the score; zeros where the head reads one row alone."""
-        return self._pooling.evidence
+    def several(self) -> Tensor:  # shape: (B, 1)
+        """Whether the head reads more than one row of a sample."""
+        return self._pooling.several
 
     @property
     def read(self) -> Tensor:  # shape: (B, 1, N)
@@ -203,7 +203,7 @@ def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> No
     for kinds in (found.seen, found.grads):
         for kind, row in kinds.items():
             kinds[kind] = {layer: cast(x) for layer, x in row.items()}
-    found.pooling = None if found.pooling is None else Pooling(*map(cast, found.pooling))
+    found.pooling = None if found.pooling is None else found.pooling._replace(row=cast(found.pooling.row))
 
 
 def _gradients(

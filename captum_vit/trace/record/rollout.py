@@ -23,10 +23,9 @@ def rolled_out(
     stream: float = 1.0,
     branch: float = 1.0,
     layers: Sequence[int] | None = None,  # of those recorded; all of them by default
-    row: Tensor | None = None,  # shape: (B, 1, N); the head's by default
 ) -> Tensor:  # shape: (B, N)
     r"""The head's row of :math:`\prod_l (s I + b M_l)`, from the last block to the first: a row times matrices."""
-    row = found.row if row is None else row
+    row = found.row  # shape: (B, 1, N)
     for layer in reversed(found.layers if layers is None else layers):
         row = stream * row + branch * carry(row, layer)
     return row.squeeze(1)
@@ -38,15 +37,3 @@ def maps_of_layers(
     """For each block its own map by itself, seen from the head's row; PLUS sums them."""
     row = found.row if row is None else row
     return [carry(row, layer).squeeze(1) for layer in (found.layers if layers is None else layers)]
-
-
-def carried_back(
-    row: Tensor,  # shape: (B, 1, N)
-    found: Record,
-    layer: int,
-    W: Tensor | None = None,  # shape: (B, H, N), weights of the columns
-) -> Tensor:  # shape: (B, 1, N)
-    r"""A row times the positive evidence of a block, :math:`r\,E_h[(\nabla A_h \odot A_h)^+ W_h]`."""
-    A, G = found.seen["probs"][layer], found.grads["probs"][layer]  # shape: (B, H, N, N)
-    by_head = row.unsqueeze(1) @ (G * A).clamp_(min=0)  # shape: (B, H, 1, N)
-    return (by_head if W is None else by_head * W.unsqueeze(2)).mean(1)

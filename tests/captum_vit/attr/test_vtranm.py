@@ -80,7 +80,7 @@ def test_where_no_head_writes_no_patch_counts() -> None:
 
 
 def test_the_start_is_the_length_of_the_tokens() -> None:
-    """With every update the identity, what is left of a mean-pooled model is C0: lengths, by what the head reads."""
+    """With every update the identity, what is left is C0: lengths; of a mean-pooled model what the head reads."""
     model, images = without_attention(reference_vit()), reference_images()
     model.global_pool = "avg"
     with torch.no_grad():
@@ -91,9 +91,11 @@ def test_the_start_is_the_length_of_the_tokens() -> None:
         for_the_target = (model.forward_features(images)[:, 1:] @ model.head.weight[1]).clamp(min=0)
     row = for_the_target / for_the_target.sum(1, keepdim=True)
     assert row.any(1).all()
-    torch.testing.assert_close(tokens_of(model)[:, 1:], row * x_0[:, 1:].norm(dim=-1), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(tokens_of(model)[:, 1:], row, rtol=1e-10, atol=1e-14)
     plain = tokens_of(model, length=False, feed_forward=False)[:, 1:]
     torch.testing.assert_close(plain, row, rtol=1e-10, atol=1e-14)
+    model.global_pool = "token"
+    torch.testing.assert_close(tokens_of(model)[:, 0], x_0[:, 0].norm(dim=-1), rtol=1e-10, atol=1e-14)
 
 
 def test_a_feed_forward_reaches_no_token_that_attention_does_not() -> None:
