@@ -185,6 +185,14 @@ class TokenLayout:
         ones = like.new_ones(len(like), self.n_tokens) if self.keep is None else self.keep.to(like)
         return ones if prefix else self.silence_special(ones)
 
+    def mean_row(
+        self,
+        like: Tensor,  # shape: (B, ...)
+    ) -> Tensor:  # shape: (B, 1, N)
+        """Equal weights, of a sum of 1, for all tokens but padding: times a matrix of rows it is their mean."""
+        counted = self.counted(like)
+        return (counted / counted.sum(1, keepdim=True)).unsqueeze(1)
+
     def silence_special(
         self,
         x: Tensor,  # shape: (B, N)

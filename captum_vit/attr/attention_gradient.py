@@ -95,13 +95,7 @@ class GradSAM(WeightedAttention):
         updates = [of_attention(found, layer) for layer in found.layers]
         if self.rows == "cls":
             return maps_of_updates(found, updates)
-        return [update.back(_mean_row(found)).squeeze(1) for update in updates]
-
-
-def _mean_row(found: Record) -> Tensor:  # shape: (B, 1, N)
-    """Equal weights for all rows but padding."""
-    counted = found.layout.counted(found.row)
-    return (counted / counted.sum(1, keepdim=True)).unsqueeze(1)
+        return [update.back(found.layout.mean_row(found.row)).squeeze(1) for update in updates]
 
 
 class _OneBlock(WeightedAttention):
