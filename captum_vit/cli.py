@@ -27,13 +27,13 @@ from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
 
 GROUP = "captum_vit.commands"
-REFUSED = 2  # argparse's exit status for what was asked in vain
+REFUSED = 2  # argparse's exit status for a call that is refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status.
 
-    What this package refuses is told in a few lines on stderr, with status 2. Any other error is a bug or another
+    What this package refuses is printed in a few lines on stderr, with status 2. Any other error is a bug or another
     package's, and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -133,7 +133,7 @@ def _methods(args: argparse.Namespace) -> None:
 
 
 def _summary(factory: Callable[[nn.Module], Any]) -> str:
-    """The first line of a class's documentation; compositions speak for themselves."""
+    """The first line of a class's documentation; that of a composition is empty."""
     return (getdoc(factory) or "").partition("\n")[0] if isclass(factory) else ""
 
 

@@ -1,4 +1,4 @@
-"""One family of errors. Every message says what was wanted, what was got, and what to try.
+"""One family of errors. Every message holds what was wanted, what was got, and what to try.
 
 Each class is also the built-in error that Captum raises in the same place, so code written against
 Captum keeps catching it.

@@ -1,4 +1,4 @@
-"""What the value of an option may be, asked in the same words everywhere and before any work.
+"""What the value of an option may be, checked in the same words everywhere and before any work.
 
 Each function gives the value back, so that a constructor reads ``self.score = one_of("score", score, SCORES)``.
 """
@@ -38,7 +38,7 @@ def integer(name: str, value: Any, least: int | None = 1, *, hint: str) -> int:
 
 
 def integer_or_none(name: str, value: Any, least: int | None = 1, *, hint: str) -> int | None:
-    """The same where None stands for something, which the hint says."""
+    """The same where None stands for something, which is in the hint."""
     return None if value is None else integer(name, value, least, hint=hint)
 
 

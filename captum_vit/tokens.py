@@ -217,7 +217,7 @@ class TokenLayout:
         relevance: Tensor,  # shape: (B, N)
         output: str,
     ) -> Tensor:
-        """The form that the user asked for: one of ``"grid"``, ``"tokens"``, ``"pixels"``."""
+        """The form that the user chose: one of ``"grid"``, ``"tokens"``, ``"pixels"``."""
         relevance = self.silence_padding(relevance)
         if output == "tokens":
             return relevance

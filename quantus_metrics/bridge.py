@@ -1,4 +1,4 @@
-"""The door between two houses: torch on this side, numpy on Quantus's.
+"""Between torch, on this side, and numpy, on Quantus's.
 
 `wrap` makes any vision classifier acceptable to Quantus; `explain_func` turns any Captum method into the
 function that Quantus calls when it wants a map. Arrays become tensors, and tensors arrays, nowhere else.
@@ -128,7 +128,7 @@ def of_classes(model: nn.Module) -> nn.Module:
 
 
 def n_classes_of(model: nn.Module) -> int | None:
-    """How many classes a model scores, where that can be told without running it."""
+    """How many classes a model scores, where that is known without running it."""
     return 2 if isinstance(model, TwoClasses) else n_outputs(model)
 
 
@@ -146,7 +146,7 @@ def class_probabilities(
     outputs: Tensor,  # shape: (n, n_classes), or (n, 1) or (n,) of one logit
     made_by: str | None,
 ) -> Tensor:  # shape: (n, n_classes)
-    """The probabilities of classes, as the model means them; a softmax of raw scores, where one is asked for."""
+    """The probabilities of classes, as the model means them; a softmax of raw scores, where one is wanted."""
     kind = "sigmoid" if _single(outputs) else made_by or "softmax"
     return probabilities(class_scores(outputs, made_by), kind)
 
@@ -178,7 +178,7 @@ def to_tensor(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:  # same shape, never sharing memory with the array
-    """In through the door. `dtype` is for floating values only: numbers that count keep their own."""
+    """From numpy to torch. `dtype` is for floating values only: numbers that count keep their own."""
     if isinstance(array, Tensor):
         found = array.detach().clone()
     else:
@@ -202,7 +202,7 @@ def numbers(given: Any) -> np.ndarray:
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """Out through the door: float32, or float64 where it is float64 already."""
+    """From torch to numpy: float32, or float64 where it is float64 already."""
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
     return wide.detach().cpu().numpy()
 

@@ -22,7 +22,7 @@ def mosaics(
     size: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Mosaics of ``side`` x ``side`` images of different classes, each asked for every one of its classes.
+    """Mosaics of ``side`` x ``side`` images of different classes, each explained for every one of its classes.
 
     Args:
         images: as the model wants them, normalised. The authors take images that the model is sure of; choose so.
@@ -71,7 +71,7 @@ def mosaics(
 
 
 def _choose(classes: Tensor, n: int, cells: int, seed: int) -> Tensor:  # shape: (n, cells), rows of the images
-    """For each mosaic different classes by lot, and of each class an image by lot."""
+    """For each mosaic different random classes, and of each class a random image."""
     generator = torch.Generator().manual_seed(seed)
     kinds = classes.unique()
     if len(kinds) < cells:

@@ -22,7 +22,7 @@ from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 @dataclass(frozen=True)
 class OptionSweep:
-    """What a metric said of every value of an option; V values, n images."""
+    """A metric's scores for every value of an option; V values, n images."""
 
     option: str
     values: tuple[Any, ...]
@@ -38,7 +38,7 @@ class OptionSweep:
 
     @property
     def as_good(self) -> list[Any]:
-        """The best value, and those that these images do not tell from it: the interval of `behind` reaches zero."""
+        """The best value, and those that no difference was found to: the interval of `behind` reaches zero."""
         return [value for value, lag in zip(self.values, self.behind, strict=True) if lag.low <= 0]
 
     def plot(self) -> Figure:
@@ -88,7 +88,7 @@ def sweep_option(
     >>> LayerSmoothCDAM(model).attribute(others, targets, stdev=sweep.best)  # doctest: +SKIP
 
     Every value meets the same images and, where the method draws numbers from torch, the same numbers; so values
-    differ by the option alone, and are compared image by image (`behind`, `as_good`). Images without a score under
+    differ only by the option, and are compared image by image (`behind`, `as_good`). Images without a score under
     some value are left out under all. The intervals are those of `quantus_metrics.statistics`.
 
     Reads     `best`, and `as_good`: among those take the cheapest, or the default.

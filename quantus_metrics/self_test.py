@@ -32,7 +32,7 @@ from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 @dataclass(frozen=True)
 class Rival:
-    """Something worse than the method, and what the metric said of it.
+    """Something worse than the method, and the metric's scores of it.
 
     Args:
         name: what it is.
@@ -46,13 +46,13 @@ class Rival:
 
     @property
     def noticed(self) -> bool:
-        """Whether the metric tells it from the method: the interval of `behind` lies above zero."""
+        """Whether the metric distinguishes it from the method: the interval of `behind` lies above zero."""
         return self.behind.low > 0
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a metric says of a method, and of what is worse by construction."""
+    """A metric's scores of a method, and of what is worse by construction."""
 
     metric: str
     higher_is_better: bool
@@ -92,13 +92,13 @@ def self_test(
 
     - *with noise*: the method's map and a random one, each standardised, added: ``map + noise * random``.
     - *of a randomised model*: the method's map of a copy of the model, whose weights are shuffled within each
-      parameter. The metric asks the model itself. (Quantus's MPRT leaves parameters that no module resets, such as
+      parameter. The metric runs the model itself. (Quantus's MPRT leaves parameters that no module resets, such as
       the CLS token and the positions, as they were; here all are shuffled.)
     - *RandomAttribution*: a map that knows nothing.
 
     Reads     `passed`, or each rival's `noticed`. A metric that notices nothing measures nothing here, or needs more
               images; one that prefers a rival is upside down, or has a blind spot.
-    Watch     a metric that does not ask the model, such as `Compactness`, need not notice any of them.
+    Watch     a metric that does not run the model, such as `Compactness`, need not notice any of them.
     Costs     four times the metric, four sets of maps and two more of random ones.
 
     Args:

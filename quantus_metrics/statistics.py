@@ -48,7 +48,7 @@ class Comparison:
 
     Args:
         difference: of the first less the second, over the images on which both have a score.
-        p: how often chance alone gives a difference as large, if the methods were alike; two-sided.
+        p: how often chance gives a difference as large, if the methods were alike; two-sided.
         test: which test said so.
     """
 
@@ -70,7 +70,7 @@ def summarise(
 ) -> Summary:
     """A figure of all images and its bootstrap interval: images are drawn again, with replacement.
 
-    The interval is the percentile one of ``scipy.stats.bootstrap``. It speaks of these images as a sample of
+    The interval is the percentile one of ``scipy.stats.bootstrap``. It takes these images as a sample of
     more; what another seed of the model or of the method would change, it does not know.
 
     Args:
@@ -125,8 +125,8 @@ def compare(
     Args:
         a: scores of the first method.
         b: scores of the second.
-        test: "permutation" turns the sign of each difference by lot, and asks about the mean; the smallest p it
-            can give is 1 / (n_resamples + 1). "wilcoxon" asks about ranks of differences, at once.
+        test: "permutation" turns the sign of each difference at random, and tests the mean; the smallest p it
+            can give is 1 / (n_resamples + 1). "wilcoxon" tests ranks of differences, at once.
         confidence: of the interval.
         n_resamples: of the interval, and of the permutation.
         seed: of the draws.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import InputError, OptionError, PaddingWarning
-from captum_vit.inputs.texts import arguments_with_types, second_text, tells_texts_apart
+from captum_vit.inputs.texts import arguments_with_types, has_token_types, second_text
 from captum_vit.models.library import text_config
 from captum_vit.models.output import probability_of
 from captum_vit.options import integer, integer_or_none
@@ -44,7 +44,7 @@ class TextModel(TargetModule):
     ) -> None:
         super().__init__(model, getattr(model, "tower", None))
         self.pad_id, self.special_ids, self.sep_id = pad_id, tuple(special_ids), sep_id
-        self.typed = tells_texts_apart(model) if typed is None else typed
+        self.typed = has_token_types(model) if typed is None else typed
 
     def forward(self, ids: Tensor) -> Tensor:  # shape: (B, T), whole numbers of any type, to (B, n_classes)
         ids = ids.long()
@@ -76,19 +76,19 @@ def wrap_text(
     special_ids: Sequence[int] | None = None,
     sep_id: int | None = None,
 ) -> TextModel:
-    """A text classifier as a function of token ids (B, T) alone, for metrics of ours and of Quantus.
+    """A text classifier as a function of only token ids (B, T), for metrics of ours and of Quantus.
 
-    Quantus has one array for the inputs and none for the attention mask. So the mask is told from the padding, and
+    Quantus has one array for the inputs and none for the attention mask. So the mask is made from the padding, and
     ``x_batch`` is the array of ids. Quantus's own metrics make floats of them, which are made whole again. Methods of
     `captum_vit` find the transformer inside.
 
-    A model that tells the texts of a pair apart (``type_vocab_size`` above 1: BERT, ELECTRA, ALBERT) gets its
-    ``token_type_ids`` too: 1 behind the first separator, which is how its tokenizer is asked to number a pair. Pairs
+    A model that distinguishes the texts of a pair (``type_vocab_size`` above 1: BERT, ELECTRA, ALBERT) gets its
+    ``token_type_ids`` too: 1 behind the first separator, which is how its tokenizer numbers a pair. Pairs
     that a tokenizer numbers otherwise are refused.
 
     Args:
         model: a Hugging Face model, or any that takes ``input_ids`` and ``attention_mask``.
-        tokenizer: its tokenizer, which tells all of the following.
+        tokenizer: its tokenizer, which holds all of the following.
         pad_id: the token that fills short texts up; it must not stand in a text.
         special_ids: tokens that never leave when words are removed. By default those that frame a text (CLS, SEP,
             begin, end), and none without a tokenizer; an empty tuple lets all of them go.
@@ -125,13 +125,13 @@ def wrap_text(
             PaddingWarning,
             stacklevel=2,
         )
-    if not isinstance(model, nn.Module) or not tells_texts_apart(model) or not callable(tokenizer):
+    if not isinstance(model, nn.Module) or not has_token_types(model) or not callable(tokenizer):
         return TextModel(model, pad_id, kept, sep_id)
     return TextModel(model, pad_id, kept, *_numbered(tokenizer, sep_id))
 
 
 def _numbered(tokenizer: Any, sep_id: int | None) -> tuple[int | None, bool]:
-    """The separator that tells how this tokenizer numbers pairs, None if none does; whether it numbers them at all."""
+    """The separator by which this tokenizer numbers pairs, None if there is none; whether it numbers them at all."""
     pair = tokenizer(["a"], ["a"], return_tensors="pt")
     if "token_type_ids" not in pair:
         return None, False
@@ -182,7 +182,7 @@ def text_curves(
     softmax: bool = False,
     internal_batch_size: int | None = None,
 ) -> dict[str, Curve]:
-    r"""What a model says of texts as more and more of their words are gone.
+    r"""A model's scores of texts as more and more of their words are gone.
 
     `curves` with an attention mask: padding is never chosen, nor are special tokens that are named, and fractions
     are of the words that may leave, text by text. The metrics' functions take it from there::
@@ -194,7 +194,7 @@ def text_curves(
 
     Args:
         model: takes the ids and, if there is one, the mask, in this order.
-        token_type_ids: which text of a pair each token belongs to, for models that tell them apart.
+        token_type_ids: which text of a pair each token belongs to, for models that distinguish them.
         special_ids: tokens that stay.
         remover: how a word goes away: `DropTokens` by default, `MaskKeys`, or ``ReplaceTokens(mask_token_id)``.
         softmax: read the probability of the target (of a multi-label model a sigmoid); its score otherwise.
@@ -203,14 +203,14 @@ def text_curves(
 
     Raises:
         InputError: two texts in a row (its last token is one of `special_ids` and stands before too), without the
-            `token_type_ids` that the model tells them apart by.
+            `token_type_ids` by which the model distinguishes them.
         OptionError: `token_type_ids` for a model that takes none.
     """
     among = removable_words(input_ids, attention_mask, tuple(special_ids))
     args: tuple[Any, ...] = () if attention_mask is None else (attention_mask,)
     if token_type_ids is not None:
         args = _typed(model, input_ids, attention_mask, token_type_ids)
-    elif isinstance(model, nn.Module) and not isinstance(model, TextModel) and tells_texts_apart(model):
+    elif isinstance(model, nn.Module) and not isinstance(model, TextModel) and has_token_types(model):
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hint = 'token_type_ids=tokenizer(texts, others, return_tensors="pt")["token_type_ids"].'
         _refuse_pairs(input_ids, real.bool(), special_ids, hint)

@@ -95,7 +95,7 @@ METHODS: dict[str, Make] = dict(
         RandomAttribution,
     )
 )
-"""Name -> something that makes an Attribution from a model alone, for loops and command lines.
+"""Name -> something that makes an Attribution from nothing but a model, for loops and command lines.
 
 In the order of the tables. A class is named by itself; what is composed of several has its name beside it.
 """

@@ -24,7 +24,7 @@ class TokenAblation(TokenAttribution):
 
     .. math:: S_i = F(x) - F(x \setminus i)
 
-    Signed: a token that speaks against the target has a negative relevance. A patch is dropped after its position
+    Signed: a token that lowers the score has a negative relevance. A patch is dropped after its position
     was added, so the model never sees a grey or blurred square in its place; where a model cannot do with a shorter
     sequence its key is hidden in every attention instead, which is the same function of the other tokens. Prefix
     tokens stay, and have relevance zero. A word is hidden as padding is; the row of a word that the head itself

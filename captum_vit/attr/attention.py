@@ -19,8 +19,8 @@ class RawAttention(TokenAttribution):
     .. math:: S_j = E_h[A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = A^h_{\mathrm{CLS}, j}
 
     Not negative, a share of 1; it knows no target. Where there is no CLS token, the rows that the pooling
-    reads, with its weights. Costs one forward pass; no gradient, but for a backward pass through the head
-    alone that finds those rows.
+    reads, with its weights. Costs one forward pass; no gradient, but for a backward pass
+    through the head, which finds those rows.
 
     Departs from common implementations in what they assume: a CLS token, an attention that was written out
     (fused kernels return none), and one prefix token to cut off.

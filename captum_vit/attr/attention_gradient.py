@@ -74,7 +74,7 @@ class GradSAM(WeightedAttention):
 
     The original has no CLS row: it averages over all rows, ``rows="mean"`` here (padding excluded), and over
     layers where we sum, a constant factor. In the last block of a CLS-pooled model no other row has a gradient,
-    so the two differ there by 1 / N alone.
+    so the two differ there only by 1 / N.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -127,8 +127,8 @@ class AttnGrad(_OneBlock):
 
     .. math:: S_j = E_h[\nabla A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = E_h\,|\nabla A^h_{\mathrm{CLS}, j}|
 
-    How much more the model would say of the target if the token were attended to a little more; attention itself
-    does not count. Signed, or not negative with ``heads="abs"``. Where there is no CLS token, the rows that the
+    How much the score grows if the token is attended to a little more; attention itself does not
+    count. Signed, or not negative with ``heads="abs"``. Where there is no CLS token, the rows that the
     pooling reads, with its weights.
 
     Costs one forward pass, without a graph before the block, and a backward pass to it.

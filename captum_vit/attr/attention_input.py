@@ -89,7 +89,7 @@ class AttCAT(AttIxG):
 
     The AttCAT paper writes the tokens that leave each block, and so do we. The code of its authors takes those that
     enter it: ``alignment="input"`` gives its maps to rounding. The code of the SkipPLUS authors takes block outputs
-    too, and leaves the last block out, where patches have no gradient if the head reads CLS alone. We keep it: it
+    too, and leaves the last block out, where patches have no gradient if the head reads only CLS. We keep it: it
     counts in mean-pooled models.
 
     Args:

@@ -38,9 +38,9 @@ PRODUCTS = (*MAPS, "channels")
 class TokenAttribution(LayerAttribution, GradientAttribution):
     r"""Relevance of every token of a transformer, as a Captum ``LayerAttribution``.
 
-    An author of a method says what must be seen (``want``) and computes from that record a relevance
+    An author of a method lists what must be recorded (``want``) and computes from that record a relevance
     for every token (``relevance``). Methods with one map for each layer also offer ``layer_maps``;
-    ``PLUS`` and ``SkipPLUS`` then run over them. A method that looks at ``self.layer`` says ``reads_layer = True``.
+    ``PLUS`` and ``SkipPLUS`` then run over them. A method that reads ``self.layer`` sets ``reads_layer = True``.
 
     The map of a sample never depends on the others of its batch. A sample whose score has no gradient, or whose
     head reads no row (a dead ReLU, a head that is all zeros), has a map of zeros, and a :class:`ZeroMapWarning`
@@ -236,7 +236,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
 class InputProducts(TokenAttribution):
     """Tokens times the gradient under a rule, at the inputs of blocks; the first one's products are the map.
 
-    PLUS sums those of all blocks. An author says which rule.
+    PLUS sums those of all blocks. An author gives the rule.
 
     Args:
         forward_func: the model, or a target module around it.
@@ -285,7 +285,7 @@ def warn_if_zero(
     name: str,
     what: str = "every relevance",
 ) -> None:
-    """The map of a sample that is all zeros is never silent."""
+    """Warn if the map of a sample is all zeros."""
     zero = ~relevance.reshape(len(relevance), -1).any(1)
     if zero.any():
         warnings.warn(

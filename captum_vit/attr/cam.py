@@ -36,7 +36,7 @@ class TokenCAM(TokenAttribution):
         device_ids: accepted as in Captum.
         rule: what the gradient is: ``"grad"`` the plain one; ``"frozen"`` with attention, norms and gates behind
             the layer held constant; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with
-            attention and norms alone held constant.
+            only attention and norms held constant.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
     """
 
@@ -91,7 +91,7 @@ class TokenCAM(TokenAttribution):
             at_input = attribute_to_layer_input
             reading = Reading(self.model, self.layer, checked, args, at_input, grad_kwargs=grad_kwargs, rule=self.rule)
             tokens, grad, layout = reading.tokens_and_gradient(target)
-            assert layout is not None  # it is None for unreduced products of any layer alone
+            assert layout is not None  # it is None only for unreduced products of any layer
             relevance = self._product(tokens, grad, layout)
             if relu_attributions and self.output != "channels":
                 relevance = F.relu(over_channels(relevance, layout.standing))

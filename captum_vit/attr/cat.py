@@ -30,7 +30,7 @@ class CAT(InputProducts):
         start_layer: the first block of the sum.
         rule: what the gradient is: ``"grad"`` the plain one; ``"frozen"`` with attention, norms and gates held
             constant, which is PLUS over DecompX; ``"libra"`` LibraGrad's, which differs from it in gated units;
-            ``"conservative"`` with attention and norms alone held constant, PLUS over ConservativeLRP.
+            ``"conservative"`` with only attention and norms held constant, PLUS over ConservativeLRP.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
 
     Source: Qiang et al., AttCAT; the CAT of its ablation.

@@ -28,12 +28,12 @@ class LayerCDAM(TokenAttribution):
     last block a patch without attention has a score of exactly zero.
 
     Costs one forward pass, without a graph before the layer, and a backward pass from the output to it.
-    In CLS-pooled models the last block runs for the CLS row alone, where comparing outputs shows that nothing
+    In CLS-pooled models the last block runs only for the CLS row, where comparing outputs shows that nothing
     else is read (under the plain gradient): about one forward in all. It is the sum over channels of Captum's
     ``LayerGradientXActivation`` at that norm, and takes the arguments of ``LayerGradCam``.
 
     Departs from the paper's prose, which speaks of the tokens entering the last block. At the *input* of
-    the last block of a CLS-pooled pre-norm model a patch reaches the logit through LayerNorm alone, which
+    the last block of a CLS-pooled pre-norm model a patch reaches the logit only through LayerNorm, which
     is free of scale, so gradient x input vanishes there; the authors' notebook reads the norm's output,
     as we do. (In mean-pooled models the block's input does carry a map.)
 
@@ -43,8 +43,8 @@ class LayerCDAM(TokenAttribution):
             output, None for the last block.
         device_ids: accepted as in Captum.
         rule: ``"grad"``, the paper's, the plain gradient; ``"frozen"`` with attention, norms and gates behind the
-            layer held constant; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with attention and
-            norms alone held constant.
+            layer held constant; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with only
+            attention and norms held constant.
         output: see :class:`TokenAttribution`; ``"channels"`` leaves the product unreduced, as TCAV needs.
 
     Source: Brocki et al., Class-Discriminative Attention Maps for Vision Transformers, equation 2.
@@ -135,9 +135,9 @@ class LayerCDAM(TokenAttribution):
 
         for the patches of a CLS-pooled pre-norm model at the last block: ``A``, ``q`` and ``z`` are attention,
         query and context of the CLS row in head h, and :math:`g = \partial f_c / \partial z`. Every term holds
-        :math:`A_i`, so a patch without attention scores exactly zero. The first term is what a patch says where
-        the model attends to it; the second is what is gained or lost by attending to it rather than elsewhere.
-        The paper's appendix keeps the first alone; the second is not small.
+        :math:`A_i`, so a patch without attention scores exactly zero. The first term is what a patch holds, as
+        far as the model attends to it; the second is what is gained or lost by attending to it rather than elsewhere.
+        The paper's appendix keeps only the first; the second is not small.
 
         In every other model and block the same split is made by the same meaning: the first map is CDAM with
         the block's attention held constant (in post-norm models the residual stream counts with it), the second

@@ -34,7 +34,7 @@ class LayerIntegratedCDAM(TokenAttribution):
     post-norm models the tokens are the stream itself, whose norm bends sharply near zero: take more steps.)
 
     Costs one forward pass of the blocks before the layer, and what follows n times, forward and backward: for the
-    last block of a CLS-pooled model, where the CLS row alone is needed, about 1.1 forwards in all for 50 steps.
+    last block of a CLS-pooled model, where only the CLS row is needed, about 1.1 forwards in all for 50 steps.
     Captum's ``LayerIntegratedGradients``, to which it is equal given a baseline, takes 50 forwards and backwards
     of the whole model.
 

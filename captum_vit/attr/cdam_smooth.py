@@ -29,10 +29,10 @@ class LayerSmoothCDAM(TokenAttribution):
     residual stream) is held as it is. Without noise it is LayerCDAM.
 
     Costs one forward pass of the blocks before the layer, and what follows n times, forward and backward: for the
-    last block of a CLS-pooled model, where the CLS row alone is needed, about 1.5 forwards in all for 50 samples,
+    last block of a CLS-pooled model, where only the CLS row is needed, about 1.5 forwards in all for 50 samples,
     a third of the excess for drawing the noise.
 
-    Departs from the paper where it is silent: it takes the standard deviation that gives the best fidelity on
+    Departs from the paper where it gives no value: it takes the standard deviation that gives the best fidelity on
     200 images and prints neither that nor n. Here n is 50, as for Integrated CDAM, and the default ``stdev`` 0.5,
     half the spread of tokens that come from a LayerNorm without gain; ``quantus_metrics.sweep_option`` chooses it by
     fidelity on images of yours, as the paper does (on the demo model it finds 1.0).

@@ -43,8 +43,8 @@ class FullGrad(TokenAttribution):
         forward_func: the model, or a target module around it.
         start_layer: m, the block whose input tokens are explained.
         rule: ``"grad"``, the papers' choice, the plain gradient; ``"frozen"`` with attention, norms and gates
-            held constant, as in DecompX; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with attention
-            and norms alone held constant, under which the map is not complete.
+            held constant, as in DecompX; ``"libra"``, LibraGrad's balanced gradients; ``"conservative"`` with only
+            attention and norms held constant, under which the map is not complete.
         output: see :class:`TokenAttribution`.
 
     Raises:

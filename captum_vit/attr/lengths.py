@@ -25,8 +25,8 @@ NORMS = ("l1", "l2")
 class PartsAttribution(TokenAttribution):
     """What the methods of this file share: a matrix for every block, of what each token adds to each row.
 
-    An author writes ``_matrix``, some rows of that matrix for one block, and says how matrices roll out.
-    Rows that nobody reads are not computed: a map of one block needs the head's row alone.
+    An author writes ``_matrix``, some rows of that matrix for one block, and chooses how matrices roll out.
+    Rows that nobody reads are not computed: a map of one block needs only the head's row.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class AttIN(PartsAttribution):
     Args:
         forward_func: the model, or a target module around it.
         layers: the blocks that take part; all of them by default.
-        aggregation: ``"last"``, the last of these blocks alone; ``"sum"``, as PLUS does; ``"rollout"``.
+        aggregation: ``"last"``, only the last of these blocks; ``"sum"``, as PLUS does; ``"rollout"``.
         output: see :class:`TokenAttribution`.
 
     Raises:
@@ -143,11 +143,11 @@ class GlobEnc(PartsAttribution):
 
     The rollout is the head's row of the plain product of all M, since the residual stream is within T, divided by
     its sum: a share of 1 over all tokens. One-layer maps (PLUS, ``"sum"``, ``"last"``) are lengths in the units of
-    the stream. Where a pre-norm model reads its CLS token, the stream is in CLS's own entry alone, so the patches of
+    the stream. Where a pre-norm model reads its CLS token, the stream is only in CLS's own entry, so the patches of
     such a map are those of :class:`AttIN`. Not negative; it knows no target.
 
     Costs one forward pass and, in each block, lengths from Gram matrices of each token's H + 1 vectors: no N x N x D
-    tensor, and no more than 4 N vectors of full width at a time. A sum computes the head's row alone.
+    tensor, and no more than 4 N vectors of full width at a time. A sum computes only the head's row.
 
     Departs from common implementations in three places. The product there is not divided by its sum, the source's
     neither, and overflows in deep models; the order of tokens is the same. The code of the SkipPLUS paper gives the
@@ -158,7 +158,7 @@ class GlobEnc(PartsAttribution):
     Args:
         forward_func: the model, or a target module around it.
         layers: the blocks that take part; all of them by default.
-        aggregation: ``"rollout"``; ``"sum"``, as PLUS does; ``"last"``, the last of these blocks alone.
+        aggregation: ``"rollout"``; ``"sum"``, as PLUS does; ``"last"``, only the last of these blocks.
         include_ln2: post-norm: T passes the second norm too. Pre-norm: T + LN2(T). None is True for post-norm models
             and False for pre-norm ones.
         output: see :class:`TokenAttribution`.
@@ -217,7 +217,7 @@ class ALTI(PartsAttribution):
     Costs one forward pass and, in each block, every vector T once, since a sum of absolute values has no Gram form:
     N x N x (H + 1) x D multiplications, which is most of the time. No more than 4 N of these vectors exist at a
     time: memory is O(N D), not O(N x N x D). ``norm="l2"`` takes Euclidean norms, from Gram matrices, which is much
-    cheaper. A sum (PLUS) computes the head's row alone, which is cheap for either.
+    cheaper. A sum (PLUS) computes only the head's row, which is cheap for either.
 
     Departs from common implementations in three places. A row in which every part was cut is zero here, and 0 / 0
     there. The code of the SkipPLUS paper measures the distance to the block's output, feed-forward included, though
@@ -227,7 +227,7 @@ class ALTI(PartsAttribution):
     Args:
         forward_func: the model, or a target module around it.
         layers: the blocks that take part; all of them by default.
-        aggregation: ``"rollout"``; ``"sum"``, as PLUS does; ``"last"``, the last of these blocks alone.
+        aggregation: ``"rollout"``; ``"sum"``, as PLUS does; ``"last"``, only the last of these blocks.
         norm: ``"l1"``, the source's, or ``"l2"``, to which it compares.
         output: see :class:`TokenAttribution`.
 

@@ -31,7 +31,7 @@ class LRP(TokenAttribution):
         R_x = x \odot \left(\frac{\partial z}{\partial x}\right)^\top \frac{R}{z}
 
     The score has a relevance of 1. Every operation hands what its result got to its inputs, by their part in a sum
-    z: of the positive products alone in linear layers and convolutions (alpha = 1, beta = 0); of all where two
+    z: only of the positive products in linear layers and convolutions (alpha = 1, beta = 0); of all where two
     streams are multiplied (half to each) or added. Norms, softmax, activations and multiples by a constant let it
     pass, and biases get nothing. So over all tokens, prefix included, the map sums to 1, less what reaches a z of
     zero. Signed; no unit. :meth:`pixels` carries it on to the pixels.
@@ -113,7 +113,7 @@ class PartialLRP(TokenAttribution):
     Where there is no CLS token, the rows that the pooling reads, with its weights.
 
     Costs one forward pass, in float64, and a backward pass through the blocks from that one on: about 3 times the plain
-    forward pass of a float32 model on a CPU. Half precision is refused, and the rest of what is said of :class:`LRP`
+    forward pass of a float32 model on a CPU. Half precision is refused, and the rest of what holds for :class:`LRP`
     holds too, the implementation behind the printed tables included.
 
     Others state a patent claim on LRP: see docs/relevance-propagation.md.
@@ -154,7 +154,7 @@ class TransAttr(TokenAttribution):
     of C (or the rows that the pooling reads). Not negative.
 
     Costs two forward passes, one of them in float64, and the backward pass of each: about 18 times the plain forward
-    pass of a float32 model on a CPU. Half precision is refused, and the rest of what is said of :class:`LRP` holds
+    pass of a float32 model on a CPU. Half precision is refused, and the rest of what holds for :class:`LRP` holds
     too.
 
     Rows are not normalised, as in the source's code for images; its code for texts normalises them, and starts at

@@ -1,4 +1,4 @@
-"""What the head says of every patch, and the attention that agrees with it."""
+"""What the head computes from every single patch, and the attention that agrees with it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SIMILARITIES = ("dot", "cosine")
 
 
 class PredictionMap(TokenAttribution):
-    r"""What the model would say if a patch's token were all it had.
+    r"""What the model would answer if it had nothing but the token of one patch.
 
     .. math:: \Psi_i(c) = \nu(x_i)_c
 
     ``nu`` is everything the model does after its blocks (final norm, pooling, head), run on a sequence
-    that consists of the token x_i alone. At the last layer the CLS row of a CLS-pooled model is the
+    that consists only of the token x_i. At the last layer the CLS row of a CLS-pooled model is the
     model's own prediction. Probabilities by default, from 0 to 1: each token's reading sums to 1 over classes,
     unless the model is multi-label.
     Logits and raw values are signed.
@@ -81,7 +81,7 @@ class PredictionMap(TokenAttribution):
         return self.want(transformer)
 
     def _every(self, found: Record) -> Tensor:  # shape: (B, N, C)
-        """The maps of all classes; of a head that scores every token, what it says of each."""
+        """The maps of all classes; of a head that scores every token, its scores of each."""
         scores = self._readings(found)
         return scores.squeeze(2) if scores.dim() == 4 else scores
 
@@ -117,7 +117,7 @@ class PredictionMap(TokenAttribution):
                 "a module that holds what all samples share, such as ConceptSimilarity or TextSimilarity.",
             )
         if output.dim() == 3 and said.shape[2] != output.shape[1]:
-            said = said[:, :, -1:]  # a head that scores every token, prefix included, says the same of every row
+            said = said[:, :, -1:]  # a head that scores every token, prefix included, gives the same for every row
         return transform(said, self.score, self.model)
 
     def relevance(self, found: Record) -> Tensor:
@@ -139,13 +139,13 @@ class PredicAtt(PredictionMap):
     tokens but CLS). Not negative with probabilities.
 
     Costs one forward pass and one row of attention for each head, for one class or for all
-    (:meth:`PredictionMap.all_classes`); no gradient, but for a backward pass through the head alone that finds
-    the rows it reads. Where those are not the CLS row alone (mean or attention pooling) it costs a second pass,
+    (:meth:`PredictionMap.all_classes`); no gradient, but for a backward pass through the head, which finds
+    the rows that it reads. Where those are more than the CLS row (mean or attention pooling) it costs a second pass,
     with attention written out.
 
     The paper's Table 4 in options: its line (i), the mean of all attention maps, is
-    ``attention="mean", prediction=False`` (the same for every class); (ii), the chosen attention alone,
-    ``prediction=False``; (iii), the prediction map alone, ``attention="none"``, which is :class:`PredictionMap`.
+    ``attention="mean", prediction=False`` (the same for every class); (ii), only the chosen attention,
+    ``prediction=False``; (iii), only the prediction map, ``attention="none"``, which is :class:`PredictionMap`.
     ``attention="mean"`` by itself is the one that the table leaves out: the prediction map times the mean.
 
     Args:

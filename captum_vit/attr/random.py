@@ -16,7 +16,7 @@ class RandomAttribution(TokenAttribution):
 
     .. math:: S_i \sim \mathcal{U}[0, 1)
 
-    Costs one forward pass, which tells how many tokens there are. Sample i of a batch depends on its
+    Costs one forward pass, which gives the number of tokens. Sample i of a batch depends on its
     place in the batch, as random numbers do.
 
     Args:

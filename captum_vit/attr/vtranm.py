@@ -31,14 +31,14 @@ class VTranM(TokenAttribution):
     .. math:: W = \mathrm{diag}\!\left(\frac{\|\tilde E_j\|}{\|E_j\|}\,
         \mathrm{softmax}_j \cos(E_j, \tilde E_j)\right)
 
-    ``E`` is the residual stream and ``E~`` what a head (or the feed-forward) would add to it from that token
-    alone: for head h the values through that head's columns of the output projection. The map is the CLS row
+    ``E`` is the residual stream and ``E~`` what a head (or the feed-forward) would add to it from only that
+    token: for head h the values through that head's columns of the output projection. The map is the CLS row
     of the final ``C`` (or the rows that the pooling reads). Not negative.
 
     Costs one forward and one backward pass; a row vector is carried from the last block to the first, and
     norms of per-head vectors come from d x d Gram matrices, so nothing of size N x N x N or H x N x D is formed.
 
-    Departs from the source where it is silent: the softmax runs over all tokens, prefix included and padding
+    Departs from the source where it gives no rule: the softmax runs over all tokens, prefix included and padding
     excluded; value biases belong to their tokens, the output bias to nobody; LayerScale counts. With
     ``length=False`` the start is the identity, as in the paper's Table 4.
 
@@ -49,20 +49,20 @@ class VTranM(TokenAttribution):
     .. math:: U_{\mathrm{att}} = I + E_h[(\nabla_A f_c)^+] \odot E_h[A]\,W(x_l, x_{\mathrm{mid}}),\quad
         U_{\mathrm{ff}} = I + W(x_{\mathrm{mid}}, x_{l+1}).
 
-    It reads no values and no output projection, so it runs on models whose heads the paper's form cannot tell
-    apart. In a post-norm block the stream is compared after its norms, where the source has none.
+    It reads no values and no output projection, so it runs on models whose heads the paper's form cannot
+    separate. In a post-norm block the stream is compared after its norms, where the source has none.
 
     Args:
         forward_func: the model, or a target module around it.
         score: what is differentiated: ``"prob"`` as in the paper, ``"logit"``, or ``"auto"``, which is
             ``"logit"`` for ``variant="tokentm"``.
-        aggregate: False is the paper's baseline, its equation 8 applied to the input: the first block's
-            attention alone, without weights.
+        aggregate: False is the paper's baseline, its equation 8 applied to the input: only the
+            attention of the first block, without weights.
         length: count the ratio of lengths, and start from the input's lengths.
         direction: count the normalised exponential cosine correlation.
         feed_forward: include the update maps of the feed-forward layers.
         output: see :class:`TokenAttribution`.
-        variant: ``"paper"``, or ``"tokentm"``, which has no switches: it goes with ``score`` "logit" or "auto" alone.
+        variant: ``"paper"``, or ``"tokentm"``, which has no switches: it takes only ``score`` "logit" or "auto".
 
     Raises:
         OptionError: an unknown option, or one that contradicts the variant.

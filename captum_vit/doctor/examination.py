@@ -31,8 +31,8 @@ def doctor(
 ) -> Report:
     """Look at a model, try on it what the methods rest on, and try every method.
 
-    Identities, such as that relevance and biases sum to the score, are judged by what rounding alone does in the
-    model's precision; see docs/identities.md. Whatever goes wrong is told in the report, not raised.
+    Identities, such as that relevance and biases sum to the score, are judged by what rounding changes in the
+    model's precision; see docs/identities.md. Whatever goes wrong is in the report, not raised.
 
     Costs 4 forward passes to look, about 20 for identities (of one sample, two or nine; two with a backward pass),
     and those of every method in ``METHODS``.
@@ -101,7 +101,7 @@ def _words(tower: nn.Module, vocabulary: int) -> Tensor:  # shape: (1, T)
 
 
 def _describe(report: Report, model: nn.Module, transformer: Transformer) -> None:
-    """What can be told without running the model."""
+    """What is known without running the model."""
     blocks = transformer.blocks
     report.family, report.depth = transformer.family, len(blocks)
     report.tower = f"{transformer.name or 'the model itself'} ({type(transformer.tower).__name__})"
@@ -144,7 +144,7 @@ def _examine(
 
 
 def _scores(model: nn.Module, sample: tuple[Tensor, ...], args: tuple[Any, ...]) -> Tensor | None:  # shape: (K,)
-    """What the model says; None where it fails, which every method then tells."""
+    """The model's output; None where it fails, which is then the reason of every method."""
     try:
         with undisturbed(model):
             return scores_of(model(*sample, *args))[0]

@@ -1,4 +1,4 @@
-"""What must hold on any model, tried on this one, and judged by how much rounding alone would do."""
+"""What must hold on any model, tried on this one, and judged by how much rounding would change."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CHECKS: dict[str, Check] = {
 
 
 def identities(subject: Subject) -> list[Identity]:
-    """Every identity that the model can be asked about; none of them raises.
+    """Every identity that applies to the model; none of them raises.
 
     Where two passes differ, nothing else can be compared.
     """

@@ -39,9 +39,9 @@ class Identity:
 
 @dataclass
 class Report:
-    """A model as this package sees it. What could not be found out is None, and ``problems`` says why.
+    """A model as this package sees it. What could not be found out is None, and ``problems`` holds the reason.
 
-    ``methods`` tells for each name in ``METHODS`` why it refuses the model, or None where it works. A reason
+    ``methods`` holds for each name in ``METHODS`` why it refuses the model, or None where it works. A reason
     that begins with ``DEFECT`` is no refusal but an error nobody foresaw: worth an issue. ``identities`` are what the
     formulas claim of any model, tried on this one; a method that works may still rest on one that does not hold.
     """
@@ -96,7 +96,7 @@ class Report:
         return "\n".join(lines)
 
     def _identities(self) -> list[str]:
-        """The table of identities; what does not hold says why below its row."""
+        """The table of identities; what does not hold has its reason below its row."""
         width = max(len(identity.name) for identity in self.identities) + 1
         verdicts = [identity.holds for identity in self.identities]
         title = f"{verdicts.count(True)} of {len(verdicts) - verdicts.count(None)} identities hold"
@@ -131,7 +131,7 @@ class Report:
 
 
 def reason_of(error: Exception) -> str:
-    """Our own errors say what to do; any other one is a defect."""
+    """Our own errors hold what to do; any other one is a defect."""
     message = " ".join(line if line.endswith(".") else f"{line}." for line in str(error).splitlines())
     return message if isinstance(error, CaptumVitError) else f"{DEFECT} {type(error).__name__}: {message}"
 

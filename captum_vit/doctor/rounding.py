@@ -1,4 +1,4 @@
-"""How much rounding alone changes: in the scores by trying, in a sum from its terms.
+"""How much rounding changes: in the scores by trying, in a sum from its terms.
 
 Roundings are independent of each other. Those of a sum of terms t add up to eps times the root of the sum of
 t squared, whatever is left of the sum when large terms cancel.
@@ -113,5 +113,5 @@ def _of_convolutions(device: torch.device, eps: float) -> float:
 
 
 def smallest(dtype: torch.dtype) -> float:
-    """The step between numbers near zero, where eps no longer says how fine they are."""
+    """The step between numbers near zero, where eps is no longer their distance."""
     return float(torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)

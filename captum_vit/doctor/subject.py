@@ -1,4 +1,4 @@
-"""What the identities are tried on: a model, one sample, its scores, and how much rounding alone changes those."""
+"""What the identities are tried on: a model, one sample, its scores, and how much rounding changes those."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Residual(NamedTuple):
     """How far two ways to the same thing are apart."""
 
     off: float
-    rounding: float  # what rounding alone does, one standard deviation, in the same unit
+    rounding: float  # what rounding does, one standard deviation, in the same unit
     size: float  # of the thing itself
     where: str = ""  # the place of the largest difference, for people
 

@@ -32,7 +32,7 @@ def image_tensor(
     Raises:
         InputError: not a picture, or one that is more than 100 times as long as wide.
         OptionError: a processor that does not give one float tensor (3, H, W).
-        UnsupportedModelError: the model does not say how it wants its pictures.
+        UnsupportedModelError: the model holds no configuration of its pictures.
     """
     if isinstance(image, Tensor) and image.is_floating_point():
         inputs = image if image.dim() == 4 else image[None]
@@ -75,7 +75,7 @@ def display_image(
 
 
 def mean_std(model: nn.Module, processor: Any = None) -> tuple[Channels, Channels] | None:
-    """Mean and standard deviation of each channel, of pixels in [0, 1]; None where the model does not say."""
+    """Mean and standard deviation of each channel, of pixels in [0, 1]; None where the model holds none."""
     if processor is None and (host_of(model) is None or is_text_model(model)):
         return None
     reader = reader_of(model, processor)
@@ -86,7 +86,7 @@ def example_inputs(model: nn.Module) -> Tensor:  # shape: (1, 3, H, W), or (1, T
     """Something that the model accepts and that means nothing: noise, or the first words of the vocabulary.
 
     Raises:
-        UnsupportedModelError: the model does not say how it wants its pictures.
+        UnsupportedModelError: the model holds no configuration of its pictures.
     """
     if is_text_model(model):
         return torch.arange(8, device=next(model.parameters()).device)[None]

@@ -38,7 +38,7 @@ def warn_if_padded(
     relevance: Tensor,  # shape: (B, T, ...)
     stacklevel: int,
 ) -> None:
-    """Relevance of padding is never silent. Where the model itself hides its padding, there is none."""
+    """Warn if padding has relevance. Where the model itself hides its padding, there is none."""
     ids = inputs[0] if isinstance(inputs, tuple) else inputs
     if ids.dim() != 2 or ids.is_floating_point() or ids.shape != relevance.shape[:2]:
         return

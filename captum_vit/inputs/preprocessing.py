@@ -71,7 +71,7 @@ def reader_of(model: nn.Module, processor: Any = None) -> Reader:
 def _timm(model: Any, pretrained_cfg: dict[str, Any] | None = None) -> Reader:
     from timm.data import create_transform, resolve_model_data_config
 
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)  # what it was built for, if it says
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)  # what it was built for, if it keeps that
     config = resolve_model_data_config(model, {"input_size": (3, *size)} if size else None, pretrained_cfg)
     return _transform(create_transform(**config, is_training=False))
 

@@ -88,12 +88,12 @@ def _word_ids(encoded: Any) -> list[int | None] | None:
     """Which word of its text each token is a piece of; None where the tokenizer does not know."""
     try:
         return list(encoded.word_ids(0))
-    except ValueError:  # tokenizers in pure Python do not say
+    except ValueError:  # tokenizers in pure Python have no such list
         return None
 
 
 def _further(model: nn.Module, encoded: Any) -> tuple[Any, ...]:
-    """What tells two texts apart, at its place among the arguments; nothing where the separators alone tell."""
+    """Which text each token belongs to, at its place among the arguments; none where separators are enough."""
     return arguments_with_types(model, encoded) if "token_type_ids" in encoded else ()
 
 
@@ -106,8 +106,8 @@ def arguments_with_types(model: nn.Module, given: Mapping[str, Any]) -> tuple[An
     return tuple(given.get(name) for name in names[: names.index("token_type_ids") + 1])
 
 
-def tells_texts_apart(model: nn.Module) -> bool:
-    """Whether a model has embeddings that tell the first text of a pair from the second."""
+def has_token_types(model: nn.Module) -> bool:
+    """Whether a model has embeddings for the first text of a pair and for the second."""
     return (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1
 
 
@@ -121,7 +121,7 @@ def _segments(encoded: Any) -> list[int] | None:
     """0 or 1 for each token; a separator belongs to the text before it."""
     try:
         numbers = encoded.sequence_ids(0)
-    except ValueError:  # tokenizers in pure Python do not say
+    except ValueError:  # tokenizers in pure Python have no such list
         kinds = encoded.get("token_type_ids")
         return None if kinds is None else kinds[0].tolist()
     found: list[int] = []

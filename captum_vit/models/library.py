@@ -21,7 +21,7 @@ def host_of(model: nn.Module) -> tuple[str, Any] | None:
 
 
 def n_outputs(model: nn.Module) -> int | None:
-    """How many classes a classifier scores, read off its head; None where that cannot be told for sure.
+    """How many classes a classifier scores, read off its head; None where that is not certain.
 
     What a module around a classifier gives, or a head of another make, is known only by running it.
     """

@@ -62,7 +62,7 @@ def probability_of(model: nn.Module) -> str | None:
 
     ``"softmax"`` where one class is right; ``"sigmoid"`` where every output is a logit of its own (several labels);
     None where scores are no logits: target modules and regression. Target modules and Hugging Face's configurations
-    say so by their ``problem_type``; of several, one inside the other, the outer one counts. Others have a softmax.
+    have it in their ``problem_type``; of several, one inside the other, the outer one counts. Others have a softmax.
     """
     for module in modules_of(model):  # a module comes before those inside it
         raw = _ordinary(module, "raw_scores")

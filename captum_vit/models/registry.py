@@ -22,10 +22,10 @@ def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None)
     """Describe a class of towers, and thereby its subclasses that have no description of their own.
 
     Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one. A later
-    description takes the place of an earlier one; a name with its package goes before the name alone.
+    description takes the place of an earlier one; a name with its package goes before one without.
 
     Args:
-        classes: the class, or its name, alone (``"MyViT"``) or after its package (``"timm.Eva"``).
+        classes: the class, or its name, bare (``"MyViT"``) or after its package (``"timm.Eva"``).
         spec: the description; leave it out to decorate. A function that returns None leaves a tower to a pass.
 
     Example:
@@ -52,7 +52,7 @@ def registered() -> tuple[Describe, ...]:
 
 
 def _names(cls: type) -> tuple[str, str]:
-    """A class is known by package and name, or by name alone."""
+    """A class is known by package and name, or only by name."""
     return f"{cls.__module__.partition('.')[0]}.{cls.__name__}", cls.__name__
 
 
@@ -91,7 +91,7 @@ def all_registered_are_ours() -> None:
 
 
 def _towers(model: nn.Module) -> Iterator[tuple[nn.Module, Spec]]:
-    """Described modules that lie in no other described module; ``tower`` says where to look, if it is there."""
+    """Described modules that lie in no other described module; ``tower`` is the place to look, if it is there."""
     spec, named = described(model), getattr(model, "tower", None)
     if spec is not None:
         yield model, spec

@@ -41,7 +41,7 @@ class Spec:
         pool: row weights, a function of ``(n_tokens, prefix)`` giving (N,), for heads that mix several
             poolings; rows that turn out not to be read get none. None means found by running the model.
         entry: from the tower to the module whose first input are the tokens that enter the first block, where
-            others read them beside it (a convolution, as in DeBERTa). None means the block alone.
+            others read them beside it (a convolution, as in DeBERTa). None means only the block.
         returns: what a block returns, from the tokens that leave it; None means found by running the model.
         family: a name for people.
     """

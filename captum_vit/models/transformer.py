@@ -17,7 +17,7 @@ from captum_vit.sites.site import Place
 class Block:
     """One block: attention that adds to the stream of tokens, and what follows up to the next one.
 
-    A place that a block does not have is None, and ``missing`` says why.
+    A place that a block does not have is None, and ``missing`` holds the reason.
 
     Args:
         entrance: tokens that enter.

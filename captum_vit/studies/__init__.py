@@ -1,6 +1,6 @@
 """Looking into a model with the methods of the papers: numbers as tensors, each with a ``plot``.
 
-Layers      per_layer           what the head says of every layer: accuracy, confidence, entropy
+Layers      per_layer           what the head makes of every layer: accuracy, confidence, entropy
 Heads       head_agreement      which attention agrees with the prediction map, block by head
             most_similar_layers from which block the most similar attention comes
 Start       cutoffs             SkipPLUS from every start layer, in one pass

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
 
 Batches = Tensor | tuple[Any, ...] | list[Any] | Iterable[Any]
-"""Images or token ids alone; ``(inputs, targets)`` or ``(inputs, targets, additional_forward_args)``; or an
+"""Only images or token ids; ``(inputs, targets)`` or ``(inputs, targets, additional_forward_args)``; or an
 iterable of any of these, a ``DataLoader`` for instance."""
 
 

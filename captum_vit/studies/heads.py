@@ -27,7 +27,7 @@ class HeadAgreement:
     weights: Tensor  # shape: (B, L, H), what PredicAtt gives each head; they sum to 1 over blocks and heads
     attention: Tensor  # shape: (B, L, H, h, w); of a text (B, L, H, T)
     prediction: Tensor  # shape: (B, h, w); of a text (B, T)
-    targets: list[int]  # the class that was asked about, for each sample
+    targets: list[int]  # the class that is explained, for each sample
 
     @property
     def most_similar(self) -> Tensor:  # shape: (B, 2)

@@ -1,4 +1,4 @@
-"""How a prediction comes about: what the head says after every block, of the CLS token and of the patches."""
+"""How a prediction comes about: what the head makes of the CLS token and of the patches after every block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from captum_vit.viz.studies import Figure, layer_curves
 
 @dataclass(frozen=True)
 class Readings:
-    """What the head says after each block, of one kind of token: a row for each sample; ``.mean(0)`` over them."""
+    """What the head makes of one kind of token after each block: a row for each sample; ``.mean(0)`` over them."""
 
     accuracy: Tensor  # shape: (n, L), 1 where the most probable class is the target; of patches, the share of them
     confidence: Tensor  # shape: (n, L), the gap between the two greatest logits
@@ -35,7 +35,7 @@ class PerLayer:
     """Readings of every layer, on the CPU: of what the head pools, and of the patches (means over each sample).
 
     ``pooled`` is the CLS token's reading where the head reads the CLS token (``reads_cls``); for other poolings
-    it is what the head says of the layer's tokens as it pools them. At the last layer it is the model's output.
+    it is what the head makes of the layer's tokens as it pools them. At the last layer it is the model's output.
     """
 
     pooled: Readings
@@ -51,7 +51,7 @@ class PerLayer:
 def per_layer(model: nn.Module, data: Batches) -> PerLayer:
     r"""Accuracy, confidence and entropy after each block, of the CLS token and of the patch tokens.
 
-    Every token that leaves block l is read alone, :math:`\nu(x_i^l)`, as in :class:`captum_vit.PredictionMap`:
+    Every token that leaves block l is read by itself, :math:`\nu(x_i^l)`, as in :class:`captum_vit.PredictionMap`:
     confidence is the gap of the two greatest logits, entropy :math:`-\sum_c p_c \ln p_c`. Text counts all
     words but CLS and padding as patches.
 

@@ -1,4 +1,4 @@
-"""What kind of classifier a model is, where its own configuration does not say so."""
+"""What kind of classifier a model is, where that is not in its own configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MultiLabel(TargetModule):
     r"""A classifier of several labels, each by itself: its probabilities are :math:`\sigma(z_k)`, not a softmax.
 
     A Hugging Face model whose configuration has ``problem_type="multi_label_classification"`` is read so without
-    it. It is meant for models of other libraries, timm's for instance, which do not say how they were trained. Methods
+    it. It is meant for models of other libraries, timm's for instance, which have no such setting. Methods
     with a ``score``, `explain`, and the metrics of `quantus_metrics` then take the sigmoid of each output wherever
     they mean a probability. Scores (B, K) are handed on as they are, at the cost of the model's forward.
 
@@ -42,7 +42,7 @@ class TwoClasses(TargetModule):
     r"""One logit z as a classifier of two classes: (B, 2), -z for class 0 and z for class 1.
 
     Probabilities are :math:`\sigma(-z) = 1 - \sigma(z)` and :math:`\sigma(z)`, and the larger score is class 1 where z
-    is above 0. So class 0 can be explained too, and every metric that reads classes can be asked. Costs the model's
+    is above 0. So class 0 can be explained too, and every metric that reads classes can be used. Costs the model's
     forward.
 
     Args:
@@ -52,7 +52,7 @@ class TwoClasses(TargetModule):
         UnsupportedModelError: in the forward, a model that gives several scores for each sample.
 
     Example:
-        >>> LayerCDAM(TwoClasses(model)).attribute(images, target=0)  # what speaks for the negative class
+        >>> LayerCDAM(TwoClasses(model)).attribute(images, target=0)  # evidence for the negative class
     """
 
     problem_type = "multi_label_classification"  # each score is the logit of its class

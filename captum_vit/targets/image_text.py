@@ -148,7 +148,7 @@ class ImageSimilarity(_Similarity):
         return made
 
     def real_words(self, input_ids: Tensor, *args: Any) -> Tensor | None:  # shape: (B, T)
-        """Which tokens are text where no mask says so; None if that is not known."""
+        """Which tokens are text where there is no mask; None if that is not known."""
         return words_of(self.model, input_ids)
 
     def forward(self, input_ids: Tensor, *args: Any) -> Tensor:  # shape: (B, K)

@@ -21,9 +21,9 @@ from captum_vit.trace.run.watch import model_errors_as_ours
 
 
 class TargetModule(nn.Module):
-    """A forward function around a model. It shares the model and leaves its mode alone.
+    """A forward function around a model. It shares the model and does not change its mode.
 
-    ``raw_scores`` says that outputs are not class logits, so no probability is made of them; ``problem_type`` says
+    ``raw_scores`` means that outputs are not class logits, so no probability is made of them; ``problem_type`` is
     what they are where that is not the model's own business, in the words of Hugging Face's configurations; ``tower``
     names the part to explain where the model holds several transformers.
     """
@@ -137,7 +137,7 @@ def constant(x: Tensor) -> Tensor:
 
 
 class Margin(TargetModule):
-    """How much more the model speaks for one class than for another: (B, 1), logit a minus logit b."""
+    """By how much the model prefers one class to another: (B, 1), logit a minus logit b."""
 
     def __init__(self, model: nn.Module, for_class: int, against_class: int) -> None:
         super().__init__(model)
@@ -213,8 +213,8 @@ class Scalar(TargetModule):
 class AnswerSpan(TargetModule):
     """Where an answer starts and ends, for question answering: (B, T, 2), the two logits of each token.
 
-    ``target=(position, 0)`` asks what makes the answer start at that token, ``(position, 1)`` what makes it
-    end there; a list of such pairs asks for each sample.
+    ``target=(position, 0)`` explains why the answer starts at that token, ``(position, 1)`` why it ends there; a
+    list of such pairs has one for each sample.
 
     Example:
         >>> LayerCDAM(AnswerSpan(model)).attribute(ids, (17, 0), (mask, token_type_ids))  # doctest: +SKIP

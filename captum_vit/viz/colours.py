@@ -1,4 +1,4 @@
-"""From relevance to colour: where zero lies, where colours end, and which are safe for every eye."""
+"""From relevance to colour: where zero lies, where colours end, and which are safe for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNED = LinearSegmentedColormap.from_list(
     "captum_vit_signed",
     ["#0b3f94", "#1a6fd0", "#74b6f0", "#f5f5f3", "#fda65b", "#ee5f0a", "#b32d00"],
 )
-"""Blue speaks against, orange speaks for: safe under every common colour blindness."""
+"""Blue is negative, orange positive: safe under every common colour blindness."""
 
 POSITIVE = LinearSegmentedColormap.from_list(
     "captum_vit_positive",
@@ -38,7 +38,7 @@ class Scale:
         high: relevance at the last colour.
         signed: whether colours diverge from zero.
 
-    ``low == high`` says that there is nothing to see: the maps are constant.
+    ``low == high`` means that there is nothing to see: the maps are constant.
     """
 
     low: float

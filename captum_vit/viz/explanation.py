@@ -41,7 +41,7 @@ class Explanation:
         segments: of a pair of texts, which one each token belongs to.
         special: whether the tokens that frame a text are shown.
         words: whether the pieces of a word are shown as one.
-        many: whether a list of targets was asked for.
+        many: whether a list of targets was given.
         probabilities: whether the scores are probabilities.
         word_ids: which word each token is a piece of, as a fast tokenizer has it; None: by the tokens' own marks.
     """
@@ -62,7 +62,7 @@ class Explanation:
 
     @property
     def map(self) -> Tensor:
-        """(h, w) or (T,); with a leading K if a list of targets was asked for."""
+        """(h, w) or (T,); with a leading K if a list of targets was given."""
         return self.maps if self.many else self.maps[0]
 
     def show(self, *, width: float | None = None, dpi: float | None = None, **style: Any) -> Figure:

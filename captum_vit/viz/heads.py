@@ -20,7 +20,7 @@ from captum_vit.viz.studies import FAINT, INK, SERIES, block_axis, new_figure
 __all__ = ["Figure", "head_mosaic", "layer_bars"]
 
 AGREEMENT: Colormap = LinearSegmentedColormap.from_list("captum_vit_agreement", SIGNED(np.linspace(0.5, 1, 64)))
-"""The half of the signed colours that speaks for."""
+"""The positive half of the signed colours."""
 
 
 def layer_bars(

@@ -92,7 +92,7 @@ class _Page:
         self.figure.text(across, -self.depth - _LINE / 2, word, fontproperties=font, color=colour, **place)
 
     def legend(self, signed: bool) -> None:
-        """What the colours say."""
+        """What the colours mean."""
         before, after = ("against", "for") if signed else ("little", "much")
         across = self.left
         self.write(across, before, QUIET, _SMALL)

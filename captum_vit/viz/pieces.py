@@ -33,7 +33,7 @@ def pieces(tokens: Sequence[str], word_ids: Sequence[int | None] | None = None) 
     Args:
         tokens: as the tokenizer names them.
         word_ids: which word each is a piece of, None for special tokens, as a fast tokenizer has it. Without them,
-            and where they count a whole text as one word, the marks of the tokens tell where a word begins.
+            and where they count a whole text as one word, the marks of the tokens show where a word begins.
     """
     byte_level = _byte_level(tokens)
     marks_starts = byte_level or any(token.startswith(STARTS) for token in tokens)
@@ -61,7 +61,7 @@ def pieces(tokens: Sequence[str], word_ids: Sequence[int | None] | None = None) 
 
 
 def merged(found: Sequence[Piece]) -> list[Piece]:
-    """Whole words. A mark of a word's beginning that stands alone belongs to the word that it begins."""
+    """Whole words. A mark of a word's beginning that stands by itself belongs to the word that it begins."""
     words: list[Piece] = []
     for piece in found:
         if words and not piece.begins:

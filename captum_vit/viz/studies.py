@@ -17,7 +17,7 @@ __all__ = ["Figure", "cutoff_curves", "layer_curves", "option_curve"]
 
 INK, FAINT, LINE = "#222222", "#767676", "#e4e4e2"
 SERIES = ("#ee5f0a", "#1a6fd0", "#6d1b86", "#3a8f6b", "#b8860b", "#555555")
-"""Told apart by every eye, and by their lightness on a grey printer; the first two suffice for most studies."""
+"""Distinct for the colour-blind, and by their lightness on a grey printer; the first two suffice for most studies."""
 
 _DPI = 160
 _UNITS = {
@@ -80,7 +80,7 @@ def option_curve(
     """The mean score of every value of an option with its interval; the best is ringed and named.
 
     Numbers stand where they are on their axis and are joined by a line; other values stand side by side. Values
-    that are not told from the best are filled, the others hollow.
+    that are not distinguished from the best are filled, the others hollow.
     """
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     x = np.asarray(values, dtype=float) if numbers else np.arange(len(values))

@@ -44,11 +44,11 @@ def text(
         scores: their relevance; a row per target.
         rows: R labels.
         special: show the tokens that frame a text ([CLS], [SEP], <s>, ...). Where they are hidden, colours
-            are those of the words alone. [MASK] and [UNK] stand for words and stay.
+            are those of the words only. [MASK] and [UNK] stand for words and stay.
         words: merge the pieces of each word; its relevance is their sum.
         segments: which text each of the T tokens belongs to; each begins a line (sentence pairs).
         word_ids: which word each of the T tokens is a piece of, None for special tokens: ``encoded.word_ids()`` of a
-            fast tokenizer. Without them the tokens' marks tell, and punctuation stays by itself.
+            fast tokenizer. Without them the tokens' marks are used, and punctuation stays by itself.
         percentile: relevance beyond it is drawn at full colour; 100 (nothing is clipped) suits few tokens.
         signed: diverge from zero; None looks for negative values, row by row.
 

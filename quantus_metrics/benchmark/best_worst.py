@@ -28,7 +28,7 @@ SHOWN = 3  # best ones, and as many worst ones
 
 @dataclass(frozen=True)
 class Picture:
-    """A map over its picture, as a data URI, and what is said of it."""
+    """A map over its picture, as a data URI, and its captions."""
 
     uri: str
     sample: str
@@ -85,7 +85,7 @@ def _sign(metric: object) -> int | None:
 def _drawn(
     bench: Bench, model: torch.nn.Module, method: str, indices: set[int], failed: set[str]
 ) -> dict[int, tuple[str, str, str]]:  # by index: picture, sample, label
-    """Maps of these samples, each made in its group; alone where another of the group failed, as it was scored."""
+    """Maps of these samples, each made in its group; by itself where another of the group failed, as it was scored."""
     found, names = {}, class_names(model) or {}
     for group_indices in bench.groups:
         wanted = {bench.data.name(index): index for index in group_indices if index in indices}

@@ -1,4 +1,4 @@
-"""The command: run a spec, then write its table and its report; or only say what would run."""
+"""The command: run a spec, then write its table and its report; or only print what would run."""
 
 from __future__ import annotations
 

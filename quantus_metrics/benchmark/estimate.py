@@ -22,7 +22,7 @@ TRIED = 2  # samples on which the cost is measured
 def estimate(bench: Bench, state: PartialState) -> str:
     """A table of what would run. Every method and metric is tried on two samples, and what they cost is counted.
 
-    A trial of two tells passes exactly and time roughly: full groups are faster for each image.
+    A trial of two gives passes exactly and time roughly: full groups are faster for each image.
     """
     lines = ["| model | method | metric | image passes | seconds | on the trial |", "|---|---|---|--:|--:|---|"]
     passes, seconds = 0.0, 0.0
@@ -58,7 +58,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
 
 
 def _maps(whole: Maps, group: Group) -> Maps:
-    """The same maps for every metric, as in a run; a sample alone gets its own."""
+    """The same maps for every metric, as in a run; a single sample gets its own."""
     return whole if group is whole.group else Maps(whole.method, whole.options, group, whole.seed)
 
 

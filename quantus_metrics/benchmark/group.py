@@ -29,7 +29,7 @@ class Group:
         return len(self.names)
 
     def singles(self) -> Iterator[Group]:
-        """Each sample alone."""
+        """Each sample by itself."""
         for i in range(len(self)):
             row = slice(i, i + 1)
             wrong = None if self.wrong is None else self.wrong[row]

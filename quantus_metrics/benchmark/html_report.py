@@ -20,7 +20,7 @@ from quantus_metrics.benchmark.runner import Bench
 from quantus_metrics.benchmark.table import COSTS, Table
 from quantus_metrics.metrics.curves import CurveMetric
 
-BEST = 7  # curves in colour; more cannot be told apart
+BEST = 7  # curves in colour; more are not distinct
 INKS = {"light": "#222222", "dark": "#dddddd"}
 
 

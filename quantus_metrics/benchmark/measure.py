@@ -22,7 +22,7 @@ from quantus_metrics.metrics import TokenMetric
 
 @dataclass(frozen=True)
 class Finding:
-    """What a metric says of a sample, or why it says nothing."""
+    """A metric's score of a sample, or why there is none."""
 
     metric: str
     sample: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass
 class Maps:
-    """A method's maps of one group, by classes: asked twice for the same, it computes once.
+    """A method's maps of one group, by classes: each is computed once.
 
     A method that samples draws from a seed of the group's own, so its maps depend neither on the order of metrics nor
     on which process works on the group.
@@ -48,7 +48,7 @@ class Maps:
     _known: dict[bytes, Tensor] = field(default_factory=dict)
 
     def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:  # shape: (n, 1, h, w)
-        """As Quantus asks for them; the inputs are those of the group."""
+        """As Quantus calls it; the inputs are those of the group."""
         return to_array(self.of(np.asarray(targets)))
 
     def of(self, classes: np.ndarray) -> Tensor:  # shape: (n, 1, h, w)
@@ -75,14 +75,14 @@ def now(device: torch.device) -> float:
 def measure(
     maps: Callable[[Group], Maps], group: Group, metrics: Mapping[str, Metric], model: nn.Module, seed: int
 ) -> Iterator[Finding]:
-    """What each metric says of each sample. Where a metric fails on the group, the samples are tried one by one."""
+    """Each metric's score of each sample. Where a metric fails on the group, the samples are tried one by one."""
     made = maps(group)
     for name, metric in metrics.items():
         torch.manual_seed(crc32(f"{seed}/{name}/{group.names}".encode()))
         np.random.seed(torch.initial_seed() % 2**32)  # Quantus's own metrics draw from numpy's global state
         try:
             found = list(_asked(name, metric, made, group, model))
-        except Exception as error:  # one bad sample must not stop a run of days; its row says what happened
+        except Exception as error:  # one bad sample must not stop a run of days; its row holds the error
             if len(group) == 1:
                 found = [Finding(name, group.names[0], error=reason(error))]
             else:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """By how much the memory of tensors grows while a call runs, at most; what there was before does not count.
 
-    On CUDA the allocator tells. Elsewhere the storages that operations make are counted for as long as they live, so
+    On CUDA the allocator counts. Elsewhere the storages that operations make are counted for as long as they live, so
     what a kernel needs for itself is not seen, nor is what other threads make.
     """
     if device.type != "cuda":

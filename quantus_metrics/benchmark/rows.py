@@ -45,7 +45,7 @@ class Row:
 
 
 class RowWriter:
-    """Appends rows to a file of this process alone."""
+    """Appends rows to a file of this process only."""
 
     def __init__(self, folder: Path, process: int = 0) -> None:
         self.path = folder / FOLDER / f"{time.time_ns()}-{process}-{os.getpid()}.jsonl"

@@ -28,7 +28,7 @@ class Cell:
     Args:
         summary: the figure of all images and its bootstrap interval; None where too few have a score.
         rank: 1 is best; methods that do not differ significantly from the one above them share its rank.
-        p: how often chance alone gives such a difference from the best method, on the same images.
+        p: how often chance gives such a difference from the best method, on the same images.
         published: what the paper printed.
         errors: samples that failed.
     """

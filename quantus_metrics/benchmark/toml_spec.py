@@ -37,7 +37,7 @@ class DataSpec:
 class ModelSpec:
     """A model: ``timm:NAME``, ``hf:PATH`` or ``demo:digits``; ``name`` is what tables call it.
 
-    ``head`` says what its outputs are where its configuration does not: ``"labels"``, each with a probability of its
+    ``head`` is what its outputs are where its configuration lacks it: ``"labels"``, each with a probability of its
     own (`captum_vit.MultiLabel`), or ``"logit"``, one for two classes (`captum_vit.TwoClasses`).
     """
 
@@ -58,7 +58,7 @@ class MethodSpec:
 
     @property
     def method(self) -> str:
-        """The name in METHODS; that of the table unless ``use`` says otherwise."""
+        """The name in METHODS; that of the table unless ``use`` is another."""
         return self.use or self.name
 
 
@@ -72,12 +72,12 @@ class MetricSpec:
 
     @property
     def metric(self) -> str:
-        """The class; that of the table unless ``use`` says otherwise."""
+        """The class; that of the table unless ``use`` is another."""
         return self.use or self.name
 
 
 UNITS = ("ms", "MiB")
-"""What maps cost is measured without asking; so these may stand where a printed number names its metric."""
+"""What maps cost is always measured; so these may stand where a printed number names its metric."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -38,7 +38,7 @@ class AOPC(CurveMetric):
     passes per sample, one more if `fractions` does not begin with 0.
 
     The paper reads the class that the model predicts: give the predicted classes as ``y_batch`` for that. It
-    does not say what stands in for what is removed; black is what its other tests take.
+    does not define what stands in for what is removed; black is what its other tests take.
 
     Args:
         **kwargs: `patch_size`, `remover` (black, through the normalisation that the model's own configuration

@@ -41,7 +41,7 @@ from .batch import (
 class TokenMetric(Metric):
     """A Quantus metric whose arithmetic is torch, on the model's device.
 
-    It is called as every Quantus metric is, alone or by ``quantus.evaluate``. A sample's score depends on
+    It is called as every Quantus metric is, directly or by ``quantus.evaluate``. A sample's score depends on
     that sample only: `normalise` works on each map by itself, and maps that are negative everywhere, or as
     small as the grid of patches, are as welcome as others. No weight, mode, hook, gradient or random state
     is touched, and no reference to the model is kept.
@@ -70,7 +70,7 @@ class TokenMetric(Metric):
     """The least and the greatest score there can be."""
 
     softmax: bool = False
-    """Whether the metric reads probabilities where the caller does not say; never of raw scores, such as
+    """Whether the metric reads probabilities where the caller does not choose; never of raw scores, such as
     similarities, of which a softmax would be meaningless. Those of a multi-label model are sigmoids."""
 
     answers: bool = False
@@ -159,7 +159,7 @@ class TokenMetric(Metric):
             a_batch: (N, 1, h, w) or (N, h, w), of pixels or patches; (N, C, H, W) is summed over channels.
                 Patches of a transformer lie over the pixels that they read, others divide the image evenly.
                 (N, T) for texts.
-                None asks `explain_func`, batch by batch.
+                None calls `explain_func`, batch by batch.
             s_batch: (N, 1, H, W) masks, for the metrics that read them.
             explain_func: as `quantus_metrics.explain_func` makes it.
             explain_func_kwargs: its further keywords.
@@ -171,12 +171,12 @@ class TokenMetric(Metric):
             custom_batch: anything with one entry per sample.
 
         Returns:
-            One float per sample, or the aggregate alone in a list.
+            One float per sample, or only the aggregate in a list.
 
         Raises:
             InputError: arrays that do not fit together, are empty, or that the metric cannot use.
             TargetError: a class that the model does not have. It is found before any forward pass where the
-                model's head tells how many there are, else in the first.
+                model's head holds their number, else in the first.
             ModelStateError: a model in training mode.
         """
         _refuse_unknown(kwargs, TokenMetric.__call__)
@@ -250,7 +250,7 @@ class TokenMetric(Metric):
             plt.show()
 
     def interpret_scores(self) -> None:
-        """Say what the score tells and which way is better."""
+        """Print what the score means and which direction is better."""
         meaning = (inspect.getdoc(type(self)) or self.name).split("\n\n")[0]
         print(f"{self.name}: {meaning} {self.score_direction.value.capitalize()} is better.")
 
@@ -284,7 +284,7 @@ class TokenMetric(Metric):
         return samples.tensors(answer, maps_of(samples.y_batch if classes is None else classes), maps_of)
 
     def _maps(self, samples: Samples) -> np.ndarray:  # shape: (n, 1, h, w)
-        """Normalised each by itself, then made absolute, as asked."""
+        """Normalised each by itself, then made absolute, as chosen."""
         maps = samples.maps()
         if self.normalise:
             maps = np.concatenate([self.normalise_func(one) for one in np.split(maps, len(maps))])

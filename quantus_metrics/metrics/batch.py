@@ -37,10 +37,10 @@ Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Answers(TargetModule):
-    """The model as a function of images (n, C, H, W) alone, to float scores (n, n_classes).
+    """The model as a function of only images (n, C, H, W), to float scores (n, n_classes).
 
     Probabilities are those of `captum_vit.models.output.probability_of`. Where they or answers are wanted of a
-    classifier with one logit it has two classes, as `captum_vit.TwoClasses` says.
+    classifier with one logit it has two classes, as `captum_vit.TwoClasses` defines.
 
     Args:
         model: in evaluation mode, for only then is it one.
@@ -97,7 +97,7 @@ class Batch:
 
     Args:
         model: answers images (n, C, H, W) with float scores (n, n_classes): logits, or probabilities if the
-            metric or the caller asked for them. The transformer is inside.
+            metric or the caller wants them. The transformer is inside.
         inputs: (B, C, H, W); or token ids (B, T), for metrics that take texts.
         target: (B,).
         relevance: (B, 1, h, w), channels summed; pixels, or patches. (B, T) of words.
@@ -187,7 +187,7 @@ class Samples:
         relevance: np.ndarray,  # shape: (N, 1, h, w)
         explain: Callable[[np.ndarray], np.ndarray],  # classes (N,) to maps (N, 1, h, w)
     ) -> Batch:
-        """The same, on the model's device, with the model as a function of images alone."""
+        """The same, on the model's device, with the model as a function of only images."""
         inputs = self.inputs(answer)
         device = inputs.device
         return Batch(
@@ -288,7 +288,7 @@ def whole_images(
     inputs: Tensor,  # shape: (n, C, H, W)
     internal_batch_size: int | None = None,
 ) -> Tensor:  # shape: (n, n_classes)
-    """What the model says when nothing is gone: one image pass each."""
+    """The model's scores when nothing is gone: one image pass each."""
     return torch.cat([answer(part) for part in inputs.split(internal_batch_size or len(inputs))])
 
 
@@ -296,7 +296,7 @@ def channels_first(
     x_batch: np.ndarray,  # shape: (N, C, H, W) or (N, H, W, C)
     channel_first: bool | None,
 ) -> np.ndarray:  # shape: (N, C, H, W)
-    """Unless told, channels are last only where the last axis is the shortest of the three."""
+    """Unless it is given, channels are last only where the last axis is the shortest of the three."""
     if channel_first is None:
         channel_first = x_batch.ndim != 4 or x_batch.shape[3] >= min(x_batch.shape[1:3])
     return x_batch if channel_first else np.moveaxis(x_batch, -1, 1)

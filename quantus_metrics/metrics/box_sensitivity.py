@@ -1,4 +1,4 @@
-"""Box sensitivity: is what the map says of a region what the model loses with it?"""
+"""Box sensitivity: is a region's relevance what the model loses with it?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def box_correlation(
 
     .. math:: f_\mathrm{box}(s) = r\Bigl( \sum_{i \in \mathrm{box}} S_i,\; f_c(x) - f_c(x \setminus \mathrm{box}) \Bigr)
 
-    Reads     −1 to 1, higher is better; 1 where the model adds up what the map says. NaN where one of the two does
+    Reads     −1 to 1, higher is better; 1 where the model's losses are the map's sums. NaN where one of the two does
               not vary beyond rounding over the boxes: there is no correlation then.
     Costs     nothing beyond the changes, which serve all maps of the same images.
 
@@ -159,7 +159,7 @@ class BoxSensitivity(TokenMetric):
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         """The boxes fit, and the maps lie on the image."""
         if samples.a_batch is None and self.patch_size is None:
-            return  # the maps will tell
+            return  # the maps have it
         image_size = samples.x_batch.shape[-2:]
         map_size, inputs = (
             image_size if samples.a_batch is None else samples.maps().shape[-2:],
@@ -230,7 +230,7 @@ class BoxSensitivity(TokenMetric):
         )
 
     def _shared(self, batch: Batch, boxes: Tensor, step: int, box: Box | None) -> Tensor:  # shape: (B, S, n)
-        """The changes of the call before, where it asked the same of a model that answers the whole images the same."""
+        """The changes of the call before, where its arguments and the scores of the whole images are the same."""
         whole = whole_images(batch.model, batch.inputs, self.internal_batch_size)
         asked = [torch.tensor(step), boxes, batch.inputs, batch.target, whole]
         if not (self._asked and all(map(_same, asked, self._asked))):

@@ -53,7 +53,7 @@ class ClassDiscrimination(TokenMetric):
     where A is another metric, such as `Fidelity` or `BoxSensitivity`, and always watches the class in ``y_batch``. A
     method that gives the same map for all classes has exactly 0. Quantus lists it beside its own `RandomLogit`.
 
-    The wrong class is what the call's ``custom_batch`` says: an array (N,) of one class per sample, as where images
+    The wrong class is the call's ``custom_batch``: an array (N,) of one class per sample, as where images
     show two objects; or maps of that class, (N, 1, h, w) or (N, h, w), made before. Without one it is what `wrong`
     says. Use `wrong` in ``quantus.evaluate``: its ``call_kwargs`` go to every metric, and Quantus's own take no
     ``custom_batch``. Where no maps of the wrong class are given, ``explain_func`` makes them; ``evaluate`` hands it
@@ -70,7 +70,7 @@ class ClassDiscrimination(TokenMetric):
         **kwargs: Quantus's own; see `TokenMetric`.
 
     Raises:
-        InputError: in a call, before the model is asked, a wrong class that is the right one, or maps that do not fit.
+        InputError: in a call, before the model runs, a wrong class that is the right one, or maps that do not fit.
         TargetError: a wrong class that the model does not have.
 
     Example:

@@ -40,7 +40,7 @@ def compactness(
 class Compactness(TokenMetric):
     """The share of the map whose size is below 5 % of its maximum.
 
-    See `compactness` for the formula. The model is not asked: no forward passes beyond those of the explanation.
+    See `compactness` for the formula. The model is not run: no forward passes beyond those of the explanation.
 
     Args:
         threshold: the part of the maximum, above 0 and at most 1.

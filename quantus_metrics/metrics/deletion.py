@@ -52,7 +52,7 @@ def insertion_accuracy(
     hit: Curve,  # 1 where the model answers with the target, unimportant parts first to leave
     average: Average = "mean",
 ) -> Tensor:  # shape: (B,)
-    r"""How often the important parts alone are enough for the answer.
+    r"""How often nothing but the important parts is enough for the answer.
 
     .. math:: \frac{100}{|R|} \sum_{r \in R} \mathbf{1}[\arg\max f(\text{top } r \text{ of } x) = y]
 
@@ -66,7 +66,7 @@ def insertion_aopc(
     probability: Curve,  # unimportant parts first to leave
     average: Average = "mean",
 ) -> Tensor:  # shape: (B,)
-    r"""How much of the target's probability the important parts alone bring back.
+    r"""How much of the target's probability the important parts bring back without the rest.
 
     .. math:: 100 - \frac{100}{|R|} \sum_{r \in R} \bigl( p_y(x) - p_y(\text{top } r \text{ of } x) \bigr)
 

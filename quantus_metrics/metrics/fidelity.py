@@ -50,7 +50,7 @@ def fidelity(
     .. math:: A_\mathrm{LIF} - A_\mathrm{MIF}
 
     Reads     higher is better; 0 = no better than chance on average, negative = upside down. The negative map
-              has exactly the negative fidelity. The order of the patches alone counts.
+              has exactly the negative fidelity. Only the order of the patches counts.
     Costs     nothing beyond the two curves.
     Watch     the unit is that of the score: logits of another model are another scale. And it depends on the
               remover: compare like with like.
@@ -68,10 +68,10 @@ class Fidelity(CurveMetric):
 
     Also known as the symmetric relevance gain. See `fidelity` for the formula and `area` for its parts. Patches
     are replaced by a Gaussian blur and the logit is read at 0, 5, ..., 100 %. Costs 40 image passes per sample
-    (21 for one area alone), `batch_size` of them at a time unless `internal_batch_size` says otherwise.
+    (21 for one area), `batch_size` of them at a time unless `internal_batch_size` is given.
 
     Args:
-        score: "fidelity", A_LIF − A_MIF; or one area alone, "mif" or "lif". `score_direction` follows.
+        score: "fidelity", A_LIF − A_MIF; or one of these areas, "mif" or "lif". `score_direction` follows.
         normalised: over 0..1 rather than over percent.
         **kwargs: `patch_size` (None ranks pixels, as the paper says), `remover` (a `Blur` of height / 16 by
             default), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's

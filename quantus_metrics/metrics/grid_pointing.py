@@ -1,4 +1,4 @@
-"""The grid pointing game: of what speaks for a class, how much lies in its cell of a mosaic?"""
+"""The grid pointing game: how much of the positive relevance of a class lies in its cell of a mosaic?"""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class GridPointing(TokenMetric):
 
     See `positive_share` for the formula, and `mosaics` for what makes the images; their cells are ``s_batch``.
     With other masks it is the share of the positive relevance on the object, also known as the energy-based
-    pointing game. The model is not asked: no forward passes beyond those of the explanation, and an embedding of one
-    image, which tells the pixels that its patches read.
+    pointing game. The model is not run: no forward passes beyond those of the explanation, and an embedding of one
+    image, which gives the pixels that its patches read.
 
     Args:
         **kwargs: Quantus's own; see `TokenMetric`.

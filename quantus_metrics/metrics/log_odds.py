@@ -29,7 +29,7 @@ def log_odds(
     Costs     nothing beyond the curve.
     Watch     the public code behind SkipPLUS has the opposite sign, ln p(x) − ln p(x without k).
     Departs   probabilities that are too small for the dtype count as its smallest normal number, so that one
-              vanished probability does not make the mean infinite; the paper is silent on it.
+              vanished probability does not make the mean infinite; the paper has no rule for it.
 
     Reference: Wu et al., Token Transformation Matters (VTranM), appendix B.3, eq. 22.
     """

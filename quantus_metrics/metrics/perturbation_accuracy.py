@@ -61,7 +61,7 @@ class PerturbationAccuracy(CurveMetric):
     See `accuracy_area` for the formula. Accuracy is always that of the ground truth, ``y_batch``; a model of several
     labels answers with each whose logit is above 0, and one of a single logit with class 1 there. Costs 10 image
     passes per sample, 9 without the zero point; twice as many less one for the difference, and one more where the
-    predicted class is asked for.
+    predicted class is explained.
 
     Args:
         score: "negative", least important parts first, higher is better; "positive", most important first, lower

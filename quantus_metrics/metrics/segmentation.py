@@ -107,8 +107,8 @@ OF_RANKS: dict[str, Callable[[Maps, Masks], Tensor]] = {"two_class_ap": two_clas
 class Segmentation(TokenMetric):
     """How well a map, cut at its mean, covers the object that its class names.
 
-    The objects are ``s_batch``: 1 on the object, 0 beside it, −1 where nothing is known. The model is not asked:
-    no forward passes beyond those of the explanation, and an embedding of one image, which tells the pixels that its
+    The objects are ``s_batch``: 1 on the object, 0 beside it, −1 where nothing is known. The model is not run:
+    no forward passes beyond those of the explanation, and an embedding of one image, which gives the pixels that its
     patches read. Where it reads none the map is zero.
 
     A call gives one number per image. The figures that papers print for "iou" and "pixel_accuracy" are of the

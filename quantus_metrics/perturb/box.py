@@ -28,7 +28,7 @@ def draw_boxes(
 ) -> Tensor:  # shape: (S, n, 3): side, top and left of each box, in pixels
     """Square boxes at random places, `n_boxes` of each side, wholly within the image, every place as likely.
 
-    The boxes depend on the arguments alone, so every method and every image meets the same ones.
+    The boxes depend only on the arguments, so every method and every image meets the same ones.
 
     Args:
         image_size: height and width in pixels.

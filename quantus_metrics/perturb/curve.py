@@ -29,7 +29,7 @@ Readout = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Curve:
-    """What a model says of each image as more and more of it is gone.
+    """A model's scores of each image as more and more of it is gone.
 
     Args:
         fractions: (K,) how much is gone, from 0 to 1, increasing.
@@ -150,9 +150,9 @@ def curves(
 def _plan(
     fractions: Sequence[float], n_elements: Sequence[int], n_orders: int
 ) -> tuple[list[tuple[int, tuple[int, ...]]], list[list[int]]]:
-    """What to ask: the different (order, how many are gone of each input); and where in that list fractions are.
+    """What to run: the different (order, how many are gone of each input); and where in that list fractions are.
 
-    Nothing gone and everything gone look the same under every order, and are asked once.
+    Nothing gone and everything gone look the same under every order, and are run once.
     """
     n_gone = [tuple(int(fraction * n + 0.5) for n in n_elements) for fraction in fractions]
     ends = tuple(0 for _ in n_elements), tuple(n_elements)

@@ -1,4 +1,4 @@
-"""Who leaves first: from relevance to ranks."""
+"""Which part is removed first: from relevance to ranks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def rank(
     "lif" ranks of a map are the "mif" ranks of its negative, always.
 
     Args:
-        order: "mif" most important first, "lif" least important first, "random" by lot.
-        generator: draws the lot; None draws from torch's global state. The other orders draw nothing.
+        order: "mif" most important first, "lif" least important first, "random" at random.
+        generator: draws the random order; None draws from torch's global state. The other orders draw nothing.
         among: who may leave at all; the others come last, under every order.
     """
     values = relevance.flatten(1)  # (B, P)
@@ -85,7 +85,7 @@ def at_size(
     size: Size,
     box: Box | None = None,
 ) -> Tensor:  # shape: (B, 1, *size)
-    """The map at the size of another one, so that both say the same of the same parts.
+    """The map at the size of another one, so that both have the same value for the same parts.
 
     From pixels to patches it is the mean over each patch, exact where the patch is constant; from patches to pixels
     each patch is repeated.

@@ -23,11 +23,11 @@ Answer = Callable[[Tensor, Tensor], Any]
 
 
 class Remover(ABC):
-    """Takes parts of inputs away and asks the model about what is left.
+    """Takes parts of inputs away and runs the model on what is left.
 
     An author owes `bind`. What costs the same for every step, a blurred copy say, is done there once.
 
-    ``of_tokens`` says that what goes are patches inside the model, never pixels.
+    ``of_tokens`` means that patches inside the model are removed, never pixels.
     """
 
     of_tokens: ClassVar[bool] = False
@@ -157,7 +157,7 @@ class Black(Remover):
         std: what they were divided by; given with `mean`, or not at all.
 
     Raises:
-        OptionError: one of the two alone; or, when it is bound, none, and a model that does not tell them.
+        OptionError: only one of the two; or, when it is bound, none, and a model that does not hold them.
         InputError: when it is bound, numbers for more or fewer channels than the images have.
     """
 

@@ -1,4 +1,4 @@
-"""How tokens go away: not painted over, but out of the sequence, out of sight, or replaced by another."""
+"""How tokens go away: not painted over, but taken out of the sequence, hidden, or replaced by another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TokenRemover(Remover):
     all others; padding counts as gone.
 
     Costs     one forward pass per call, and another one where some inputs lose nothing; pictures that lose
-              different numbers of patches are asked in one pass for each number.
+              different numbers of patches are run in one pass for each number.
     """
 
     way: str

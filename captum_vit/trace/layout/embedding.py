@@ -50,7 +50,7 @@ class Embedding:
         self,
         rows: Tensor,  # shape: (R, ...), in place of the sample
     ) -> Tensor:  # shape: (R, N, D)
-        """What enters the first block; with a graph where the rows ask for one. The same random numbers every time."""
+        """What enters the first block; with a graph where rows need gradients. The same random numbers every time."""
         batch = len(self.inputs[0])
         given = [_rows_of(x, len(rows), batch) for x in (*self.inputs, *self.args)]
         given[self.which] = rows

@@ -96,7 +96,7 @@ def _refuse_order_of_content(
     embedding: Embedding,
     x: Tensor,  # shape: (1, ...), the sample
     plain: Tensor,  # shape: (1, N, D), its tokens
-    token: Tensor,  # shape: that of a sample; which token reads an entry alone, or -1
+    token: Tensor,  # shape: that of a sample; the only token that reads an entry, or -1
 ) -> None:
     """Other pixels for some tokens move those, and no others."""
     chosen = torch.randint(2, plain.shape[1:2], generator=torch.Generator().manual_seed(0)).bool().to(x.device)

@@ -15,7 +15,7 @@ DIGITS = 16
 
 @runtime_checkable
 class Digested(Protocol):
-    """A data set that can tell whether it has changed."""
+    """A data set that knows whether it has changed."""
 
     def digest(self) -> str:
         """Another text where a picture, a label or the order is another one."""
@@ -42,6 +42,6 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 found.update(chunk)
-    except OSError:  # the sample will fail by itself, and its row says why
+    except OSError:  # the sample will fail by itself, and its row holds the reason
         return b"unreadable"
     return found.digest()

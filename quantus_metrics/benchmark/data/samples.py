@@ -15,7 +15,7 @@ class Sample:
 
     Args:
         name: the same in every run, and no other sample's.
-        picture: RGB, as it is stored; the model's own configuration says how it is read.
+        picture: RGB, as it is stored; it is read by the model's own configuration.
         label: the class to explain.
         wrong: another class, for metrics that compare with the map of a wrong one; None where there is none.
         mask: of the picture's size, mode "L", 255 on the object, 0 beside it; None where there is none.
@@ -29,7 +29,7 @@ class Sample:
 
 
 class Samples(Protocol):
-    """A data set: its samples in an order that is always the same, each read when it is asked for."""
+    """A data set: its samples in an order that is always the same, each read when it is indexed."""
 
     def __len__(self) -> int: ...
 
