@@ -40,7 +40,7 @@ class HeadTap(Mode):
 class ReadAt(NamedTuple):
     """Where the head reads the rows.
 
-    Args:
+    Attributes:
         tokens: (B, M, ...), each made of one row.
         rows: (M,), the row of which each is made.
     """

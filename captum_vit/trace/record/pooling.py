@@ -24,7 +24,7 @@ CANCELLED = 1e-4  # a LayerNorm is free of scale but for its epsilon, about 1e-6
 class Pooling(NamedTuple):
     """How the head reads the rows.
 
-    Args:
+    Attributes:
         row: (B, N), sums to 1; zeros for a sample in which no row is read. (B, C, N) for each of C outputs.
         several: (B, 1), whether more than one row is read in a sample.
     """
