@@ -38,7 +38,7 @@ class PredictionMap(TokenAttribution):
     Logits and raw values are signed.
 
     Costs one forward pass without a graph; the head on every token is about one per cent more, for one
-    class or for all.
+    class or for all. Two backward passes of one sample through the head find whether its outputs belong to places.
 
     Departs from the source nowhere for CLS-pooled models; for other poolings, which the source leaves out,
     nu is the same pooling over copies of one token. A head whose outputs belong to places (the mean score of a box
