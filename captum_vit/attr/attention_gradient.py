@@ -36,8 +36,16 @@ class GenAtt(WeightedAttention):
 
     .. math:: R \leftarrow R + \bar A_l R, \qquad \bar A_l = E_h[(\nabla A_l \odot A_l)^+], \qquad R = I
 
-    The map is the CLS row of the final R without its own share; where there is no CLS token, the rows
-    that the pooling reads, with its weights. The gradient is that of the target's logit. Not negative.
+    The map is the CLS row of the final R. The gradient is that of the target's logit. Not negative.
+
+    Where the head reads several rows (mean or attention pooling, CLS beside a mean) it is one more layer: the map is
+    :math:`r\,(I + T)`, with the row r with which the head reads the tokens x for the target, and T the final R less I,
+    each row scaled to a sum of 1,
+
+    .. math:: r_i = \frac{e_i}{\sum_j e_j}, \qquad e_i = \Big(x_i \cdot \frac{\partial f_c}{\partial x_i}\Big)^+
+
+    (x behind the last norm; of special tokens the absolute value; :class:`captum_vit.Want` has the rest). The source
+    scales rows so where a further layer uses R (its equations 8 and 9); heads of several rows it does not treat.
 
     Costs one forward and one backward pass. The row is carried from the last layer to the first, a vector
     times matrices: no product of two N x N matrices is formed.
@@ -69,8 +77,8 @@ class GradSAM(WeightedAttention):
 
     .. math:: S_j = \sum_l \bar A^l_{\mathrm{CLS}, j}, \qquad \bar A_l = E_h[(\nabla A_l \odot A_l)^+]
 
-    Not negative. Where there is no CLS token, the rows that the pooling reads, with its weights. Costs one forward
-    and one backward pass.
+    Not negative. Where the head reads several rows, :math:`S = r\,(I + T)` with the row r of :class:`GenAtt` and T the
+    sum of all :math:`\bar A_l`, each row scaled to a sum of 1. Costs one forward and one backward pass.
 
     The original has no CLS row: it averages over all rows, ``rows="mean"`` here (padding excluded), and over
     layers where we sum, a constant factor. In the last block of a CLS-pooled model no other row has a gradient,
@@ -128,8 +136,8 @@ class AttnGrad(_OneBlock):
     .. math:: S_j = E_h[\nabla A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = E_h\,|\nabla A^h_{\mathrm{CLS}, j}|
 
     How much the score grows if the token is attended to a little more; attention itself does not
-    count. Signed, or not negative with ``heads="abs"``. Where there is no CLS token, the rows that the
-    pooling reads, with its weights.
+    count. Signed, or not negative with ``heads="abs"``. Where the head reads several rows, the mean of
+    those that the target's output reads: the gradient has their weights already.
 
     Costs one forward pass, without a graph before the block, and a backward pass to it.
 
@@ -162,8 +170,8 @@ class AttCAM(_OneBlock):
     .. math:: S_j = E_h\big[w_h\,A^h_{\mathrm{CLS}, j}\big], \qquad
         w_h = \frac1n \sum_{j \in \mathrm{patches}} \nabla A^h_{\mathrm{CLS}, j}
 
-    Signed. Where there is no CLS token, every row has its own weight, and the rows that the pooling reads are
-    summed with its weights. Of a text, all real tokens count as patches.
+    Signed. Where the head reads several rows, each has its own w, and the mean of those that the target's output reads
+    is taken. Of a text, all real tokens count as patches.
 
     Costs one forward pass, without a graph before the block, and a backward pass to it.
 

@@ -25,7 +25,8 @@ class FullGrad(TokenAttribution):
     ``x^m`` are the tokens that enter block m, and :math:`b_{id}` stands for the bias where it is added to token i.
     :math:`B_l` are all biases of a block: of norms, of linear layers (queries, keys and values too) and of
     convolutions; those after the blocks count with the last one. A bias that is added behind the pooling is
-    credited to the rows that the pooling reads, with its weights (to CLS, where there is one that is read).
+    credited to the rows that the target's output reads, by the lengths of its gradient there (to CLS, where that is
+    the one).
 
     Signed, in logits. Under the rules ``"frozen"`` and ``"libra"`` the map is complete: over all tokens,
     prefix included, it sums to the logit. Under the plain gradient it is not, since attention, norms and

@@ -110,7 +110,7 @@ class PartialLRP(TokenAttribution):
     .. math:: S_j = E_h[(R^{A}_{\mathrm{CLS}, j})^+]
 
     ``R`` is the relevance that reaches the attention probabilities of a block, as in :class:`LRP`. Not negative.
-    Where there is no CLS token, the rows that the pooling reads, with its weights.
+    Where the head reads several rows, the mean of those that the target's output reads.
 
     Costs one forward pass, in float64, and a backward pass through the blocks from that one on: about 3 times the plain
     forward pass of a float32 model on a CPU. Half precision is refused, and the rest of what holds for :class:`LRP`
@@ -151,7 +151,7 @@ class TransAttr(TokenAttribution):
     .. math:: C = \prod_l (I + \bar A_l), \qquad \bar A_l = E_h[(\nabla A_l \odot R^{A_l})^+]
 
     ``R`` is the relevance that reaches the attention probabilities, as in :class:`LRP`. The map is the CLS row
-    of C (or the rows that the pooling reads). Not negative.
+    of C; where the head reads several rows, :math:`r\,(I + T)` as in :class:`GenAtt`, with T = C - I. Not negative.
 
     Costs two forward passes, one of them in float64, and the backward pass of each: about 18 times the plain forward
     pass of a float32 model on a CPU. Half precision is refused, and the rest of what holds for :class:`LRP` holds

@@ -135,6 +135,9 @@ class PredicAtt(PredictionMap):
         \tilde A = \sum_{lh} \mathrm{softmax}(\alpha / \tau)_{lh}\, A^{lh}_{\mathrm{CLS}},\quad
         S = \tilde A \odot \Psi(c)
 
+    Where the head reads several rows, ``A`` is read in the row r of :class:`GenAtt` in the place of CLS: each class has
+    its own.
+
     One softmax runs over all heads of all layers together. Products are over patches (of a text, over all
     tokens but CLS). Not negative with probabilities.
 

@@ -33,7 +33,12 @@ class VTranM(TokenAttribution):
 
     ``E`` is the residual stream and ``E~`` what a head (or the feed-forward) would add to it from only that
     token: for head h the values through that head's columns of the output projection. The map is the CLS row
-    of the final ``C`` (or the rows that the pooling reads). Not negative.
+    of the final ``C``. Not negative.
+
+    Where the head reads several rows (mean or attention pooling, CLS beside a mean), the map is :math:`r\,(I + T)` with
+    the row r of :class:`GenAtt`, and T what ``C`` has along paths through attention, each row scaled to a sum of 1.
+    The source treats CLS alone. Unscaled, the paths without attention would be nearly all of the map: each softmax
+    over all tokens makes what comes through attention smaller.
 
     Costs one forward and one backward pass; a row vector is carried from the last block to the first, and
     norms of per-head vectors come from d x d Gram matrices, so nothing of size N x N x N or H x N x D is formed.
