@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from captum_vit.description.values import RESHAPE, Call, Op, Value
 from captum_vit.models.modules import modules_of
 from captum_vit.sites.calls import Calls, name_of, works_in_place
-from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import tensors_in
+from captum_vit.sites.site import ThisThreadOnly
 
 
 def _held_by(owner: ref[nn.Module], name: str) -> Tensor:

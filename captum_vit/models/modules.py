@@ -24,17 +24,19 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 
 def modules_of(root: nn.Module, without: Iterable[nn.Module] = ()) -> list[nn.Module]:
-    """Every module of a tree once, in no order; some are left out with all they hold.
+    """Every module of a tree once, each before those inside it; some are left out with all they hold.
 
     ``Module.modules`` makes a name for each, which takes several times as long; with small batches that shows.
     """
-    seen, ahead, found = set(without), [root], []
-    while ahead:
-        module = ahead.pop()
-        if module not in seen:
-            seen.add(module)
-            found.append(module)
-            ahead += [m for m in module._modules.values() if m is not None]
+    seen = {*without}
+    found = [] if root in seen else [root]
+    seen.add(root)
+    for module in found:  # which grows
+        if module._modules:
+            for child in module._modules.values():
+                if child is not None and child not in seen:
+                    seen.add(child)
+                    found.append(child)
     return found
 
 

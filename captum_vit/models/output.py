@@ -64,7 +64,11 @@ def probability_of(model: nn.Module) -> str | None:
     None where scores are no logits: target modules and regression. Target modules and Hugging Face's configurations
     have it in their ``problem_type``; of several, one inside the other, the outer one counts. Others have a softmax.
     """
-    for module in modules_of(model):  # a module comes before those inside it
+    modules = modules_of(model)  # a module comes before those inside it
+    classes = {cls for cls in map(type, modules) if hasattr(cls, "raw_scores") or hasattr(cls, "config")}
+    for module in modules:
+        if type(module) not in classes and "raw_scores" not in module.__dict__ and "config" not in module.__dict__:
+            continue
         raw = _ordinary(module, "raw_scores")
         declared = module if raw is not None else _ordinary(module, "config")
         problem = getattr(declared, "problem_type", None)

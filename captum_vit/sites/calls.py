@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from captum_vit.errors import TraceError
-from captum_vit.sites.hooks import as_hook, hooks_running
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap, tensors_in
-from captum_vit.sites.site import Visit
+from captum_vit.sites.site import Visit, as_hook, hooks_running
 
 
 class Calls(Mode):

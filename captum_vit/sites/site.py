@@ -1,33 +1,97 @@
-"""A site: one place in a network where a tensor can be read, or replaced, while the model runs."""
+"""A site: one place in a network where a tensor can be read, or replaced, while the model runs; and what hooks it.
+
+Hooks and forwards concern the passes of one thread alone, and are known by their numbers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, Protocol
+from threading import get_ident, local
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import first_tensor, swap
 
+R = TypeVar("R")
 Visit = Callable[[Tensor], Tensor | None]
 """Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
 
+_NUMBERS = count()
 
-def one_after_the_other(visits: list[Visit]) -> Visit:
-    """One visit for several; each sees what the one before put in the place."""
 
-    def all_visits(x: Tensor) -> Tensor | None:
-        put = None
-        for visit in visits:
-            new = visit(x if put is None else put)
-            put = put if new is None else new
-        return put
+def next_number() -> int:
+    """Later ones are larger."""
+    return next(_NUMBERS)
 
-    return visits[0] if len(visits) == 1 else all_visits
+
+class _Within(local):
+    """How many hooks of this thread are running, one inside the other."""
+
+    hooks = 0
+
+
+_WITHIN = _Within()
+
+
+def hooks_running() -> int:
+    """How many hooks of this package run now in this thread: what they call, the model does not call."""
+    return _WITHIN.hooks
+
+
+class ThisThreadOnly:
+    """A hook for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.thread, self.number = function, get_ident(), next(_NUMBERS)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if get_ident() != self.thread:
+            return None
+        _WITHIN.hooks += 1
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            _WITHIN.hooks -= 1
+
+
+def as_hook(hook: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    """Runs a hook, and counts it meanwhile."""
+    _WITHIN.hooks += 1
+    try:
+        return hook(*args, **kwargs)
+    finally:
+        _WITHIN.hooks -= 1
+
+
+class Forward(ThisThreadOnly):
+    """A context in which a module runs another function in the place of its forward; its hooks fire as ever."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__(forward)
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return (self.function if get_ident() == self.thread else self.otherwise)(*args, **kwargs)
+
+    def __enter__(self) -> None:
+        self.otherwise, self.own = self.module.forward, self.module.__dict__.get("forward")
+        self.module.__dict__["forward"] = self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """The forward of before; nothing, if this one is no longer there."""
+        if self.module.__dict__.get("forward") is not self:
+            return
+        if self.own is None:
+            del self.module.__dict__["forward"]
+        else:
+            self.module.__dict__["forward"] = self.own
 
 
 class Handle(Protocol):
@@ -84,14 +148,14 @@ class Site:
         calls = count()
 
         def after(module: nn.Module, args: Any, output: Any) -> Any:
-            if next(calls) % self.of != self.nth:
+            if self.of > 1 and next(calls) % self.of != self.nth:
                 return None
             old = output if isinstance(output, Tensor) else first_tensor(output)
             new = None if old is None else visit(old)
-            return None if old is None or new is None else swap(output, old, new)
+            return new if new is None or old is output else swap(output, old, new)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            if next(calls) % self.of != self.nth:
+            if self.of > 1 and next(calls) % self.of != self.nth:
                 return None
             old = args[0] if args and isinstance(args[0], Tensor) else first_tensor((args, kwargs))
             new = None if old is None else visit(old)

@@ -13,7 +13,7 @@ from captum_vit.errors import InputError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.options import one_of
-from captum_vit.sites.hooks import ThisThreadOnly
+from captum_vit.sites.site import ThisThreadOnly
 from captum_vit.targets.scores import TargetModule, constant, same_length, vectors
 from captum_vit.trace.run.found import as_found
 from captum_vit.trace.run.state import checked_inputs, undisturbed

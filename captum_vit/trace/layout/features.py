@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.models.modules import modules_of
-from captum_vit.sites.hooks import ThisThreadOnly
+from captum_vit.sites.site import ThisThreadOnly
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.grid import cells_along
 from captum_vit.trace.layout.reach import Reach, bounds, single_readers

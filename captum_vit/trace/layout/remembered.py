@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.per_sample import is_of_each_sample
-from captum_vit.sites.hooks import ThisThreadOnly
-from captum_vit.sites.site import Place, Site
+from captum_vit.sites.site import Place, Site, ThisThreadOnly
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.layout import Layout, measured
 
@@ -120,8 +120,8 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     held = [*module._parameters.values(), *module._buffers.values()]
     return (
         [*_of_users(module._forward_hooks), None, *_of_users(module._forward_pre_hooks)],
-        [_value(x) for x in held if x is not None],
-        {name: _value(x) for name, x in own.items() if name not in _OF_EVERY_MODULE},
+        [(id(x), x.is_inference() or x._version) for x in held if x is not None],
+        _values({name: x for name, x in own.items() if name not in _OF_EVERY_MODULE}, DEPTH),
     )
 
 
@@ -140,11 +140,14 @@ def _value(x: Any, depth: int = DEPTH) -> Any:
     if isinstance(x, Tensor):
         return id(x), x.is_inference() or x._version
     if isinstance(x, tuple | list | set | frozenset | range) and depth:
-        return type(x), [_value(one, depth - 1) for one in x]
-    if isinstance(x, nn.Module) or not depth:
+        return type(x), [one if type(one) in _PLAIN else _value(one, depth - 1) for one in x]
+    if isinstance(x, nn.Module | type | Enum) or not depth:
         return id(x)
-    parts = x if isinstance(x, dict) else getattr(x, "__dict__", {})
-    return id(x), {name: _value(part, depth - 1) for name, part in parts.items()}
+    return id(x), _values(x if isinstance(x, dict) else getattr(x, "__dict__", {}), depth - 1)
+
+
+def _values(parts: dict[Any, Any], depth: int) -> dict[Any, Any]:
+    return {name: x if type(x) in _PLAIN else _value(x, depth) for name, x in parts.items()}
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[Any, tuple[Layout, Sequence[_State]]]] = WeakKeyDictionary()

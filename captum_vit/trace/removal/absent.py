@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.transformer import Transformer
-from captum_vit.sites.hooks import ThisThreadOnly
-from captum_vit.sites.site import Site
+from captum_vit.sites.site import Site, ThisThreadOnly
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.removal.thinning import Thinning, mapped
 

@@ -27,11 +27,11 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.nests import first_tensor, holds_tensor, swap
-from captum_vit.sites.site import Place, Site, reached
+from captum_vit.sites.site import Forward, Place, Site, reached
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay.replay import Prefix, Slopes, repeat_samples, run_prefix
-from captum_vit.trace.replay.subnetwork import entering, forward_replaced
+from captum_vit.trace.replay.subnetwork import entering
 from captum_vit.trace.run.score import repeat_target, select
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -68,7 +68,7 @@ def cls_tail(
     block = transformer.modules()[-1]
     last = _FirstSample(block, site)
     try:
-        prefix = run_prefix(model, transformer, site, inputs, args, forward_replaced(block, last))
+        prefix = run_prefix(model, transformer, site, inputs, args, Forward(block, last))
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
     except MISFITS:
@@ -215,7 +215,7 @@ class ClsTail:
             stack.enter_context(entering(self.transformer, depth - 1, stream))
             if at.watch.embedded is not None:  # not used, so not computed again
                 module, picture = at.watch.embedded
-                stack.enter_context(forward_replaced(module, lambda *_, **__: picture))
+                stack.enter_context(Forward(module, lambda *_, **__: picture))
             stack.callback(at.site.hook(put).remove)
             stack.callback(self.transformer.blocks[-1].out.hook(as_many_as_prefixes).remove)
             yield stack.enter_context(AnswerAttention())

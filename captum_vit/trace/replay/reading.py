@@ -71,7 +71,7 @@ class Reading:
     def gradient_x_tokens(self, target: TargetType) -> tuple[Tensor, TokenLayout | None]:
         """Relevance (B, N), or products (B, N, D), at the tokens as they are."""
         if self._may_have_tail():
-            prefix, behind = self.walk()
+            prefix, behind = self._walked(tail=True)
             relevance = behind.at_tokens(target)
             return relevance, self._layout(prefix.watch, prefix.tokens, relevance)
         tokens, grad, layout = self.tokens_and_gradient(target)
@@ -90,7 +90,7 @@ class Reading:
     def every_output(self) -> tuple[Tensor, TokenLayout]:
         """Relevance for every output, (B, N, C)."""
         if self._may_have_tail():
-            prefix, behind = self.walk()
+            prefix, behind = self._walked(tail=True)
             if isinstance(behind, ClsTail):
                 return EveryOutput(behind).maps(), self._layout(prefix.watch, prefix.tokens, prefix.tokens)
         at = leaf_at(*self._call)
@@ -101,12 +101,15 @@ class Reading:
 
     def walk(self) -> tuple[Prefix, ClsTail | Replay]:
         """As far as the site, and what lies behind: the CLS tail where it applies, else the model's own blocks."""
+        return self._walked(self._may_have_tail())
+
+    def _walked(self, tail: bool) -> tuple[Prefix, ClsTail | Replay]:
         refuse_opaque(self.model)
-        tail, prefix = None, None
-        if self.transformer is not None and self._may_have_tail():
-            prefix, tail = cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+        prefix, behind = None, None
+        if self.transformer is not None and tail:
+            prefix, behind = cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
         prefix = prefix or run_prefix(*self._call)
-        return prefix, tail or Replay(prefix, self.channels, self.grad_kwargs)
+        return prefix, behind or Replay(prefix, self.channels, self.grad_kwargs)
 
     def tokens_of(self, inputs: tuple[Tensor, ...]) -> Tensor:  # shape: (B, N, D)
         """The tokens at the site for other inputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedMo
 from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
-from captum_vit.sites.hooks import Forward
+from captum_vit.sites.site import Forward
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import UNHIDDEN, model_errors_as_ours
@@ -36,22 +36,12 @@ def entering(
     skipped = tokens if returns is None else returns(tokens)
     with ExitStack() as stack:
         for module in transformer.modules()[:layer] if transformer.stacked else ():
-            stack.enter_context(forward_replaced(module, lambda *args, **kwargs: skipped))
+            stack.enter_context(Forward(module, lambda *args, **kwargs: skipped))
         if layer < len(blocks):
             stack.callback(blocks[layer].entrance.hook(lambda x: tokens).remove)
         elif not transformer.stacked:
             stack.callback(blocks[-1].out.hook(lambda x: tokens).remove)
         yield
-
-
-@contextmanager
-def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside, the module runs ``forward`` in place of its own, in this thread; its hooks fire as ever."""
-    replaced = Forward(module, forward)
-    try:
-        yield
-    finally:
-        replaced.remove()
 
 
 class Network(nn.Module):

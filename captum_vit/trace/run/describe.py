@@ -32,8 +32,7 @@ class Remembered:
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
-        same = len(modules) == len(self.modules) and self.specs == registered()
-        return same and all(was() is module for was, module in zip(self.modules, modules, strict=True))
+        return self.specs == registered() and [was() for was in self.modules] == modules
 
     def get(self, kind: Hashable) -> Transformer | None:
         """The transformer that reads inputs of this kind, if it is known."""

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import nn
 
-from captum_vit.sites.hooks import Forward, ThisThreadOnly, next_number
+from captum_vit.sites.site import Forward, ThisThreadOnly, next_number
 
 P = ParamSpec("P")
 Ends = Generator[None, None, None]
@@ -98,7 +98,7 @@ class Found:
         """No graph until a hook asks for one; no autocast, checkpoints, packed layers; nothing runs compiled."""
         self.quiet = True
         # timm recomputes activations in eval mode too; hooks and modes must see one pass only
-        self.checkpointing = [m for m in self.modules if vars(m).get("grad_checkpointing") is True]
+        self.checkpointing = [m for m in self.modules if m.__dict__.get("grad_checkpointing") is True]
         if compiled:
             self.stance = torch._dynamo.eval_frame._stance
             torch.compiler.set_stance("force_eager")
@@ -132,7 +132,7 @@ class Found:
         for module in self.checkpointing:
             vars(module)["grad_checkpointing"] = True
         for module in self.modules:
-            state = vars(module)  # a look at every module: several times as quick as by attributes
+            state = module.__dict__  # a look at every module: several times as quick as by attributes
             after = state["_forward_hooks"] or state["_forward_hooks_with_kwargs"]
             if after or state["_forward_pre_hooks"] or state["_forward_pre_hooks_with_kwargs"] or "forward" in state:
                 self._take_out(module)

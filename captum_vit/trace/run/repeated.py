@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_vit.errors import CaptumVitError, UnrepeatableWarning
 from captum_vit.models.modules import unwrapped
 from captum_vit.models.output import scores_of
-from captum_vit.sites.hooks import ThisThreadOnly
+from captum_vit.sites.site import ThisThreadOnly
 from captum_vit.trace.run.found import Ends, as_found, uninterrupted
 
 LARGE = 0.03

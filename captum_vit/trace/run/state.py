@@ -44,7 +44,7 @@ def undisturbed(model: nn.Module) -> Ends:
     with _ONE_AT_A_TIME:
         found = Found(modules, devices)
         with found.kept():
-            found.quieten(any(map(_compiled, modules)))
+            found.quieten(bool([m for m in modules if m._compiled_call_impl is not None or "_orig_mod" in m._modules]))
             try:
                 yield
             except GeneratorExit as end:
@@ -65,7 +65,7 @@ def _from_a_checkpoint(error: BaseException) -> bool:
 
 def _devices(model: nn.Module, modules: list[nn.Module]) -> set[str]:
     """Where the weights are, which must be where they can be read."""
-    found = {p.device.type for m in modules for p in m._parameters.values() if p is not None}
+    found = {p.device.type for m in modules if m._parameters for p in m._parameters.values() if p is not None}
     if "meta" in found:
         name = next(name for name, p in model.named_parameters() if p.is_meta)
         raise ModelStateError(
@@ -74,10 +74,6 @@ def _devices(model: nn.Module, modules: list[nn.Module]) -> set[str]:
             "accelerate.hooks.remove_hook_from_submodules(model), or the model loaded without offloading.",
         )
     return found
-
-
-def _compiled(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules
 
 
 def refuse_training(model: nn.Module, modules: Iterable[nn.Module]) -> None:
@@ -115,7 +111,8 @@ def refuse_opaque(model: nn.Module) -> None:
         ModelStateError: the model has such a layer.
     """
     for module in modules_of(model):
-        if _quantised(module) and not _hands_back(module, model):
+        state = module.__dict__
+        if "in_features" in state and "out_features" in state and _quantised(module) and not _hands_back(module, model):
             name = next(name for name, m in model.named_modules() if m is module)
             raise ModelStateError(
                 "Layers that hand a gradient back.",
@@ -125,8 +122,9 @@ def refuse_opaque(model: nn.Module) -> None:
 
 
 def _quantised(module: nn.Module) -> bool:
-    """Whether this is a linear layer that holds no matrix of floating-point numbers."""
-    if "in_features" not in vars(module) or "out_features" not in vars(module):
+    """Whether this linear layer holds no matrix of floating-point numbers."""
+    own = module._parameters.get("weight")
+    if own is not None and own.is_floating_point() and own.dim() > 1:
         return False
     return not any(p.is_floating_point() and p.dim() > 1 for p in module.parameters())
 

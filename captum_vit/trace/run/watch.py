@@ -19,10 +19,10 @@ from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.calls import ValueSite, Visits
-from captum_vit.sites.hooks import ThisThreadOnly
 from captum_vit.sites.nests import first_tensor, swap
-from captum_vit.sites.site import Place, Visit, one_after_the_other
+from captum_vit.sites.site import Place, ThisThreadOnly, Visit
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.layout.measured import Layout
 from captum_vit.trace.layout.remembered import layout_for
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
@@ -46,6 +46,7 @@ class Watch:
         self._returned: Any = None  # what a block returned, where that is more than its tokens
         self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
         self._keep: Tensor | None = None
+        self._layout: Layout | None = None
         self._batch = self._n_entered = 0
         self._words: int | None = None
         self._reached_blocks = self._in_inference_mode = False
@@ -66,7 +67,7 @@ class Watch:
             for place, visit in [*self._own_visits(), *self._visits]:
                 by_place.setdefault(place, []).append(visit)
             for place, visits in by_place.items():
-                visit = one_after_the_other(visits)
+                visit = _one_after_the_other(visits)
                 if isinstance(place, ValueSite):
                     values.add(place, visit)
                 else:
@@ -98,10 +99,11 @@ class Watch:
             raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
         if self._words is not None:
             self._refuse_prompts(n_tokens)
-        assert self.transformer is not None
-        first, real = self.transformer.blocks[0], None if self._keep is None else self._keep[0]
-        found = layout_for(self.model, first.entrance, self.transformer.modules(), *self._call, real)
-        return found.of(n_tokens, self._keep)
+        if self._layout is None:
+            assert self.transformer is not None
+            first, real = self.transformer.blocks[0], None if self._keep is None else self._keep[0]
+            self._layout = layout_for(self.model, first.entrance, self.transformer.modules(), *self._call, real)
+        return self._layout.of(n_tokens, self._keep)
 
     def layout_at(
         self,
@@ -220,6 +222,19 @@ class Watch:
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
+
+
+def _one_after_the_other(visits: list[Visit]) -> Visit:
+    """One visit for several; each sees what the one before put in the place."""
+
+    def all_visits(x: Tensor) -> Tensor | None:
+        put = None
+        for visit in visits:
+            new = visit(x if put is None else put)
+            put = put if new is None else new
+        return put
+
+    return visits[0] if len(visits) == 1 else all_visits
 
 
 def _of_words(mask: Any) -> TypeGuard[Tensor]:
