@@ -13,6 +13,7 @@ from captum_vit.description.stack import layers_before, layers_behind
 from captum_vit.description.stream import Layer
 from captum_vit.description.values import ADD, FACTOR, RESHAPE, Op, Value
 from captum_vit.sites.calls import ValueSite, Visits
+from captum_vit.sites.site import Visit
 
 TURNED = {"transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT", "t", "adjoint"}
 # Calls that treat each token by itself, if tokens are the first axes of what they make.
@@ -44,13 +45,13 @@ def mixing(
     """
     width, first = chain[0].width, _sites(graph, _stretches(graph, chain))
     reached: dict[int, float] = {}
-    visits = Visits()
-    for k, (stretch, start, stop) in enumerate(first):
-        visits.add(start, _changing(stretch.start.tensor, width))
-        visits.add(stop, _comparing(k, stretch.end.tensor, width, reached))
     if not first:
         return ""
-    with visits:
+    visits: list[tuple[ValueSite, Visit]] = []
+    for k, (stretch, start, stop) in enumerate(first):
+        visits.append((start, _changing(stretch.start.tensor, width)))
+        visits.append((stop, _comparing(k, stretch.end.tensor, width, reached)))
+    with Visits(visits):
         model(*inputs, *args)
     found = next((first[k][0] for k in sorted(reached) if reached[k] > LEAST), None)
     if found is None:

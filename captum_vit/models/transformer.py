@@ -75,7 +75,7 @@ class Transformer:
     pool: Callable[[int, int], Tensor] | None = None
     returns: Callable[[Tensor], Any] | None = None
 
-    @property
+    @cached_property
     def post_norm(self) -> bool:
         """Whether norms stand behind the branches, on the stream itself."""
         return any(block.before_norm is not None for block in self.blocks)

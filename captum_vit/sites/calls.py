@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import local
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_vit.errors import TraceError
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap, tensors_in
-from captum_vit.sites.site import Visit, as_hook, hooks_running
+from captum_vit.sites.site import Visit
 
 
 class Calls(Mode):
-    """Numbers the torch calls of a pass that return a tensor: those of the model's own code, not those of hooks.
+    """Numbers the torch calls of a pass that return a tensor: those of the model's own code, not those of visits.
 
     ``nn.MultiheadAttention`` counts as the calls that it is made of. Enter it after all other modes: the last mode
     sees a call first, as the model makes it.
@@ -24,15 +27,12 @@ class Calls(Mode):
     def __init__(self) -> None:
         super().__init__()
         self.number = 0  # of the next call
-        self._outside = hooks_running()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.active = hooks_running() <= self._outside  # the model's own code runs, and no hook
-        return super().__torch_function__(func, types, args, kwargs)
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs one call; what it returns takes the place of the result."""
         result = func(*args, **kwargs)
+        if _VISITED.now:
+            return result
         results = tensors_in(result)
         if results:
             number, self.number = self.number, self.number + 1
@@ -83,9 +83,7 @@ class ValueSite:
 
         Modes that are entered later see the model's calls before; enter them first.
         """
-        visits = Visits()
-        visits.add(self, visit)
-        return Entered(visits)
+        return Entered(Visits([(self, visit)]))
 
 
 class Visits(Calls):
@@ -94,15 +92,12 @@ class Visits(Calls):
     The visitor is given a tensor that nobody changes in place afterwards; the model goes on with a copy of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, visits: Sequence[tuple[ValueSite, Visit]]) -> None:
         super().__init__()
         self.by_number: dict[int, list[tuple[ValueSite, Visit]]] = {}
-        self.of = 0
-
-    def add(self, site: ValueSite, visit: Visit) -> None:
-        """One more value to visit."""
-        self.by_number.setdefault(site.number, []).append((site, visit))
-        self.of = site.of
+        for site, visit in visits:
+            self.by_number.setdefault(site.number, []).append((site, visit))
+        self.of = visits[-1][0].of if visits else 0
 
     def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
         for site, visit in self.by_number.get(number, ()):
@@ -110,7 +105,7 @@ class Visits(Calls):
             if name != site.name or len(results) <= site.result:
                 raise _other_code(f"{name} as call {number}", site.label)
             old = results[site.result]
-            put = as_hook(_visited, old, visit, args[0] if works_in_place(name) and args else None)
+            put = _visited(old, visit, args[0] if works_in_place(name) and args else None)
             if not (works_in_place(name) and args):
                 result = swap(result, old, put)
             results[site.result] = put
@@ -124,12 +119,26 @@ class Visits(Calls):
 
 def _visited(old: Tensor, visit: Visit, written: Tensor | None) -> Tensor:
     """What the model goes on with; a call in place has it in the tensor that it writes into."""
-    seen = old.clone()
-    new = visit(seen)
-    put = (seen if new is None else new).clone()
-    if written is not None:
-        written.copy_(put)
-    return put
+    outer, _VISITED.now = _VISITED.now, True
+    try:
+        seen = old.clone()
+        with torch._C.DisableTorchFunction():
+            new = visit(seen)
+        put = (seen if new is None else new).clone()
+        if written is not None:
+            written.copy_(put)
+        return put
+    finally:
+        _VISITED.now = outer
+
+
+class _Visited(local):
+    """Whether a value is visited in this thread now."""
+
+    now = False
+
+
+_VISITED = _Visited()
 
 
 class Entered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from captum_vit.sites.multi_head import unpacked_multi_head
 
 
 class Mode(TorchFunctionMode):
-    """Sees every torch call inside its context, while it is ``active``; a mode says in ``call`` what it does with one.
+    """Sees torch calls inside its context, while it is ``active``; a mode says in ``call`` what it does with one.
 
-    ``nn.MultiheadAttention``'s packed call comes as the calls that it is made of. A mode takes only itself off: torch
-    may have lost it in an interrupt, which no other error may hide.
+    It sees those of the functions that it names in ``reads``; all, if it names none. ``nn.MultiheadAttention``'s
+    packed call comes as the calls that it is made of. A mode takes only itself off: torch may have lost it in an
+    interrupt, which no other error may hide.
     """
 
     active = True  # else calls run as they are
+    reads: Collection[Any] | None = None
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs one call, or another in its place."""
@@ -31,6 +34,8 @@ class Mode(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
+        if self.reads is not None and func not in self.reads:
+            return func(*args, **kwargs)
         return self.call(func, args, kwargs)
 
     def __exit__(self, *error: Any) -> None:

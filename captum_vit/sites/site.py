@@ -5,18 +5,19 @@ Hooks and forwards concern the passes of one thread alone, and are known by thei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from threading import get_ident, local
-from typing import Any, Literal, Protocol, TypeVar
+from threading import get_ident
+from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from captum_vit.sites.nests import first_tensor, swap
 
-R = TypeVar("R")
 Visit = Callable[[Tensor], Tensor | None]
 """Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
 
@@ -28,22 +29,11 @@ def next_number() -> int:
     return next(_NUMBERS)
 
 
-class _Within(local):
-    """How many hooks of this thread are running, one inside the other."""
-
-    hooks = 0
-
-
-_WITHIN = _Within()
-
-
-def hooks_running() -> int:
-    """How many hooks of this package run now in this thread: what they call, the model does not call."""
-    return _WITHIN.hooks
-
-
 class ThisThreadOnly:
-    """A hook for the passes of this thread: another one may use the model in the meantime, and sees nothing."""
+    """A hook for the passes of this thread: another one may use the model in the meantime, and sees nothing.
+
+    What a hook calls the model does not call, and no mode sees it.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.thread, self.number = function, get_ident(), next(_NUMBERS)
@@ -51,38 +41,20 @@ class ThisThreadOnly:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if get_ident() != self.thread:
             return None
-        _WITHIN.hooks += 1
-        try:
+        with torch._C.DisableTorchFunction():
             return self.function(*args, **kwargs)
-        finally:
-            _WITHIN.hooks -= 1
-
-
-def as_hook(hook: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-    """Runs a hook, and counts it meanwhile."""
-    _WITHIN.hooks += 1
-    try:
-        return hook(*args, **kwargs)
-    finally:
-        _WITHIN.hooks -= 1
 
 
 class Forward(ThisThreadOnly):
-    """A context in which a module runs another function in the place of its forward; its hooks fire as ever."""
+    """A function in the place of a module's forward, until it is removed."""
 
     def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         super().__init__(forward)
-        self.module = module
+        self.module, self.otherwise, self.own = module, module.forward, module.__dict__.get("forward")
+        module.__dict__["forward"] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return (self.function if get_ident() == self.thread else self.otherwise)(*args, **kwargs)
-
-    def __enter__(self) -> None:
-        self.otherwise, self.own = self.module.forward, self.module.__dict__.get("forward")
-        self.module.__dict__["forward"] = self
-
-    def __exit__(self, *error: object) -> None:
-        self.remove()
 
     def remove(self) -> None:
         """The forward of before; nothing, if this one is no longer there."""
@@ -159,11 +131,56 @@ class Site:
                 return None
             old = args[0] if args and isinstance(args[0], Tensor) else first_tensor((args, kwargs))
             new = None if old is None else visit(old)
-            return None if old is None or new is None else (swap(args, old, new), swap(kwargs, old, new))
+            if old is None or new is None:
+                return None
+            alone = len(args) == 1 and args[0] is old and not kwargs
+            return ((new,), kwargs) if alone else (swap(args, old, new), swap(kwargs, old, new))
 
         if self.side == "output":
             return self.module.register_forward_hook(ThisThreadOnly(after), prepend=first)
         return self.module.register_forward_pre_hook(ThisThreadOnly(before), with_kwargs=True, prepend=first)
+
+
+def one_after_the_other(visits: list[Visit]) -> Visit:
+    """One visit for several; each sees what the one before put in the place."""
+
+    def all_visits(x: Tensor) -> Tensor | None:
+        put = None
+        for visit in visits:
+            new = visit(x if put is None else put)
+            put = put if new is None else new
+        return put
+
+    return visits[0] if len(visits) == 1 else all_visits
+
+
+@contextmanager
+def hooked(visits: Iterable[tuple[Site, Visit]]) -> Iterator[None]:
+    """Inside, sites are visited; several visits of one come one after the other."""
+    by_site: dict[Site, list[Visit]] = {}
+    for site, visit in visits:
+        by_site.setdefault(site, []).append(visit)
+    handles: list[RemovableHandle] = []
+    try:
+        for site, of_site in by_site.items():
+            handles.append(site.hook(one_after_the_other(of_site)))
+        yield
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
+
+
+@contextmanager
+def running(forward: Callable[..., Any], modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, modules run another function in the place of their forward, in this thread; their hooks fire as ever."""
+    replaced: list[Forward] = []
+    try:
+        for module in modules:
+            replaced.append(Forward(module, forward))
+        yield
+    finally:
+        for one in reversed(replaced):
+            one.remove()
 
 
 class _Reached(Exception):

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import captum_vit as cv
-from captum_vit.sites.site import Forward
+from captum_vit.sites.site import running
 from quantus_metrics.benchmark.memory import peak_bytes
 
 AIMS = {
@@ -130,7 +130,7 @@ def ours(model: nn.Module) -> dict[str, Explain]:
 
 
 def all_but_the_last_block(model: nn.Module, x: Tensor) -> None:
-    with torch.inference_mode(), Forward(model.blocks[-1], lambda tokens: tokens):
+    with torch.inference_mode(), running(lambda tokens: tokens, [model.blocks[-1]]):
         model(x)
 
 

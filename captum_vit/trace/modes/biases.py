@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from captum_vit.errors import TraceError
 from captum_vit.sites.mode import Mode
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.modes.entrywise import constant, taken_constant
+from captum_vit.trace.modes.entrywise import constant, constants, taken_constant
 
 See = Callable[[int, Tensor], None]
 """Is given the place of a bias, and bias x gradient (B, ...), summed over channels."""
@@ -43,6 +43,7 @@ class BiasTap(Mode):
     def __init__(self, place: Callable[[], int]) -> None:
         super().__init__()
         self.place, self.eps = place, 0.0  # the rounding of the least precise sum
+        self._precisions: set[torch.dtype] = set()
         self.told: list[See] = []
         """Who is told; while there is nobody, gradients pass unseen. The graph's hooks hold this list, and not the
         tap: through what that holds a graph would keep itself alive for ever."""
@@ -50,18 +51,29 @@ class BiasTap(Mode):
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if getattr(func, "__name__", "") == "__get__":  # shape, dtype, requires_grad: of the parameter itself
             return func(*args, **kwargs)
-        result = func(*constant(args), **constant(kwargs))
-        if isinstance(result, Tensor) and result.requires_grad:
-            self.eps = max(self.eps, torch.finfo(result.dtype).eps)
-            bias, other = _added(func, args, kwargs), taken_constant(result)
-            part = None
-            if bias is not None:
-                part = partial(_over_channels, bias.detach(), func in SECOND or func is F.batch_norm)
-            elif other is not None:
-                part = partial(_times, other)
-            if part is not None:
-                _made(result).register_prehook(partial(_tell, self.told, self.place(), part, result.shape))
+        with torch._C.DisableTorchFunction():  # what is done here is no call of the model
+            held, named = constants(args), constant(kwargs) if kwargs else kwargs
+        result = func(*held, **named)
+        if isinstance(result, Tensor):
+            with torch._C.DisableTorchFunction():
+                self._look(func, args, kwargs, result)
         return result
+
+    def _look(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Follow the bias that a call added to what depends on the tokens."""
+        if not result.requires_grad:
+            return
+        if result.dtype not in self._precisions:
+            self._precisions.add(result.dtype)
+            self.eps = max(self.eps, torch.finfo(result.dtype).eps)
+        bias, other = _added(func, args, kwargs), taken_constant(result)
+        part = None
+        if bias is not None:
+            part = partial(_over_channels, bias.detach(), func in SECOND or func is F.batch_norm)
+        elif other is not None:
+            part = partial(_times, other)
+        if part is not None:
+            _made(result).register_prehook(partial(_tell, self.told, self.place(), part, result.shape))
 
 
 def _made(result: Tensor) -> Node:

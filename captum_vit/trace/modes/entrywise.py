@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from captum_vit.trace.modes.functions import NEGATED, VANISHING, is_in_place
 
-_NO_TENSORS = {int, float, bool, str, type(None), slice, torch.dtype, torch.Size, torch.device}  # they hold no tensor
-_MARK = "_entrywise"
+NO_TENSORS = {int, float, bool, str, type(None), slice, torch.dtype, torch.Size, torch.device}
+"""Types of arguments that hold no tensor."""
+MARK = "_entrywise"
 _CONSTANT = "_added_constant"
 
 
@@ -33,13 +34,13 @@ class Entrywise(NamedTuple):
 
 def mark(x: Tensor, of: Tensor | None, zero: float | Tensor, curved: bool) -> Tensor:
     """Let a tensor carry what it is; the origin only where shapes agree."""
-    setattr(x, _MARK, Entrywise(of if of is not None and of.shape == x.shape else None, zero, curved))
+    setattr(x, MARK, Entrywise(of if of is not None and of.shape == x.shape else None, zero, curved))
     return x
 
 
 def carried(x: Tensor) -> Entrywise | None:
     """What a tensor carries."""
-    found: Entrywise | None = getattr(x, _MARK, None)
+    found: Entrywise | None = getattr(x, MARK, None)
     return found
 
 
@@ -74,10 +75,10 @@ def vanishes(zero: float | Tensor) -> bool:
 
 def operands(tree: Any) -> list[Tensor]:
     """The tensors of a call that depend on the tokens, comparisons with them included."""
-    if type(tree) in _NO_TENSORS:
+    if type(tree) in NO_TENSORS:
         return []
     if isinstance(tree, Tensor):
-        depends = (tree.requires_grad and not isinstance(tree, nn.Parameter)) or hasattr(tree, _MARK)
+        depends = (tree.requires_grad and not isinstance(tree, nn.Parameter)) or hasattr(tree, MARK)
         return [tree] if depends else []
     return [found for x in tree for found in operands(x)] if isinstance(tree, tuple | list) else []
 
@@ -109,13 +110,19 @@ def at_zero(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], of: Tensor
 
 def constant(tree: Any) -> Any:
     """Parameters, also those in lists, without a graph."""
-    if type(tree) is Tensor or type(tree) in _NO_TENSORS:  # nearly all: to find out what is an instance takes longer
+    if type(tree) is Tensor or type(tree) in NO_TENSORS:  # nearly all: to find out what is an instance takes longer
         return tree
     if isinstance(tree, nn.Parameter):
         return tree.detach()
     if type(tree) is dict:
         return {name: constant(x) for name, x in tree.items()}
     return type(tree)(map(constant, tree)) if type(tree) in (tuple, list) else tree
+
+
+def constants(args: tuple[Any, ...]) -> list[Any]:
+    """The same of the arguments of a call."""
+    plain = [x.detach() if type(x) is nn.Parameter else x for x in args]
+    return [x if type(x) is Tensor or type(x) in NO_TENSORS else constant(x) for x in plain]
 
 
 def detached(tree: Any, held: list[Tensor]) -> Any:
@@ -135,9 +142,7 @@ def adds(y: Tensor, what: Callable[[], float | Tensor]) -> Tensor:
 
 def taken_constant(y: Tensor) -> Callable[[], float | Tensor] | None:
     """The constant that was added to make it, which it then carries no longer: each counts once."""
-    found: Callable[[], float | Tensor] | None = getattr(y, _CONSTANT, None)
-    if found is not None:
-        delattr(y, _CONSTANT)
+    found: Callable[[], float | Tensor] | None = y.__dict__.pop(_CONSTANT, None)
     return found
 
 
@@ -179,7 +184,7 @@ def moved(func: Any, streams: list[Tensor], args: tuple[Any, ...], kwargs: dict[
 
 def unmark(x: Tensor) -> Tensor:
     """For a tensor that was written over."""
-    for name in (_MARK, _CONSTANT):
+    for name in (MARK, _CONSTANT):
         if hasattr(x, name):
             delattr(x, name)
     return x

@@ -94,6 +94,10 @@ def of_first_query(
     return explicit(query[..., :1, :], key, value, mask, *args, **kwargs)
 
 
+BEGINNINGS = frozenset({F.scaled_dot_product_attention, *SOFTMAX})
+"""What an attention begins with."""
+
+
 class AttentionTap(Mode):
     """Reports every attention that Python code runs inside the context, fused or not.
 
@@ -117,19 +121,21 @@ class AttentionTap(Mode):
     ) -> None:
         super().__init__()
         self.see, self.batch, self.first_row, self.when = see, batch, first_row, when
-        self._written_out = False  # a softmax was seen
+
+    reads = BEGINNINGS
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention and self.when():
             return self._fused(*args, **kwargs)
-        weights = marked(args, kwargs) if self._written_out else None
+        weights = marked(args, kwargs) if self.reads is None else None
         if weights is None:
             result = func(*args, **kwargs)
         elif (found := attended(func, args, kwargs, self.batch)) is not None:
             return self._product(*found)
         else:
             result = follow(weights, func, args, kwargs)
-        self._written_out |= func in SOFTMAX and self.when() and begins(args, kwargs, result)
+        if func in SOFTMAX and self.when() and begins(args, kwargs, result):
+            self.reads = None  # any call may lead from these weights to the product
         return result
 
     def _fused(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

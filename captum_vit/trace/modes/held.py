@@ -12,11 +12,14 @@ from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Block
 from captum_vit.sites.mode import Mode
 from captum_vit.trace.modes.attention_weights import SOFTMAX
+from captum_vit.trace.modes.explicit import BEGINNINGS
 from captum_vit.trace.modes.frozen import frozen_attention
 
 
 class _Held(Mode):
     """While ``active``, attention probabilities carry no gradient."""
+
+    reads = BEGINNINGS
 
     def __init__(self) -> None:
         super().__init__()

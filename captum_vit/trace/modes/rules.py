@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -33,6 +33,8 @@ from captum_vit.sites.nests import swap
 from captum_vit.trace.modes import functions
 from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.entrywise import (
+    MARK,
+    NO_TENSORS,
     adds,
     at_zero,
     common_origin,
@@ -75,35 +77,54 @@ class Frozen(Mode):
                 return SPELLED[func](*args, **kwargs)
         if not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
-        streams = operands((args, *kwargs.values()))
+        given, args = args, []
+        streams: list[Tensor] = []
+        for x in given:
+            kind = type(x)
+            if kind is Tensor:
+                if x.requires_grad or MARK in x.__dict__:
+                    streams.append(x)
+            elif kind is nn.Parameter:
+                x = x.detach()
+            elif kind not in NO_TENSORS:
+                streams += operands(x)
+                x = constant(x)
+            args.append(x)
+        if kwargs:
+            streams += operands((*kwargs.values(),))
         if not streams:
-            return func(*args, **kwargs) if functions.is_in_place(func) else func(*constant(args), **constant(kwargs))
-        args, kwargs = constant(args), constant(kwargs)
-        if func in functions.IN_PLACE or kwargs.get("inplace"):
-            plain = {name: x for name, x in kwargs.items() if name != "inplace"}
-            return self._written_over(functions.IN_PLACE.get(func, func), streams, args, plain)
-        return self._of(func, streams, args, kwargs)
+            return func(*given, **kwargs) if functions.is_in_place(func) else func(*args, **constant(kwargs))
+        return self._of(func, streams, tuple(args), constant(kwargs) if kwargs else kwargs)
 
     def _of(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """A call on tensors that depend on the tokens, by the kind of its function."""
-        if functions.chooses(func, args):
+        if func in functions.IN_PLACE or kwargs.get("inplace"):
+            plain = {name: x for name, x in kwargs.items() if name != "inplace"}
+            return self._written_over(functions.IN_PLACE.get(func, func), streams, args, plain)
+        return getattr(self, _KINDS.get(func, "_other"))(func, streams, args, kwargs)
+
+    def _moved(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """Entries elsewhere; of two tensors the larger or smaller ones."""
+        if func in functions.EXTREMES and functions.chooses(func, args):
             return self._activated(func, streams, args, kwargs)
-        if func in functions.MOVES:
-            return moved(func, streams, args, kwargs)
-        if func in functions.SUMS or func in functions.NEGATED:
-            return summed(func, streams, args, kwargs)
-        if func in functions.PRODUCTS:
-            return self._product(func, streams, args, kwargs)
-        if func in functions.QUOTIENTS and not kwargs:
-            return self._quotient(func, streams, args)
-        if func in functions.CURVED or func in functions.COMPARISONS:
-            return self._activated(func, streams, args, kwargs)
-        if func in SOFTMAX:
-            return _probabilities(func, args, kwargs)
-        if func in functions.DEVIATIONS:
-            return func(*args, **kwargs).detach()
-        if func in functions.LINEAR or func in functions.MATMUL or func in functions.ADDED or func is torch.einsum:
-            return self._linear(func, streams, args, kwargs)
+        marked = [x for x in streams if MARK in x.__dict__]
+        return moved(func, marked, args, kwargs) if marked else func(*args, **kwargs)
+
+    def _moved_over(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        return moved(func, streams, args, kwargs)
+
+    def _summed(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        return summed(func, streams, args, kwargs)
+
+    def _softmax(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """Constants in an attention; the weights of experts are a gate, and the end of a model is refused."""
+        y: Tensor = func(*args, **kwargs)
+        return y.detach() if y.dim() > 2 else mark(uncovered(func, y), None, 1.0, True)
+
+    def _deviation(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        return func(*args, **kwargs).detach()
+
+    def _other(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         if func is F.batch_norm and args[1] is not None and not kwargs.get("training"):
             return func(*args, **kwargs)
         return self._uncovered(func, func(*args, **kwargs))
@@ -120,8 +141,10 @@ class Frozen(Mode):
             return self._of_streams(func, streams, args, kwargs)
         return self._single_product(func, streams, args)
 
-    def _quotient(self, func: Any, streams: list[Tensor], args: Arguments) -> Any:
+    def _quotient(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """What a stream is divided by is held, unless both are functions of the same single entries."""
+        if kwargs:
+            return self._other(func, streams, args, kwargs)
         if len(streams) == 1:
             divides = func in functions.REFLECTED or streams[0] is not args[0]
             return self._activated(func, streams, args, {}) if divides else scaled(func, streams[0], args, {})
@@ -194,6 +217,23 @@ class Frozen(Mode):
         return written_over(x, self._of(plain, streams, (before, *args[1:]), kwargs))
 
 
+_KINDS = {
+    func: kind
+    for kind, known in {  # of a function that is of several kinds the last one counts
+        "_linear": functions.LINEAR | functions.MATMUL | functions.ADDED | {torch.einsum},
+        "_deviation": functions.DEVIATIONS,
+        "_softmax": SOFTMAX,
+        "_activated": functions.CURVED | functions.COMPARISONS,
+        "_quotient": functions.QUOTIENTS,
+        "_product": functions.PRODUCTS,
+        "_summed": functions.SUMS | functions.NEGATED,
+        "_moved": functions.MOVES,
+        "_moved_over": set(filter(functions.is_in_place, functions.MOVES)),
+    }.items()
+    for func in known
+}
+
+
 class Libra(Frozen):
     """Inside this context every forward pass builds its graph under LibraGrad's balanced gradients.
 
@@ -249,9 +289,3 @@ def under(rule: str) -> Iterator[None]:
         for mode in rule_modes(rule):
             stack.enter_context(mode)
         yield
-
-
-def _probabilities(func: Any, args: Arguments, kwargs: Keywords) -> Tensor:
-    """Constants in an attention; the weights of experts are a gate, and the end of a model is refused."""
-    y: Tensor = func(*args, **kwargs)
-    return y.detach() if y.dim() > 2 else mark(uncovered(func, y), None, 1.0, True)

@@ -66,7 +66,7 @@ class Want:
         for name, kinds in (("seen", self.seen), ("grads", self.grads)):
             if isinstance(kinds, str):
                 raise OptionError(f"`{name}` must be a list of kinds.", repr(kinds), f"{name}=[{kinds!r}].")
-            for kind in kinds:
+            for kind in set(kinds) - set(KINDS):
                 one_of(name, kind, KINDS)
         one_of("score", self.score, SCORES)
         checked_rule(self.rule)
@@ -96,11 +96,11 @@ class Probe:
     def attach(self, watch: Watch) -> None:
         blocks = self.transformer.blocks
         for layer, block in enumerate(blocks):
-            watch.at(block.entrance, self._enter(layer))
+            watch.visits.append((block.entrance, self._enter(layer)))
             for kind in INSIDE if layer >= self.start else ():
                 if kind in self.want.kinds:
-                    watch.at(self.transformer.part(layer, kind), self._keep(kind, layer))
-            watch.at(block.out, self._leave(layer, last=layer == len(blocks) - 1))
+                    watch.visits.append((self.transformer.part(layer, kind), self._keep(kind, layer)))
+            watch.visits.append((block.out, self._leave(layer, last=layer == len(blocks) - 1)))
         if self.want.site is not None:
             watch.at(self.want.site, self._keep_site)
 

@@ -14,7 +14,6 @@ from captum_vit.errors import MISFITS, UnsupportedModelError
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.trace.record.record import Record
-from captum_vit.trace.run.state import widened
 
 WITHOUT_HEADS = "a method that needs no per-head vectors, such as GenAtt or DecompX."
 TRIED_AT = (0.1, 3.0)  # sizes of the vectors on which a layer is tried
@@ -129,10 +128,11 @@ def _refuse_other_row(
     found: Record, layer: int, W: Tensor, bias: Tensor | None, before: Tensor, after: Tensor
 ) -> None:  # before, after: (B, D)
     """What the heads write into the first row must be what the stream gains there, up to rounding."""
-    probs, values = widened(found.seen["probs"][layer][:, :, :1]), widened(found.seen["values"][layer])
-    written = (probs @ values).flatten(1) @ widened(W).flatten(0, 1)
+    probs, values = found.seen["probs"][layer][:, :, :1], found.seen["values"][layer]
+    wide = torch.promote_types(W.dtype, torch.float32)
+    probs, values, W, before, after = (x.to(wide) for x in (probs, values, W, before, after))
+    written = (probs @ values).flatten(1) @ W.flatten(0, 1)
     written = written if bias is None else written + bias
-    before, after = widened(before), widened(after)
     error = (written - (after - before)).abs().max()
     rounding = 4 * found.eps**0.5 * written.abs().max() + 16 * found.eps * (before.abs() + after.abs()).max()
     if error > rounding:

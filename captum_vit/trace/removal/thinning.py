@@ -13,6 +13,7 @@ from captum_vit.errors import InputError, TraceError
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import first_tensor, holds_tensor
 from captum_vit.trace.modes.attention_weights import SOFTMAX, softmax_axis
+from captum_vit.trace.modes.explicit import BEGINNINGS
 
 _SDPA = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
@@ -36,6 +37,8 @@ class Thinning(Mode):
         self.standing = standing
         self.gone, self.stay, self.drop, self.hide, self.shorten = gone, stay, drop, hide, shorten
         self.active = False
+
+    reads = BEGINNINGS
 
     def enter(
         self,

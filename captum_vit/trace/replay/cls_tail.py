@@ -27,7 +27,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.nests import first_tensor, holds_tensor, swap
-from captum_vit.sites.site import Forward, Place, Site, reached
+from captum_vit.sites.site import Place, Site, reached, running
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay.replay import Prefix, Slopes, repeat_samples, run_prefix
@@ -68,7 +68,7 @@ def cls_tail(
     block = transformer.modules()[-1]
     last = _FirstSample(block, site)
     try:
-        prefix = run_prefix(model, transformer, site, inputs, args, Forward(block, last))
+        prefix = run_prefix(model, transformer, site, inputs, args, running(last, [block]))
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
     except MISFITS:
@@ -215,7 +215,7 @@ class ClsTail:
             stack.enter_context(entering(self.transformer, depth - 1, stream))
             if at.watch.embedded is not None:  # not used, so not computed again
                 module, picture = at.watch.embedded
-                stack.enter_context(Forward(module, lambda *_, **__: picture))
+                stack.enter_context(running(lambda *_, **__: picture, [module]))
             stack.callback(at.site.hook(put).remove)
             stack.callback(self.transformer.blocks[-1].out.hook(as_many_as_prefixes).remove)
             yield stack.enter_context(AnswerAttention())

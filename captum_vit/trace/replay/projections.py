@@ -58,6 +58,8 @@ class Projections:
 class LookAtAttention(Mode):
     """Keeps every linear layer and every attention that runs inside."""
 
+    reads = frozenset({F.linear, F.scaled_dot_product_attention})
+
     def __init__(self) -> None:
         super().__init__()
         self.linears: list[Linear] = []

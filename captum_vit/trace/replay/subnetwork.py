@@ -14,7 +14,7 @@ from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedMo
 from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
-from captum_vit.sites.site import Forward
+from captum_vit.sites.site import running
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import UNHIDDEN, model_errors_as_ours
@@ -35,8 +35,8 @@ def entering(
     blocks, returns = transformer.blocks, transformer.returns
     skipped = tokens if returns is None else returns(tokens)
     with ExitStack() as stack:
-        for module in transformer.modules()[:layer] if transformer.stacked else ():
-            stack.enter_context(Forward(module, lambda *args, **kwargs: skipped))
+        before = transformer.modules()[:layer] if transformer.stacked else ()
+        stack.enter_context(running(lambda *args, **kwargs: skipped, before))
         if layer < len(blocks):
             stack.callback(blocks[layer].entrance.hook(lambda x: tokens).remove)
         elif not transformer.stacked:

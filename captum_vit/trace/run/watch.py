@@ -20,7 +20,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.nests import first_tensor, swap
-from captum_vit.sites.site import Place, ThisThreadOnly, Visit
+from captum_vit.sites.site import Place, Site, ThisThreadOnly, Visit, hooked
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.measured import Layout
 from captum_vit.trace.layout.remembered import layout_for
@@ -41,7 +41,7 @@ class Watch:
     def __init__(self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False) -> None:
         self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
-        self._visits: list[tuple[Place, Visit]] = []
+        self.visits: list[tuple[Place, Visit]] = []
         self._left: tuple[int, Tensor] | None = None  # the last block that was left, and what left it
         self._returned: Any = None  # what a block returned, where that is more than its tokens
         self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
@@ -53,7 +53,7 @@ class Watch:
 
     def at(self, site: Place, visit: Visit) -> None:
         """Visit a site during the run."""
-        self._visits.append((site, visit))
+        self.visits.append((site, visit))
 
     def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager[Any]) -> Tensor:
         """One forward pass; the scores (B, K)."""
@@ -62,21 +62,15 @@ class Watch:
         with model_errors_as_ours(self.model, *inputs, *args), ExitStack() as stack:
             if self.transformer is not None:
                 self._look_at_embedding(self.transformer, stack)
-            values = Visits()
-            by_place: dict[Place, list[Visit]] = {}
-            for place, visit in [*self._own_visits(), *self._visits]:
-                by_place.setdefault(place, []).append(visit)
-            for place, visits in by_place.items():
-                visit = _one_after_the_other(visits)
-                if isinstance(place, ValueSite):
-                    values.add(place, visit)
-                else:
-                    stack.callback(place.hook(visit).remove)
+            all_visits = [*self._own_visits(), *self.visits]
+            stack.enter_context(hooked([(place, visit) for place, visit in all_visits if isinstance(place, Site)]))
+            values = Visits([(place, visit) for place, visit in all_visits if isinstance(place, ValueSite)])
             for mode in (*modes, *([values] if values.by_number else [])):
                 stack.enter_context(mode)
             try:
                 output = self.model(*inputs, *args)
-                values.refuse_other_code()
+                if values.by_number:
+                    values.refuse_other_code()
                 return scores_of(output)
             except MODEL_ERRORS as error:
                 if self._in_inference_mode:
@@ -143,11 +137,13 @@ class Watch:
 
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
         blocks = transformer.modules()
-        for module in modules_of(transformer.tower, without=blocks):
+        around = modules_of(self.model, without=blocks)
+        inside = around if transformer.tower is self.model else modules_of(transformer.tower, without=blocks)
+        for module in inside:
             if isinstance(module, nn.Conv2d):
                 stack.callback(module.register_forward_hook(ThisThreadOnly(self._see_convolution)).remove)
-        for module in modules_of(self.model, without=blocks):
-            if hasattr(module, "real_words"):  # a target module that knows where its texts end
+        for module in around:
+            if hasattr(type(module), "real_words"):  # a target module that knows where its texts end
                 stack.callback(module.register_forward_pre_hook(ThisThreadOnly(self._see_words)).remove)
         hook = transformer.tower.register_forward_pre_hook(ThisThreadOnly(self._see_arguments), with_kwargs=True)
         stack.callback(hook.remove)
@@ -212,29 +208,17 @@ class Watch:
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The mask that the tower is given, or else the model: some make masks of another kind of it in between."""
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        pictured = any(x.dim() == 4 and x.is_floating_point() for x in tensors)
+        if any(x.dim() == 4 and x.is_floating_point() for x in tensors):  # pictures, which have no words
+            return
         mask = _bound(module, args, kwargs).get("attention_mask")
         if mask is not None and not _of_words(mask):
             inputs, further = self._call
             mask = _bound(self.model, (*inputs, *further), {}).get("attention_mask")
-        if _of_words(mask) and not pictured:
+        if _of_words(mask):
             self._keep = mask.bool()
 
     def _see_words(self, module: Any, args: Any) -> None:
         self._keep = module.real_words(*args)
-
-
-def _one_after_the_other(visits: list[Visit]) -> Visit:
-    """One visit for several; each sees what the one before put in the place."""
-
-    def all_visits(x: Tensor) -> Tensor | None:
-        put = None
-        for visit in visits:
-            new = visit(x if put is None else put)
-            put = put if new is None else new
-        return put
-
-    return visits[0] if len(visits) == 1 else all_visits
 
 
 def _of_words(mask: Any) -> TypeGuard[Tensor]:
