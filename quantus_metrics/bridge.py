@@ -118,7 +118,7 @@ def logits(
     output: Any,  # shape: (B, n_classes), or an object that holds such scores
 ) -> Tensor:  # shape: (B, n_classes)
     """The scores in what a model returns; half precision is widened to float32."""
-    scores = scores_of(output)
+    scores = output if isinstance(output, Tensor) else scores_of(output)
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from captum_vit.trace.modes.functions import NEGATED, VANISHING, is_in_place
 
-NO_TENSORS = {int, float, bool, str, type(None), slice, torch.dtype, torch.Size, torch.device}
+NO_TENSORS: frozenset[type] = frozenset(
+    {int, float, bool, str, type(None), type(...), slice, torch.dtype, torch.Size, torch.device}
+)
 """Types of arguments that hold no tensor."""
 MARK = "_entrywise"
 _CONSTANT = "_added_constant"

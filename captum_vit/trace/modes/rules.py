@@ -77,24 +77,12 @@ class Frozen(Mode):
                 return SPELLED[func](*args, **kwargs)
         if not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
-        given, args = args, []
-        streams: list[Tensor] = []
-        for x in given:
-            kind = type(x)
-            if kind is Tensor:
-                if x.requires_grad or MARK in x.__dict__:
-                    streams.append(x)
-            elif kind is nn.Parameter:
-                x = x.detach()
-            elif kind not in NO_TENSORS:
-                streams += operands(x)
-                x = constant(x)
-            args.append(x)
+        streams, held = _read(args)
         if kwargs:
             streams += operands((*kwargs.values(),))
         if not streams:
-            return func(*given, **kwargs) if functions.is_in_place(func) else func(*args, **constant(kwargs))
-        return self._of(func, streams, tuple(args), constant(kwargs) if kwargs else kwargs)
+            return func(*args, **kwargs) if functions.is_in_place(func) else func(*held, **constant(kwargs))
+        return self._of(func, streams, held, constant(kwargs) if kwargs else kwargs)
 
     def _of(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """A call on tensors that depend on the tokens, by the kind of its function."""
@@ -108,7 +96,7 @@ class Frozen(Mode):
         if func in functions.EXTREMES and functions.chooses(func, args):
             return self._activated(func, streams, args, kwargs)
         marked = [x for x in streams if MARK in x.__dict__]
-        return moved(func, marked, args, kwargs) if marked else func(*args, **kwargs)
+        return moved(func, streams, args, kwargs) if marked else func(*args, **kwargs)
 
     def _moved_over(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         return moved(func, streams, args, kwargs)
@@ -215,6 +203,24 @@ class Frozen(Mode):
         x, before = args[0], copied(args[0], alone=len(streams) == 1)
         streams = [before if s is x else s for s in streams]
         return written_over(x, self._of(plain, streams, (before, *args[1:]), kwargs))
+
+
+def _read(args: Arguments) -> tuple[list[Tensor], Arguments]:
+    """The streams among arguments, as ``operands`` finds them; and all, with parameters as constants."""
+    streams: list[Tensor] = []
+    held = []
+    for x in args:
+        kind = type(x)
+        if kind is Tensor:
+            if x.requires_grad or MARK in x.__dict__:
+                streams.append(x)
+        elif kind is nn.Parameter:
+            x = x.detach()
+        elif kind not in NO_TENSORS and not (kind is tuple and NO_TENSORS.issuperset(map(type, x))):
+            streams += operands(x)
+            x = constant(x)
+        held.append(x)
+    return streams, tuple(held)
 
 
 _KINDS = {
