@@ -22,7 +22,7 @@ from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.nests import first_tensor, swap
 from captum_vit.sites.site import Place, Site, ThisThreadOnly, Visit, hooked
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.layout.measured import Layout
+from captum_vit.trace.layout.layout import Layout
 from captum_vit.trace.layout.remembered import layout_for
 
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
