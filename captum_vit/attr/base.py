@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarning
 from captum_vit.inputs.padding import warn_if_padded
 from captum_vit.models.library import n_outputs
-from captum_vit.models.modules import module_of, unwrapped
+from captum_vit.models.modules import unwrapped_module_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, shown
 from captum_vit.tokens import TokenLayout, check_output
@@ -135,7 +135,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     @property
     def model(self) -> nn.Module:
         """The module behind ``forward_func``."""
-        return unwrapped(module_of(self.forward_func))
+        return unwrapped_module_of(self.forward_func)
 
     def _record(
         self,

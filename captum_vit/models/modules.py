@@ -50,6 +50,11 @@ def module_of(forward_func: Any) -> nn.Module:
     raise no_module(forward_func)
 
 
+def unwrapped_module_of(forward_func: Any) -> nn.Module:
+    """The same, inside what copies it."""
+    return unwrapped(module_of(forward_func))
+
+
 def no_module(given: Any) -> UnsupportedModelError:
     return UnsupportedModelError(
         "The model itself (an `nn.Module`), since blocks and attention are read inside it.",

@@ -124,7 +124,9 @@ class Site:
                 return None
             old = output if isinstance(output, Tensor) else first_tensor(output)
             new = None if old is None else visit(old)
-            return new if new is None or old is output else swap(output, old, new)
+            if old is None or new is None:
+                return None
+            return new if old is output else swap(output, old, new)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if self.of > 1 and next(calls) % self.of != self.nth:

@@ -8,7 +8,7 @@ Nothing in the model is edited. The modes stack: what one passes on, the mode be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,23 +109,16 @@ class AttentionTap(Mode):
         batch: the number of samples: of heads behind one another it says how many there are.
         first_row: report the first query's probabilities alone, (B, H, 1, Nk). The model's own kernel then
             runs, and the row is computed beside it: a share of 1 / N of the work, and no gradient.
-        when: asked before each attention whether it is wanted; others run as they are.
     """
 
-    def __init__(
-        self,
-        see: Callable[[Attention], None],
-        batch: int = 1,
-        first_row: bool = False,
-        when: Callable[[], bool] = lambda: True,
-    ) -> None:
-        super().__init__()
-        self.see, self.batch, self.first_row, self.when = see, batch, first_row, when
+    reads: Collection[Any] | None = BEGINNINGS
 
-    reads = BEGINNINGS
+    def __init__(self, see: Callable[[Attention], None], batch: int = 1, first_row: bool = False) -> None:
+        super().__init__()
+        self.see, self.batch, self.first_row = see, batch, first_row
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func is F.scaled_dot_product_attention and self.when():
+        if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
         weights = marked(args, kwargs) if self.reads is None else None
         if weights is None:
@@ -134,7 +127,7 @@ class AttentionTap(Mode):
             return self._product(*found)
         else:
             result = follow(weights, func, args, kwargs)
-        if func in SOFTMAX and self.when() and begins(args, kwargs, result):
+        if func in SOFTMAX and begins(args, kwargs, result):
             self.reads = None  # any call may lead from these weights to the product
         return result
 

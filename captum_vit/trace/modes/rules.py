@@ -78,11 +78,13 @@ class Frozen(Mode):
         if not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
         streams, held = _read(args)
-        if kwargs:
+        named = kwargs
+        if not NO_TENSORS.issuperset(map(type, kwargs.values())):
             streams += operands((*kwargs.values(),))
+            named = constant(kwargs)
         if not streams:
-            return func(*args, **kwargs) if functions.is_in_place(func) else func(*held, **constant(kwargs))
-        return self._of(func, streams, held, constant(kwargs) if kwargs else kwargs)
+            return func(*args, **kwargs) if functions.is_in_place(func) else func(*held, **named)
+        return self._of(func, streams, held, named)
 
     def _of(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """A call on tensors that depend on the tokens, by the kind of its function."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,21 +17,20 @@ Vertex = tuple[Node, int]
 
 
 class HeadTap(Mode):
-    """Keeps the tensors (B, M, ...) that torch calls make behind the blocks.
+    """Keeps the tensors (B, M, ...) that torch calls make while it is ``active``: behind the blocks.
 
     Args:
         batch: B.
-        behind: whether the blocks have been left.
     """
 
-    def __init__(self, batch: int, behind: Callable[[], bool]) -> None:
+    def __init__(self, batch: int) -> None:
         super().__init__()
-        self.batch, self.behind = batch, behind
+        self.batch, self.active = batch, False
         self.made: list[Tensor] = []
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
-        if self.behind() and isinstance(result, Tensor) and result.dim() > 2 and len(result) == self.batch:
+        if isinstance(result, Tensor) and result.dim() > 2 and len(result) == self.batch:
             self.made.append(result)
         return result
 

@@ -133,8 +133,12 @@ def record(
     if want.kinds & ATTENTION:
         modes.append(AttentionTap(probe.see_attention, len(inputs[0]), want.first_row))
     elif want.row in ("outputs", "target"):
-        modes.append(AttentionTap(probe.see_attention, len(inputs[0]), when=lambda: probe.done))
-    head_tap = HeadTap(len(inputs[0]), lambda: probe.done)
+        pool_tap = AttentionTap(probe.see_attention, len(inputs[0]))
+        pool_tap.active = False
+        probe.behind.append(pool_tap)
+        modes.append(pool_tap)
+    head_tap = HeadTap(len(inputs[0]))
+    probe.behind.append(head_tap)
     if want.row and not want.relevance:
         modes.append(head_tap)
     with carried(model) if want.relevance else nullcontext():

@@ -30,6 +30,8 @@ class Thinning(Mode):
         shorten: the head is given the tokens that stay alone.
     """
 
+    reads = BEGINNINGS
+
     def __init__(
         self, gone: Tensor, stay: Tensor | None, standing: Tensor, *, drop: bool, hide: bool, shorten: bool
     ) -> None:
@@ -37,8 +39,6 @@ class Thinning(Mode):
         self.standing = standing
         self.gone, self.stay, self.drop, self.hide, self.shorten = gone, stay, drop, hide, shorten
         self.active = False
-
-    reads = BEGINNINGS
 
     def enter(
         self,
