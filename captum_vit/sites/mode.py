@@ -29,13 +29,14 @@ class Mode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling() or not self.active:  # a kernel that is compiled as it is called
+        packed = func is F.multi_head_attention_forward
+        if not self.active or (self.reads is not None and func not in self.reads and not packed):
             return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
+        if torch.compiler.is_compiling():  # a kernel that is compiled as it is called
+            return func(*args, **kwargs)
+        if packed:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
-        if self.reads is not None and func not in self.reads:
-            return func(*args, **kwargs)
         return self.call(func, args, kwargs)
 
     def __exit__(self, *error: Any) -> None:
