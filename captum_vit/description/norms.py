@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -32,9 +34,10 @@ def is_norm_of(y: Value, x: Value) -> bool:
     )
 
 
-def _standardised(x: Tensor) -> list[Tensor]:  # (R, D) -> LayerNorm's and RMSNorm's
-    centred = x - x.mean(-1, keepdim=True)
-    return [z / (z.pow(2).mean(-1, keepdim=True) + eps).sqrt() for z in (centred, x) for eps in EPS]
+def _standardised(x: Tensor) -> Iterator[Tensor]:  # (R, D) -> LayerNorm's and RMSNorm's
+    for z in (x - x.mean(-1, keepdim=True), x):
+        for eps in EPS:
+            yield z / (z.pow(2).mean(-1, keepdim=True) + eps).sqrt()
 
 
 def _affine(z: Tensor, y: Tensor, misfit: float) -> bool:

@@ -19,8 +19,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def uncompiled(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` wrapped, or the module itself."""
-    inner = getattr(module, "_orig_mod", module)
-    return inner if isinstance(inner, nn.Module) else module
+    return module._modules.get("_orig_mod") or module
 
 
 def modules_of(root: nn.Module, without: Iterable[nn.Module] = ()) -> list[nn.Module]:
