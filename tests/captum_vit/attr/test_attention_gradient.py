@@ -8,8 +8,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import captum_vit as cv
+from captum_vit.trace.record.evidence import of_attention
 from captum_vit.trace.record.record import Want, record
-from captum_vit.trace.record.rollout import carried_back, rolled_out
+from captum_vit.trace.record.rollout import rolled_out
 from captum_vit.trace.run.state import undisturbed
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import in_float64
@@ -66,7 +67,7 @@ def test_half_and_half_rollout_of_gen_atts_maps_is_gen_att_by_two_to_the_depth(
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"], row="outputs")
         found = record(model, cv.spec_of(model), (images,), (), TARGETS, want)
-    halves = rolled_out(found, lambda row, layer: carried_back(row, found, layer), stream=0.5, branch=0.5)
+    halves = rolled_out(found, lambda row, layer: of_attention(found, layer).back(row), stream=0.5, branch=0.5)
     close(halves * 2**DEPTH, cv.GenAtt(model, output="tokens").attribute(images, target=TARGETS))
 
 
