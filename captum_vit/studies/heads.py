@@ -88,8 +88,12 @@ def head_agreement(
     """
     method = PredicAtt(model, layer, score=score, similarity=similarity, temperature=temperature)
     with undisturbed(model):
-        found = method._record(inputs, target, forward_args(additional_forward_args))
-        found.target = target = _predicted(found) if target is None else target
+        want = method._want_every if target is None else method.want
+        found = method._record(inputs, target, forward_args(additional_forward_args), want)
+        if target is None:
+            target = _predicted(found)
+            found = found.of_output(target) if target is not None and found.row.shape[1] > 1 else found
+        found.target = target
         psi = widened(found.layout.silence_padding(PredictionMap.relevance(method, found)))  # shape: (B, N)
         alpha = method._agreement(found, psi.unsqueeze(-1))  # shape: (B, L*H, 1)
         depth, A = len(found.transformer.blocks), method._attention(found)

@@ -59,9 +59,10 @@ class Record:
         row = self._pooling.row
         return row.unsqueeze(1) if row.dim() == 2 else row
 
-    def of_output(self, c: int) -> Record:
-        """With the row of one of the outputs, where each has its own."""
-        return replace(self, pooling=self._pooling._replace(row=self.row[:, c]))
+    def of_output(self, c: int | Tensor) -> Record:
+        """With the row of one of the outputs, where each has its own; c may be one index for each sample."""
+        samples = torch.arange(len(self.row), device=self.row.device)
+        return replace(self, pooling=self._pooling._replace(row=self.row[samples, c]))
 
     @property
     def several(self) -> Tensor:  # shape: (B, 1)

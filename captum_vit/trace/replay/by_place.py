@@ -12,7 +12,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.replay.subnetwork import entering
-from captum_vit.trace.run.score import select
+from captum_vit.trace.run.score import select, target_of_rows
 
 ALIKE = 1e-3  # relative; a sum in another order differs by rounding
 
@@ -32,7 +32,7 @@ def belong_to_places(
     """
     batch = len(tokens)
     own, others = (tuple(x[:1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
-    first = target[0] if isinstance(target, list) else target[:1] if isinstance(target, Tensor) else target
+    first = target_of_rows(target, torch.zeros(1, dtype=torch.long))
 
     def scores(x: Tensor) -> Tensor:  # (1, N, D) -> (1, K)
         with entering(transformer, len(transformer.blocks), x):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import captum_vit as cv
+from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.studies import MostSimilarLayers, head_agreement, most_similar_layers
 from tests.models import CASES
@@ -69,6 +70,14 @@ def test_without_a_target_the_prediction_is_asked_about() -> None:
     found = head_agreement(model, images)
     assert found.targets == said
     close(found.similarity, head_agreement(model, images, said).similarity)
+
+
+def test_of_a_head_that_reads_several_rows_each_sample_has_those_of_its_prediction() -> None:
+    model, images = demo_vit(pooling="mean").double(), digit_scenes(4).images.double()
+    predicted = model(images).argmax(-1).tolist()
+    assert len(set(predicted)) > 1
+    found = head_agreement(model, images)
+    close(found.similarity, head_agreement(model, images, predicted).similarity)
 
 
 def test_layers_are_counted_by_their_most_similar_head() -> None:
