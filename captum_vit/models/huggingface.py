@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.registry import register_spec
@@ -37,7 +36,6 @@ def dinov2(model: nn.Module) -> Spec:
         attn="attention",
         out_proj=_dinov2_projection,
         attn_scale="layer_scale1.lambda1",
-        pool=_half_cls_half_patches,
         family=_family(model),
     )
 
@@ -46,14 +44,6 @@ def _dinov2_projection(block: Any) -> nn.Module:
     """Named ``o_proj``, as everywhere, since transformers 5.18."""
     attention = block.attention
     return attention.o_proj if hasattr(attention, "o_proj") else attention.output.dense
-
-
-def _half_cls_half_patches(n_tokens: int, prefix: int) -> Tensor:
-    """DINOv2's classifier reads the CLS token and the mean of the patches side by side."""
-    weights = torch.zeros(n_tokens)
-    weights[0] = 0.5
-    weights[prefix:] = 0.5 / (n_tokens - prefix)
-    return weights
 
 
 @register_spec("transformers.DINOv3ViTModel")

@@ -38,8 +38,6 @@ class Spec:
             plus the feed-forward branch. None means pre-norm.
         attn_extra: names of attributes of the attention module that, where present, stand between the
             merged heads and ``out_proj`` (methods that read per-head vectors refuse such a model).
-        pool: row weights, a function of ``(n_tokens, prefix)`` giving (N,), for heads that mix several
-            poolings; rows that turn out not to be read get none. None means found by running the model.
         entry: from the tower to the module whose first input are the tokens that enter the first block, where
             others read them beside it (a convolution, as in DeBERTa). None means only the block.
         returns: what a block returns, from the tokens that leave it; None means found by running the model.
@@ -54,7 +52,6 @@ class Spec:
     first_norm: Path | None = None
     last_norm: Path | None = None
     attn_extra: tuple[str, ...] = ()
-    pool: Callable[[int, int], Tensor] | None = None
     entry: Path | None = None
     returns: Callable[[Tensor], Any] | None = None
     family: str = "custom"
@@ -65,7 +62,7 @@ def transformer_from(tower: nn.Module, spec: Spec, name: str) -> Transformer:
     modules = [uncompiled(block) for block in follow(tower, spec.blocks)]
     entry = None if spec.entry is None else follow(tower, spec.entry)
     blocks = [_block(module, spec, entry if layer == 0 else None) for layer, module in enumerate(modules)]
-    return Transformer(tower, blocks, name, spec.family, spec.pool, spec.returns)
+    return Transformer(tower, blocks, name, spec.family, spec.returns)
 
 
 def _block(module: nn.Module, spec: Spec, entry: nn.Module | None) -> Block:

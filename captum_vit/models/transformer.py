@@ -64,7 +64,6 @@ class Transformer:
         blocks: in their order.
         name: dotted name of the tower inside the model.
         family: a name for people.
-        pool: row weights, a function of ``(n_tokens, prefix)`` giving (N,), for heads that mix several poolings.
         returns: what a block returns, from the tokens that leave it, where that is more than tokens.
     """
 
@@ -72,7 +71,6 @@ class Transformer:
     blocks: list[Block]
     name: str
     family: str = "custom"
-    pool: Callable[[int, int], Tensor] | None = None
     returns: Callable[[Tensor], Any] | None = None
 
     @cached_property
