@@ -38,9 +38,11 @@ class Want:
         rule: the rule under which the graph is built, of ``RULES``.
         relevance: let ``grads`` hold relevances in place of gradients: what the score, counted as 1, hands back
             by layer-wise relevance propagation. Everything is then computed in float64.
-        row: find the rows that the head reads, and with what weights: ``"outputs"`` for all that any output reads,
-            ``"target"`` for those of the target, ``"evidence"`` with what each of them adds to the target; see
-            :class:`captum_vit.trace.record.pooling.Head`. One-hot, of all kinds, for a head that reads CLS.
+        row: find the rows that the head reads, and with what weights. With x the tokens where it reads them (behind
+            the last norm that works token by token): ``"outputs"``, the length of df/dx for a fixed mixture f of all
+            outputs (of an attention pooling the attention that it pays); ``"target"``, the same for the target's
+            output; ``"evidence"``, what a token adds to it, (x . df/dx)+, of special tokens the absolute value. They
+            sum to 1, and are one-hot, of all kinds, for a head that reads CLS.
         biases: add up bias x gradient, token by token, for every bias from block ``start`` on; needs ``row``
             and gradients.
         incomplete: let tokens and biases miss the score under a rule that says that they sum to it; else refused.
