@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
+from captum_vit.doctor.blunt import blunt
 from captum_vit.doctor.identities import identities
 from captum_vit.doctor.report import DEFECT, Report, reason_of
 from captum_vit.doctor.subject import Subject
@@ -34,7 +35,7 @@ def doctor(
     Identities, such as that relevance and biases sum to the score, are judged by what rounding changes in the
     model's precision; see docs/identities.md. Whatever goes wrong is in the report, not raised.
 
-    Costs 4 forward passes to look, about 20 for identities (of one sample, two or nine; two with a backward pass),
+    Costs 5 forward passes to look, about 20 for identities (of one sample, two or nine; two with a backward pass),
     and those of every method in ``METHODS``.
 
     Args:
@@ -68,7 +69,9 @@ def doctor(
         target = None if scores is None else _largest(scores)
         if scores is not None and report.layout is not None:
             report.identities = identities(Subject(bare, transformer, sample, args, scores, target, attended))
-        report.methods = {name: _trial(name, model, sample, args, target) for name in METHODS}
+        maps: dict[str, Tensor] = {}
+        report.methods = {name: _trial(name, model, sample, args, target, maps) for name in METHODS}
+        report.blunt = _blunt(bare, transformer, sample, args, target, maps) if maps else {}
     return report
 
 
@@ -158,7 +161,31 @@ def _largest(scores: Tensor) -> Any:
     return index[0] if len(index) == 1 else index or None
 
 
-def _trial(name: str, model: nn.Module, sample: tuple[Tensor, ...], args: tuple[Any, ...], target: Any) -> str | None:
+def _blunt(
+    model: nn.Module,
+    transformer: Transformer,
+    sample: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    target: Any,
+    maps: dict[str, Tensor],
+) -> dict[str, str]:
+    """Methods whose map is nearly the head's own row; none where that row is not found, as some method reports."""
+    try:
+        with undisturbed(model):
+            return blunt(record(model, transformer, sample, args, target, Want(row="evidence")), maps)
+    except CaptumVitError:
+        return {}
+
+
+def _trial(
+    name: str,
+    model: nn.Module,
+    sample: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    target: Any,
+    maps: dict[str, Tensor],
+) -> str | None:
+    """Why a method refuses the model, or None; what works leaves its map in ``maps``."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
@@ -167,6 +194,7 @@ def _trial(name: str, model: nn.Module, sample: tuple[Tensor, ...], args: tuple[
             return reason_of(error)
     if not torch.isfinite(found).all():
         return f"{DEFECT} NaN or infinite relevances of a finite output"
+    maps[name] = found
     return next((str(w.message) for w in heard if issubclass(w.category, ZeroMapWarning)), None)
 
 
@@ -185,13 +213,13 @@ def _pooling(pool: Tensor, layout: TokenLayout) -> str:
     names = {0: "CLS"} if layout.prefix or layout.grid is None else {}
     if layout.grid is None:
         names[layout.n_tokens - 1] = "the last token"
-    listed = " and ".join(names.get(i, f"token {i}") for i in read[:3])
     if len(read) <= 2:
-        return f"{listed}, equally" if len(read) == 2 else listed
+        shares = [f" ({float(pool[i]):.0%})" if len(read) == 2 else "" for i in read]
+        return " and ".join(names.get(i, f"token {i}") + share for i, share in zip(read, shares, strict=True))
     even = bool(torch.allclose(pool[read], pool[read[0]], rtol=1e-2))
     if even:
         kind = "the patches" if layout.grid is not None else "the tokens"
         return f"mean of {kind if read == patches else f'{len(read)} tokens'}"
     if 0 in names and torch.allclose(pool[patches], pool[patches[-1]], rtol=1e-2):
         return f"CLS ({float(pool[0]):.0%}) and the mean of the patches"
-    return f"attention over {len(read)} tokens"
+    return f"{len(read)} tokens, unequally"

@@ -44,6 +44,7 @@ class Report:
     ``methods`` holds for each name in ``METHODS`` why it refuses the model, or None where it works. A reason
     that begins with ``DEFECT`` is no refusal but an error nobody foresaw: worth an issue. ``identities`` are what the
     formulas claim of any model, tried on this one; a method that works may still rest on one that does not hold.
+    ``blunt`` are those whose map is nearly what the head reads in the last block, on this very input.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     identities: list[Identity] = field(default_factory=list)
     methods: dict[str, str | None] = field(default_factory=dict)
+    blunt: dict[str, str] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int | None:
@@ -123,7 +125,7 @@ class Report:
             return self._reason(reason) if reason.startswith(DEFECT) else f"refused: {self._reason(reason)}"
         failed = [f"{one.name!r}" for one in self.identities if one.holds is False and name in one.methods]
         if not failed:
-            return "works"
+            return f"works, but {self.blunt[name]}" if name in self.blunt else "works"
         return f"works, but rests on {' and '.join(failed)}, which does not hold here"
 
     def _reason(self, reason: str) -> str:

@@ -1,6 +1,7 @@
 """The doctor tells what is there, tries every method, never dies, and leaves the patient as it was."""
 
 import copy
+import re
 
 import pytest
 import timm
@@ -10,18 +11,19 @@ from torch import nn
 
 import captum_vit as cv
 from captum_vit import METHODS
+from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.doctor import DEFECT, examination
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, READ_HEADS, SLICE, TIMM, redrawn, timm_vit
 
 READS = {
     "CLS": "CLS",
-    "pair": "CLS and token 1, equally",
+    "pair": r"CLS \((\d\d)%\) and token 1 \((\d\d)%\)",
     "patches": "mean of the patches",
     "words": "mean of the tokens",
     "last": "the last token",
     "end": "the last token",
-    "half": "CLS (50%) and the mean of the patches",
+    "CLS and mean": r"CLS \(\d\d%\) and the mean of the patches",
 }
 
 
@@ -48,7 +50,8 @@ def test_every_family_without_inputs(name: str, monkeypatch: pytest.MonkeyPatch,
     report = cv.doctor(model, made.inputs if embedded_outside else None)
     prefix, read = KNOWN.get(name, (1, "CLS"))
     assert (report.depth, report.width, report.heads, report.prefix) == (3, 24, 3, prefix)
-    assert report.pooling == READS.get(read, f"attention over {report.tokens - prefix * (name != 'timm PE')} tokens")
+    unequal = f"{report.tokens - prefix * (name != 'timm PE')} tokens, unequally"
+    assert re.fullmatch(READS.get(read, unequal), report.pooling)
     assert report.family == cv.spec_of(model).family
     refused = {method for method, reason in report.methods.items() if reason is not None}
     assert refused == (READ_HEADS if name in NO_HEAD_VECTORS else set())
@@ -156,3 +159,15 @@ def test_the_patient_is_left_as_it_was():
     assert all(p.grad is None for p in model.parameters())
     assert [p.requires_grad for p in model.blocks.parameters()].count(False) == len(list(model.blocks[0].parameters()))
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
+
+
+def test_a_method_whose_map_is_the_heads_own_row_is_named() -> None:
+    """Where no attention writes anything, what is followed through it is nothing, and the row is left."""
+    model, images = demo_vit(pooling="mean"), digit_scenes(1).images
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.attn.proj.weight)
+    report = cv.doctor(model, images)
+    assert {"GenAtt", "VTranM", "GradSAM", "TransAttr"} <= set(report.blunt)
+    assert not {"RawAttention", "RandomAttribution"} & set(report.blunt)
+    assert "correlation 1.00); DecompX and" in " ".join(str(report).split())
+    assert not cv.doctor(demo_vit(), images).blunt
