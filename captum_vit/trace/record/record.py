@@ -142,8 +142,11 @@ def record(
     probe.behind.append(head_tap)
     if want.row and not want.relevance:
         modes.append(head_tap)
-    with carried(model) if want.relevance else nullcontext():
-        output = watch.run(inputs, args, *modes)
+    try:
+        with carried(model) if want.relevance else nullcontext():
+            output = watch.run(inputs, args, *modes)
+    finally:
+        probe.behind.clear()  # a tap there holds the probe: a cycle would keep the graph
     probe.refuse_silence(lambda layer: what_ran(model, transformer, layer, inputs, args))
     if probe.unsure is not None:
         _refuse_other_order(model, transformer, inputs, args, *probe.unsure)
