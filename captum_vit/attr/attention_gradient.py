@@ -96,6 +96,9 @@ class GradSAM(WeightedAttention):
         super().__init__(forward_func, output=output)
         self.rows = one_of("rows", rows, ROWS)
 
+    def want(self, transformer: Transformer) -> Want:
+        return Want(seen=["probs"], grads=["probs"], row="evidence" if self.rows == "cls" else None)
+
     def relevance(self, found: Record) -> Tensor:
         return reduce(torch.add, self.layer_maps(found))
 
@@ -103,7 +106,8 @@ class GradSAM(WeightedAttention):
         updates = [of_attention(found, layer) for layer in found.layers]
         if self.rows == "cls":
             return maps_of_updates(found, updates)
-        return [update.back(found.layout.mean_row(found.row)).squeeze(1) for update in updates]
+        row = found.layout.mean_row(found.seen["probs"][found.start])
+        return [update.back(row).squeeze(1) for update in updates]
 
 
 class _OneBlock(WeightedAttention):

@@ -116,4 +116,5 @@ class AttCAT(AttIxG):
 def attention_from(found: Record, layer: int) -> Tensor:  # shape: (B, N)
     """How much attention each token receives in a block: the mean over heads and over all rows but padding."""
     A = found.seen["probs"][layer]  # shape: (B, H, N, N)
-    return (found.layout.mean_row(A) @ A.mean(1)).squeeze(1)
+    counted = found.layout.counted(A).unsqueeze(1)  # shape: (B, 1, N)
+    return (counted @ A.mean(1)).squeeze(1) / counted.sum(2)

@@ -144,7 +144,7 @@ class PredicAtt(PredictionMap):
     Costs one forward pass and one row of attention for each head, for one class or for all
     (:meth:`PredictionMap.all_classes`); no gradient, but for a backward pass through the head, which finds
     the rows that it reads. Where those are more than the CLS row (mean or attention pooling) it costs a second pass,
-    with attention written out.
+    with attention written out, and all classes at once a backward pass through the head and a row of attention each.
 
     The paper's Table 4 in options: its line (i), the mean of all attention maps, is
     ``attention="mean", prediction=False`` (the same for every class); (ii), only the chosen attention,

@@ -37,7 +37,7 @@ class VTranM(TokenAttribution):
 
     Where the head reads several rows (mean or attention pooling, CLS beside a mean), the map is :math:`r\,(I + T)` with
     the row r of :class:`GenAtt`, and T what ``C`` has along paths through attention, each row scaled to a sum of 1.
-    The source treats CLS alone. Unscaled, the paths without attention would be nearly all of the map: each softmax
+    The source treats only CLS. Unscaled, the paths without attention would be nearly all of the map: each softmax
     over all tokens makes what comes through attention smaller.
 
     Costs one forward and one backward pass; a row vector is carried from the last block to the first, and

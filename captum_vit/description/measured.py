@@ -13,7 +13,7 @@ from captum_vit.description.attention import attentions
 from captum_vit.description.graph import Graph, recorded
 from captum_vit.description.mixing import mixing
 from captum_vit.description.norms import FEWEST, norm_module
-from captum_vit.description.passes import codes, first_samples
+from captum_vit.description.passes import codes
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
@@ -22,6 +22,7 @@ from captum_vit.description.stream import Layer, add_feed_forwards, layer_of
 from captum_vit.description.tower import tower_of
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError
 from captum_vit.models.modules import uncompiled
+from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Block, Transformer
 
 

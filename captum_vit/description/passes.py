@@ -6,22 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.sites.calls import Calls, name_of
-
-
-def first_samples(
-    inputs: tuple[Tensor, ...], args: tuple[Any, ...], n: int
-) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-    """The inputs and arguments of the first n samples; the same where there are no others."""
-    batch = len(inputs[0])
-    if batch <= n:
-        return inputs, args
-
-    def first(given: Any) -> Any:
-        return given[:n] if is_of_each_sample(given, batch) else given
-
-    return tuple(map(first, inputs)), tuple(map(first, args))
 
 
 class _Names(Calls):

@@ -18,7 +18,7 @@ from captum_vit.doctor.sums import stream_kinds
 from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
 from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.models.output import scores_of
-from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.per_sample import of_samples
 from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
@@ -53,7 +53,7 @@ def doctor(
         given = example(spec_of(model)) if inputs is None else inputs
         sample = tuple(x[:1] for x in checked_inputs(given, model))
         batch = len(given if isinstance(given, Tensor) else given[0])
-        args = tuple(a[:1] if is_of_each_sample(a, batch) else a for a in forward_args(additional_forward_args))
+        args = of_samples(forward_args(additional_forward_args), batch, slice(1))
         with undisturbed(model):
             transformer = transformer_of(model, sample, args)
     except CaptumVitError as error:
@@ -69,8 +69,9 @@ def doctor(
         target = None if scores is None else _largest(scores)
         if scores is not None and report.layout is not None:
             report.identities = identities(Subject(bare, transformer, sample, args, scores, target, attended))
-        maps: dict[str, Tensor] = {}
-        report.methods = {name: _trial(name, model, sample, args, target, maps) for name in METHODS}
+        tried = {name: _trial(name, model, sample, args, target) for name in METHODS}
+        report.methods = {name: reason for name, (reason, _) in tried.items()}
+        maps = {name: found for name, (_, found) in tried.items() if found is not None}
         report.blunt = _blunt(bare, transformer, sample, args, target, maps) if maps else {}
     return report
 
@@ -178,24 +179,18 @@ def _blunt(
 
 
 def _trial(
-    name: str,
-    model: nn.Module,
-    sample: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    target: Any,
-    maps: dict[str, Tensor],
-) -> str | None:
-    """Why a method refuses the model, or None; what works leaves its map in ``maps``."""
+    name: str, model: nn.Module, sample: tuple[Tensor, ...], args: tuple[Any, ...], target: Any
+) -> tuple[str | None, Tensor | None]:
+    """Why a method refuses the model, or None; and its map, if it has one."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             (found,) = METHODS[name](model).attribute(sample, target=target, additional_forward_args=args or None)
         except Exception as error:
-            return reason_of(error)
+            return reason_of(error), None
     if not torch.isfinite(found).all():
-        return f"{DEFECT} NaN or infinite relevances of a finite output"
-    maps[name] = found
-    return next((str(w.message) for w in heard if issubclass(w.category, ZeroMapWarning)), None)
+        return f"{DEFECT} NaN or infinite relevances of a finite output", None
+    return next((str(w.message) for w in heard if issubclass(w.category, ZeroMapWarning)), None), found
 
 
 def _refused(report: Report, reason: str) -> Report:

@@ -1,6 +1,6 @@
 """A site: one place in a network where a tensor can be read, or replaced, while the model runs; and what hooks it.
 
-Hooks and forwards concern the passes of one thread alone, and are known by their numbers.
+Hooks and forwards concern the passes of one thread, and are known by their numbers.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class Site:
             new = None if old is None else visit(old)
             if old is None or new is None:
                 return None
-            alone = len(args) == 1 and args[0] is old and not kwargs
-            return ((new,), kwargs) if alone else (swap(args, old, new), swap(kwargs, old, new))
+            single = len(args) == 1 and args[0] is old and not kwargs
+            return ((new,), kwargs) if single else (swap(args, old, new), swap(kwargs, old, new))
 
         if self.side == "output":
             return self.module.register_forward_hook(ThisThreadOnly(after), prepend=first)

@@ -120,7 +120,7 @@ def _states(output: Any, ids: Tensor) -> Tensor:  # shape: (B, T, D)
     if isinstance(states, Tensor) and states.dim() == 3 and states.shape[:2] == ids.shape:
         return states
     got = type(output).__name__ if states is None else f"states of {tuple(states.shape)} for ids of {tuple(ids.shape)}"
-    hint = "the encoder alone: AutoModel.from_pretrained(...), or sentence_transformer[0].auto_model."
+    hint = "only the encoder: AutoModel.from_pretrained(...), or sentence_transformer[0].auto_model."
     raise UnsupportedModelError("An encoder whose output has a `last_hidden_state` for each token.", got, hint)
 
 
@@ -129,7 +129,7 @@ def _refuse_mask(model: nn.Module, ids: Tensor, mask: Tensor | None) -> None:
     if ids.dim() != 2 or ids.is_floating_point():
         raise InputError("Token ids (B, T).", f"{tuple(ids.shape)} of {ids.dtype}", 'tokenizer(...)["input_ids"].')
     if mask is None and padding_of(model, ids) is not None:
-        raise InputError("A mask that says which tokens are text.", "ids with padding, and no mask", _MASK)
+        raise InputError("A mask that marks which tokens are text.", "ids with padding, and no mask", _MASK)
     if mask is not None and mask.shape != ids.shape:
         wanted = f"An attention mask of shape {tuple(ids.shape)}, as the ids."
         raise InputError(wanted, f"shape {tuple(mask.shape)}", _MASK)

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError
 from captum_vit.inputs.images import mean_std
+from captum_vit.models.per_sample import of_samples
 from captum_vit.options import number, shown
 from captum_vit.tokens import Box
-from captum_vit.trace.removal.without import of_rows
 from quantus_metrics.cells import over_pixels
 
 Model = Callable[..., Any]
@@ -76,7 +76,7 @@ class PixelRemover(Remover):
 
         def answer(rows: Tensor, gone: Tensor) -> Any:
             left = torch.where(_per_pixel(gone, inputs), background[rows], inputs[rows])
-            return model(left, *of_rows(args, rows, len(inputs)))
+            return model(left, *of_samples(args, len(inputs), rows))
 
         return answer
 

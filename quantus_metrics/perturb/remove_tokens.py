@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from captum_vit.errors import InputError
 from captum_vit.models.modules import module_of
+from captum_vit.models.per_sample import of_samples
 from captum_vit.options import boolean, integer
-from captum_vit.trace.removal.without import Without, of_rows
+from captum_vit.trace.removal.without import Without
 from captum_vit.trace.run.state import checked_inputs, undisturbed, without_inference_mode
 
 from .remove import Answer, Model, Remover
@@ -108,7 +109,7 @@ class ReplaceTokens(Remover):
             )
 
         def answer(rows: Tensor, gone: Tensor) -> Any:
-            return model(inputs[rows].masked_fill(gone, self.token_id), *of_rows(args, rows, len(inputs)))
+            return model(inputs[rows].masked_fill(gone, self.token_id), *of_samples(args, len(inputs), rows))
 
         return answer
 

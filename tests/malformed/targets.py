@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,16 @@ def targets_from_examples() -> Iterator[Bad]:
     for texts in (None, "a dog", [], [""], [3], ["a", None], {"a": "b"}):
         yield Bad(f"TextSimilarity.from_texts({texts!r})", lambda t=texts: read(str, t))
     yield Bad("TextSimilarity.from_texts(no tokenizer)", lambda: read(None, ["a"]))
-    near = lambda *args, **options: cv.SentenceSimilarity.from_texts(BERT, *args, **options)  # noqa: E731
+    near = partial(cv.SentenceSimilarity.from_texts, BERT)
     for texts in (None, "a dog", [], [""], [3], ["a", None], {"a": "b"}):
         yield Bad(f"SentenceSimilarity.from_texts({texts!r})", lambda t=texts: near(str, t))
     yield Bad("SentenceSimilarity.from_texts(no tokenizer)", lambda: near(None, ["a"]))
     yield Bad("SentenceSimilarity.from_texts(pooling)", lambda: near(str, ["a"], pooling="max"))
-    ids_alone = lambda *_, **__: {"input_ids": IDS}  # noqa: E731
-    yield Bad("SentenceSimilarity.from_texts(no masks)", lambda: near(ids_alone, ["a"]))
+
+    def only_ids(*_: object, **__: object) -> dict[str, object]:
+        return {"input_ids": IDS}
+
+    yield Bad("SentenceSimilarity.from_texts(no masks)", lambda: near(only_ids, ["a"]))
     for templates in (["a photo"], [3], "a photo"):
         yield Bad(
             f"TextSimilarity.from_texts(templates={templates!r})", lambda t=templates: read(str, ["a"], templates=t)

@@ -69,7 +69,7 @@ def weights_of(objective: str, pooling: str = "cls") -> Path:
     name = SHIPPED.get((one_of("objective", objective, OBJECTIVES), one_of("pooling", pooling, POOLINGS)))
     if name is None:
         raise OptionError(
-            f"weights for pooling={pooling!r} are there with objective='digits' alone.",
+            f"weights for pooling={pooling!r} are there only for objective='digits'.",
             f"objective={objective!r}",
             f"demo_vit(objective='digits', pooling={pooling!r}), or demo_vit(objective={objective!r}).",
         )

@@ -14,7 +14,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.record.head import read_at
 from captum_vit.trace.run.finite import refuse_not_finite
-from captum_vit.trace.run.score import select
+from captum_vit.trace.run.score import mixed, select
 from captum_vit.trace.run.watch import UNHIDDEN
 
 ROWS = ("outputs", "target", "evidence", "evidence by output")
@@ -45,9 +45,9 @@ class Head:
       pooling, the attention that it pays, the mean over queries and heads.
     - ``"target"``: the same with the target's output for s.
     - ``"evidence"``: :math:`w_i = (x_i \cdot \partial s/\partial x_i)^+`, of the target's output: what GenAtt's rule
-      makes of the head, as one more layer. Of special tokens, which carry what other tokens say for the target and
-      against it, the absolute value. It is :math:`\|\partial s/\partial x_i\|` for a sample in which this is zero in
-      all rows, or zero by algebra in a special token that is read, as in front of a norm of its own.
+      makes of the head, as one more layer. Of special tokens, which hold what they gathered of other tokens, for the
+      target and against it, the absolute value. It is :math:`\|\partial s/\partial x_i\|` for a sample in which this is
+      zero in all rows, or zero by algebra in a special token that is read, as in front of a norm of its own.
     - ``"evidence by output"``: that of each output.
 
     Scaled to sum to 1. One row that is read has all of it: a head that reads CLS has the CLS row in all kinds.
@@ -77,11 +77,11 @@ class Head:
         """
         if kind == "evidence by output":
             return self._by_output()
-        score = _mixed(self.output, target) if kind == "outputs" else select(self.output, target).sum()
+        score = mixed(self.output, target) if kind == "outputs" else select(self.output, target).sum()
         return self._evidence(score) if kind == "evidence" else self._weights(score)
 
     def _by_output(self) -> Pooling:
-        whole = self._weights(_mixed(self.output, None))
+        whole = self._weights(mixed(self.output))
         if not whole.several.any():
             return whole
         each = [self._evidence(score).row for score in self.output.flatten(1).sum(0)]
@@ -153,19 +153,3 @@ def _scaled(weights: Tensor) -> Tensor:
     """To a sum of 1; zeros stay."""
     total = weights.sum(-1, keepdim=True)
     return weights / total.where(total > 0, torch.ones_like(total))
-
-
-def _mixed(output: Tensor, target: TargetType) -> Tensor:
-    """A scalar that depends on every output, or on every one at the target's place."""
-    places = [_place(one, output.dim() - 2) for one in (target if isinstance(target, list) else [target])]
-    if all(places):
-        mixture = torch.cos(torch.arange(1, output.shape[-1] + 1, device=output.device, dtype=output.dtype))
-        mixed = (output * mixture).sum(-1)
-        return select(mixed, places if isinstance(target, list) else places[0]).sum()
-    mixture = torch.cos(torch.arange(1, output[0].numel() + 1, device=output.device, dtype=output.dtype))
-    return (output.reshape(len(output), -1) * mixture).sum()
-
-
-def _place(target: TargetType, depth: int) -> tuple[int, ...]:
-    """Of (position, class) the position; nothing of a class alone."""
-    return (target if isinstance(target, tuple) else (target,) if isinstance(target, int) else ())[: max(depth, 0)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import TraceError
-from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
@@ -191,10 +191,10 @@ def _refuse_other_order(
 ) -> None:
     """The heads of a sample must lie behind one another: the first sample by itself has those of the batch's first."""
     batch, heads = found.shape[:2]
-    own, others = (tuple(x[:1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
-    alone = record(model, transformer, own, others, None, Want(seen=["probs"]), layer).seen["probs"][layer][0]
+    single = record(model, transformer, *first_samples(inputs, args), None, Want(seen=["probs"]), layer)
+    by_itself = single.seen["probs"][layer][0]
     mixed = found.flatten(0, 1)[::batch]  # were they those of all samples, head by head
-    if not (found[0] - alone).abs().max() <= (mixed - alone).abs().max():
+    if not (found[0] - by_itself).abs().max() <= (mixed - by_itself).abs().max():
         raise TraceError(
             "Heads of a batch sample by sample.",
             f"all samples of a head before the next head ({heads} heads, {batch} samples), in block {layer}",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, InputError, TraceError, UnsupportedModelError
-from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.per_sample import of_samples
 from captum_vit.options import one_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.probe import Want
@@ -76,7 +76,7 @@ class Without:
     def _layout(self) -> TokenLayout:
         """Where the tokens of a picture lie; costs the embedding of one."""
         first = torch.zeros(1, dtype=torch.long, device=self.inputs[0].device)
-        inputs, args = (of_rows(given, first, len(self.inputs[0])) for given in (self.inputs, self.args))
+        inputs, args = (of_samples(given, len(self.inputs[0]), first) for given in (self.inputs, self.args))
         return layout_of(self.model, self.transformer, inputs, args)
 
     @cached_property
@@ -122,7 +122,7 @@ class Without:
             return torch.where(absent.unsqueeze(-1), 1 - x, x)
 
         watch.at(self.transformer.blocks[0].entrance, see)
-        inputs, args = (of_rows(given, rows, len(self.inputs[0])) for given in (self.inputs, self.args))
+        inputs, args = (of_samples(given, len(self.inputs[0]), rows) for given in (self.inputs, self.args))
         with torch.no_grad():
             scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
         return scores, watch.layout(lengths[0])
@@ -210,15 +210,6 @@ class Without:
             f"{self.transformer.family}: {why}",
             "removing them in the input instead: a blurred or filled patch, a mask token for a word.",
         )
-
-
-def of_rows(
-    given: tuple[Any, ...],
-    rows: Tensor,  # shape: (n,)
-    batch: int,
-) -> tuple[Any, ...]:
-    """Arguments of some samples: of those as long as the batch these rows; the others are shared, and stay."""
-    return tuple(x[rows.to(x.device)] if is_of_each_sample(x, batch) else x for x in given)
 
 
 def _alike(

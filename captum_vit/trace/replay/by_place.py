@@ -9,10 +9,10 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_vit.models.output import scores_of
-from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.replay.subnetwork import entering
-from captum_vit.trace.run.score import select, target_of_rows
+from captum_vit.trace.run.score import mixed, select, target_of_rows
 
 ALIKE = 1e-3  # relative; a sum in another order differs by rounding
 
@@ -30,8 +30,7 @@ def belong_to_places(
     Both are tried on the first sample, by the model's own code behind the blocks. What differs in the first and not in
     the second picks tokens by what they hold, as the largest.
     """
-    batch = len(tokens)
-    own, others = (tuple(x[:1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    own, others = first_samples(inputs, args)
     first = target_of_rows(target, torch.zeros(1, dtype=torch.long))
 
     def scores(x: Tensor) -> Tensor:  # (1, N, D) -> (1, K)
@@ -44,7 +43,7 @@ def belong_to_places(
         if output.dim() != 2 or output.shape[1] < 2 or not output.requires_grad:
             return False
         by_target = _read(select(output, 0 if first is None else first).sum(), x)
-        by_all = _read((output * torch.cos(torch.arange(output.shape[1], device=output.device))).sum(), x)
+        by_all = _read(mixed(output), x)
     if by_target is None or by_all is None or not by_target.any() or torch.equal(by_target, by_all):
         return False
     moved, read = x.detach().clone(), by_all.nonzero().squeeze(1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
-from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.per_sample import is_of_each_sample, of_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import running
 from captum_vit.tokens import TokenLayout
@@ -193,7 +193,7 @@ def _of_sample(
 ) -> tuple[TokenLayout, tuple[Tensor, ...], tuple[Any, ...]]:
     """What belongs to one sample of a batch."""
     keep = None if layout.keep is None else layout.keep[i : i + 1]
-    own, others = (tuple(x[i : i + 1] if is_of_each_sample(x, batch) else x for x in given) for given in (inputs, args))
+    own, others = (of_samples(given, batch, slice(i, i + 1)) for given in (inputs, args))
     return replace(layout, keep=keep), own, others
 
 

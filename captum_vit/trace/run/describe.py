@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -32,7 +33,8 @@ class Remembered:
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
-        return self.specs == registered() and [was() for was in self.modules] == modules
+        same = self.specs == registered() and len(modules) == len(self.modules)
+        return same and all(map(is_, (was() for was in self.modules), modules))
 
     def get(self, kind: Hashable) -> Transformer | None:
         """The transformer that reads inputs of this kind, if it is known."""

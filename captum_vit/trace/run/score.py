@@ -79,6 +79,25 @@ def select(
     return chosen.reshape(len(output))
 
 
+def mixed(output: Tensor, target: TargetType = None) -> Tensor:
+    """A scalar that depends on every output, or, of a head that scores every token, on those at the target's place."""
+    places = [_place(one, output.dim() - 2) for one in (target if isinstance(target, list) else [target])]
+    if all(places):
+        at_each = (output * _mixture(output.shape[-1], output)).sum(-1)
+        return select(at_each, places if isinstance(target, list) else places[0]).sum()
+    return (output.reshape(len(output), -1) * _mixture(output[0].numel(), output)).sum()
+
+
+def _mixture(n: int, like: Tensor) -> Tensor:  # shape: (n,)
+    """Fixed weights, none of them zero."""
+    return torch.cos(torch.arange(1, n + 1, device=like.device, dtype=like.dtype))
+
+
+def _place(target: TargetType, depth: int) -> tuple[int, ...]:
+    """Of (position, class) the position; nothing where there is only a class."""
+    return (target if isinstance(target, tuple) else (target,) if isinstance(target, int) else ())[: max(depth, 0)]
+
+
 def repeat_target(target: TargetType, steps: int, times: int = 1) -> TargetType:
     """Targets for a batch in which every sample stands ``steps`` times in a row, and all that ``times`` times."""
     from_captum: Any = _expand_target(plain_target(target), steps, expansion_type=ExpansionTypes.repeat_interleave)

@@ -168,7 +168,10 @@ def test_one_row_that_is_read_has_all_of_it(kind: str) -> None:
 
 def test_cls_read_behind_a_norm_of_its_own_keeps_its_weight() -> None:
     """Its product with the gradient is zero by algebra in front of that norm: there the lengths of gradients count."""
-    own = lambda x: torch.cat([F.layer_norm(x[:, 0], (WIDTH,)), F.layer_norm(x[:, 1:].mean(1), (WIDTH,))], -1)  # noqa: E731
+
+    def own(x: Tensor) -> Tensor:
+        return torch.cat([F.layer_norm(x[:, 0], (WIDTH,)), F.layer_norm(x[:, 1:].mean(1), (WIDTH,))], -1)
+
     model, x = made(Linear(own, 2 * WIDTH), normalised=False), pictures()
     assert by_gates(model, x, 2)[:, 0].abs().max() < 1e-6
     found = seen(model, x, "evidence")
@@ -326,8 +329,13 @@ def test_what_attention_gathers_for_a_row_weighs_as_much_as_the_row(name: str) -
 
 def test_of_samples_that_differ_each_has_the_rule_of_its_own() -> None:
     """One sample hides all but CLS from its head, the other nothing."""
-    only_cls = lambda x: (x * F.pad(torch.ones(len(x), 1, 1), (0, 0, 0, N - 1), value=0.0).to(x)).sum(1)  # noqa: E731
-    mixed = lambda x: torch.cat([only_cls(x[:1]), x[1:].mean(1)])  # noqa: E731
+
+    def only_cls(x: Tensor) -> Tensor:
+        return (x * F.pad(torch.ones(len(x), 1, 1), (0, 0, 0, N - 1), value=0.0).to(x)).sum(1)
+
+    def mixed(x: Tensor) -> Tensor:
+        return torch.cat([only_cls(x[:1]), x[1:].mean(1)])
+
     model, x = made(Linear(mixed)), pictures()
     for name in FOLLOW_EVIDENCE:
         together = cv.METHODS[name](model).attribute(x, target=1)
