@@ -252,6 +252,22 @@ def test_copies_of_one_token_say_nothing_of_places(name: str) -> None:
     assert cv.DecompX(model).attribute(x, target=0).any()
 
 
+class Largest(Linear):
+    """The largest logit of each class: outputs read tokens of their own, wherever these are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, 1:].amax(1)
+
+
+def test_outputs_that_pick_tokens_by_what_they_hold_belong_to_no_places() -> None:
+    model, x = made(Largest(lambda x: x)), pictures()
+    assert not torch.equal(*(seen(model, x[:1], "target", target).row for target in (0, 1)))
+    found = cv.PredictionMap(model, score="logit").attribute(x, target=1)
+    with torch.no_grad():
+        logits = nn.functional.linear(model.vit.forward_features(x)[:, 1:], model.head.weight, model.head.bias)[..., 1]
+    torch.testing.assert_close(found.flatten(1), logits)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_prediction_maps_of_heads_that_pool_are_made(name: str) -> None:
     model, x = made(HEADS[name]()), pictures()
