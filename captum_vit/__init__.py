@@ -24,7 +24,7 @@ from captum_vit.errors import (
     ZeroMapWarning,
 )
 from captum_vit.explain import Explanation, explain
-from captum_vit.models import Spec, register_spec, spec_of
+from captum_vit.models import Spec, register_spec
 from captum_vit.models.transformer import Transformer
 from captum_vit.targets import (
     AnswerSpan,
@@ -42,6 +42,7 @@ from captum_vit.targets import (
 )
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.run.describe import spec_of
 
 __version__ = "0.1.0"
 

@@ -21,7 +21,6 @@ from torch import nn
 import captum_vit as cv
 from captum_vit.errors import CaptumVitError
 from captum_vit.explain import explain, method_named, open_picture
-from captum_vit.inputs.images import example_inputs
 from captum_vit.inputs.loading import device_named, load_model
 from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
@@ -122,8 +121,7 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    model = _model(args)
-    print(cv.doctor(model, example_inputs(model)))
+    print(cv.doctor(_model(args)))
 
 
 def _methods(args: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ from captum_vit.inputs.images import display_image, image_tensor
 from captum_vit.inputs.rgb import open_picture
 from captum_vit.inputs.texts import read_text
 from captum_vit.models.library import is_text_model
-from captum_vit.models.registry import known as known_transformer
+from captum_vit.models.modules import module_of
+from captum_vit.models.towers import refuse_both
 from captum_vit.options import kind_of, known, shown
 from captum_vit.trace.run.describe import transformer_of
 from captum_vit.trace.run.repeated import same_again
@@ -87,7 +88,7 @@ def explain(
         >>> explain(bert, "a good film", "positive", words=True).save("film.html")  # doctest: +SKIP
         >>> explain(nli, ("It rains.", "It is wet."), "entailment", special=False)  # doctest: +SKIP
     """
-    known_transformer(model)  # refuses several transformers before anything is read
+    refuse_both(module_of(model))  # before anything is read
     attribution, name = _attribution(model, method)
     _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)

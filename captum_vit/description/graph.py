@@ -11,7 +11,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from captum_vit.description.values import RESHAPE, Call, Op, Value
+from captum_vit.description.values import DECIDE, RESHAPE, Call, Op, Value
 from captum_vit.models.modules import modules_of
 from captum_vit.sites.calls import Calls, name_of, works_in_place
 from captum_vit.sites.nests import tensors_in
@@ -35,6 +35,9 @@ class Graph(Calls):
         self.ops: list[Op] = []
         self.calls: list[Call] = []
         self.sources = 0  # a bit for every tensor that the model was given
+        self.names: list[str] = []  # of the calls that are numbered
+        self.decides = False  # the model's code asks for numbers that were computed from the inputs, not ids and masks
+        self._computed = 0  # a bit for every such number
         self.taking: dict[
             Value, list[Call]
         ] = {}  # by the root of its first tensor, the calls that take it, outer ones first
@@ -95,6 +98,8 @@ class Graph(Calls):
         number = self.number
         result = super().call(func, args, kwargs)
         results = tensors_in(result)
+        if name in DECIDE:
+            self.decides = self.decides or any(self.value_of(t).past & self._computed for t in taken)
         given = {id(t) for t in taken if t is not target}
         new: list[tuple[int | None, Tensor]] = [(k, t) for k, t in enumerate(results) if id(t) not in given]
         if target is not None and all(t is not target for _, t in new):
@@ -103,6 +108,10 @@ class Graph(Calls):
             op = Op(len(self.ops), name, [self.value_of(t) for t in taken], args, kwargs)
             op.number = number if results else None
             self._note(op, new, target, sharing)
+        return result
+
+    def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
+        self.names.append(name_of(func))
         return result
 
     def _note(self, op: Op, new: list[tuple[int | None, Tensor]], target: Tensor | None, sharing: list[Tensor]) -> None:
@@ -126,6 +135,8 @@ class Graph(Calls):
     def _made(self, tensor: Tensor, op: Op | None = None, result: int | None = None) -> Value:
         value = Value(len(self.values), tensor, op, result)
         self.values.append(value)
+        if tensor.is_floating_point() and self.depends(value):
+            self._computed |= 1 << value.number
         if id(tensor) not in self._now:
             self._held.append(tensor)
             if (storage := _storage(tensor)) is not None:

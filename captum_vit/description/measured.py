@@ -32,7 +32,7 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     No name of a class or attribute is used: attention is where probabilities over tokens meet values, the stream is
     what its result is added to, and so on. Costs one forward pass of one sample, and holds its tensors meanwhile.
     Another one tries whether tokens reach each other behind the attentions, where the torch calls there leave it open.
-    Where places are numbers of torch calls, one more of this sample and one of all compare their code.
+    Where places are numbers of torch calls, or the code depends on what is computed, one of all compares their code.
     Call it inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Args:
@@ -45,7 +45,7 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     """
     graph, few = _recorded_few(model, inputs, args, 1)
     found = _read(graph, model, *few)
-    if few[0] is inputs or not any(map(_counts, found.blocks)) or codes(model, *few) == codes(model, inputs, args):
+    if few[0] is inputs or found.fixed or graph.names == codes(model, inputs, args):
         return found
     return _read(recorded(model, inputs, args), model, inputs, args)
 
@@ -61,12 +61,6 @@ def _recorded_few(
         if few[0] is inputs or isinstance(error, CaptumVitError):
             raise
     return recorded(model, inputs, args), (inputs, args)
-
-
-def _counts(block: Block) -> bool:
-    """Whether one of its places is known by a number of calls, which may depend on batch and padding."""
-    places = (block.entrance, block.attn_in, block.mid, block.out, block.before_mid, block.before_norm)
-    return any(place is not None and place.of > 1 for place in places)
 
 
 def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
@@ -88,7 +82,8 @@ def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tupl
         blocks[1:] = [
             replace(block, follows=places.follow(before.out, block.entrance)) for before, block in pairwise(blocks)
         ]
-        return Transformer(tower, blocks, name_in(model, tower), _family(tower))
+        calls = tuple(graph.names) if graph.decides else ()
+        return Transformer(tower, blocks, name_in(model, tower), _family(tower), calls=calls)
     finally:
         graph.release()
 

@@ -7,9 +7,9 @@ from torch import nn
 from captum_vit.description.attention import Attention
 from captum_vit.description.graph import Graph
 from captum_vit.description.stream import CROSS, Layer
-from captum_vit.description.tower import named_tower
 from captum_vit.description.values import Op
 from captum_vit.errors import UnsupportedModelError
+from captum_vit.models.modules import named_tower
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "multinomial", "bernoulli"}

@@ -7,7 +7,7 @@ from torch import nn
 from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
 from captum_vit.description.values import Call
-from captum_vit.models.modules import uncompiled, unwrapped
+from captum_vit.models.modules import named_tower, uncompiled
 
 
 def tower_of(graph: Graph, model: nn.Module, chain: list[Layer]) -> nn.Module:
@@ -30,9 +30,3 @@ def _takes_tokens(call: Call, first: Layer) -> bool:
         return not call.takes
     x = call.takes[0].tensor
     return x.dim() == stream.dim() and x.shape[:-1] == stream.shape[:-1]
-
-
-def named_tower(model: nn.Module) -> nn.Module | None:
-    """The part that a target module names in its attribute ``tower``, the innermost if it names one in turn."""
-    named = getattr(unwrapped(model), "tower", None)
-    return (named_tower(named) or named) if isinstance(named, nn.Module) else None

@@ -21,6 +21,11 @@ PROJECT = {
 ADD = {"add", "__add__", "__radd__", "__iadd__", "add_", "addcmul"}
 TIMES = {"mul", "__mul__", "__rmul__", "__imul__", "mul_", "addcmul"}
 FACTOR = TIMES | {"div", "__truediv__", "div_"}
+# Calls that tell Python's code what numbers a tensor holds.
+DECIDE = {
+    "__bool__", "item", "__float__", "__int__", "__index__", "__complex__", "tolist", "numpy", "equal", "allclose",
+    "is_nonzero", "__contains__",
+}  # fmt: skip
 
 
 class Value:

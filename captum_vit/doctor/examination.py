@@ -15,11 +15,11 @@ from captum_vit.doctor.identities import identities
 from captum_vit.doctor.report import DEFECT, Report, reason_of
 from captum_vit.doctor.subject import Subject
 from captum_vit.doctor.sums import stream_kinds
-from captum_vit.errors import CaptumVitError, InputError, ZeroMapWarning
+from captum_vit.errors import CaptumVitError, ZeroMapWarning
+from captum_vit.models.example import example
 from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import of_samples
-from captum_vit.models.registry import spec_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.record import Record, Want, record
@@ -50,7 +50,7 @@ def doctor(
     report = Report(type(model).__name__)
     try:
         module_of(model)
-        given = example(spec_of(model)) if inputs is None else inputs
+        given = example(model) if inputs is None else inputs
         sample = tuple(x[:1] for x in checked_inputs(given, model))
         batch = len(given if isinstance(given, Tensor) else given[0])
         args = of_samples(forward_args(additional_forward_args), batch, slice(1))
@@ -74,34 +74,6 @@ def doctor(
         maps = {name: found for name, (_, found) in tried.items() if found is not None}
         report.blunt = _blunt(bare, transformer, sample, args, target, maps) if maps else {}
     return report
-
-
-def example(transformer: Transformer) -> Tensor:  # shape: (1, C, H, W), or (1, T)
-    """Something that a tower accepts and that means nothing."""
-    tower = transformer.tower
-    like = next(p for p in tower.parameters() if p.is_floating_point())
-    convolution = next((m for m in tower.modules() if isinstance(m, nn.Conv2d)), None)
-    vocabulary = next((m for m in tower.modules() if isinstance(m, nn.Embedding)), None)
-    if convolution is None:
-        if vocabulary is None:
-            got = f"{type(tower).__name__}, which embeds neither patches by a convolution nor words"
-            raise InputError("An example to run.", got, "doctor(model, inputs).")
-        return _words(tower, vocabulary.num_embeddings).to(like.device)
-    places = (getattr(tower, "patch_embed", None), tower, getattr(tower, "config", None))
-    sizes = [getattr(place, name, None) for place in places for name in ("img_size", "image_size")]
-    size = next((s for s in sizes if s), 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    noise = torch.randn(1, convolution.in_channels, height, width, generator=torch.Generator().manual_seed(0))
-    return noise.to(like)
-
-
-def _words(tower: nn.Module, vocabulary: int) -> Tensor:  # shape: (1, T)
-    """A short row of token ids, or of the length that a tower insists on; it ends where CLIP's texts end."""
-    ids = torch.arange(2, 2 + getattr(tower, "context_length", 8)) % vocabulary
-    end = getattr(getattr(tower, "config", None), "eos_token_id", None)
-    if isinstance(end, int) and ids.max() < end < vocabulary:
-        ids[-1] = end
-    return ids[None]
 
 
 def _describe(report: Report, model: nn.Module, transformer: Transformer) -> None:

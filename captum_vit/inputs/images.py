@@ -80,15 +80,3 @@ def mean_std(model: nn.Module, processor: Any = None) -> tuple[Channels, Channel
         return None
     reader = reader_of(model, processor)
     return reader.mean, reader.std
-
-
-def example_inputs(model: nn.Module) -> Tensor:  # shape: (1, 3, H, W), or (1, T) for a text model
-    """Something that the model accepts and that means nothing: noise, or the first words of the vocabulary.
-
-    Raises:
-        UnsupportedModelError: the model holds no configuration of its pictures.
-    """
-    if is_text_model(model):
-        return torch.arange(8, device=next(model.parameters()).device)[None]
-    noise = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    return image_tensor(model, (255 * noise).to(torch.uint8))

@@ -17,6 +17,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.DataParallel | DistributedDataParallel) else model
 
 
+def named_tower(model: nn.Module) -> nn.Module | None:
+    """The part that a target module names in its attribute ``tower``, the innermost if it names one in turn."""
+    named = getattr(unwrapped(model), "tower", None)
+    return (named_tower(named) or named) if isinstance(named, nn.Module) else None
+
+
 def uncompiled(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` wrapped, or the module itself."""
     return module._modules.get("_orig_mod") or module

@@ -1,13 +1,12 @@
-"""Which towers are described, and the one that lies in a model."""
+"""Towers that are described by hand, and those that lie in a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 
 from torch import nn
 
-from captum_vit.errors import OptionError, UnsupportedModelError
+from captum_vit.errors import OptionError
 from captum_vit.models.modules import no_module
 from captum_vit.models.spec import Spec, transformer_from
 from captum_vit.models.transformer import Transformer
@@ -15,7 +14,6 @@ from captum_vit.options import shown
 
 Describe = Spec | Callable[[nn.Module], Spec | None]
 _REGISTRY: dict[str, Describe] = {}
-_OURS: dict[str, Describe] = {}  # those of this package, which its tests hold to the models
 
 
 def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None) -> Callable[[Describe], Describe]:
@@ -23,6 +21,7 @@ def register_spec(*classes: str | type[nn.Module], spec: Describe | None = None)
 
     Use it with a :class:`Spec`, or as a decorator over a function of the tower that returns one. A later
     description takes the place of an earlier one; a name with its package goes before one without.
+    A description is held to a pass over the first inputs of each shape, and refused where that shows something else.
 
     Args:
         classes: the class, or its name, bare (``"MyViT"``) or after its package (``"timm.Eva"``).
@@ -57,37 +56,14 @@ def _names(cls: type) -> tuple[str, str]:
 
 
 def described(module: nn.Module) -> Spec | None:
-    """The spec of this very module, or None if its class is unknown."""
-    _, name = _described_as(module)
-    if name is None:
-        return None
-    known = _REGISTRY[name]
-    found = known if isinstance(known, Spec) else known(module)
+    """The spec of this very module, or None if neither its class nor one above it has any."""
+    names = (name for cls in type(module).__mro__ for name in _names(cls))
+    known = next((_REGISTRY[name] for name in names if name in _REGISTRY), None)
+    found = known if isinstance(known, Spec) or known is None else known(module)
     if not isinstance(found, Spec | None):
         wanted = f"A Spec from the description of {type(module).__name__}, or None if it does not fit this one."
         raise OptionError(wanted, shown(found), "a function that returns captum_vit.Spec(...).")
     return found
-
-
-def is_ours(module: nn.Module) -> bool:
-    """Whether its very class, as its library wrote it, is described by this package."""
-    cls, name = _described_as(module)
-    ours = name is not None and _REGISTRY[name] is _OURS.get(name)
-    return ours and cls is type(module) and "forward" not in vars(module)
-
-
-def _described_as(module: nn.Module) -> tuple[type, str] | tuple[None, None]:
-    """The class of a module, or the next above it, that is described, and the name by which it is."""
-    for cls in type(module).__mro__:
-        for name in _names(cls):
-            if name in _REGISTRY:
-                return cls, name
-    return None, None
-
-
-def all_registered_are_ours() -> None:
-    """What is registered so far comes with this package."""
-    _OURS.update(_REGISTRY)
 
 
 def _towers(model: nn.Module) -> Iterator[tuple[nn.Module, Spec]]:
@@ -102,33 +78,6 @@ def _towers(model: nn.Module) -> Iterator[tuple[nn.Module, Spec]]:
             yield from _towers(child)
 
 
-def spec_of(model: nn.Module) -> Transformer:
-    """Find the transformer inside a model: the model itself, or the only described tower within it.
-
-    Wrappers (data parallel, compiled, Lightning modules, our target modules) are looked through.
-    A target module that reads one tower of several names it in its ``tower`` attribute.
-
-    Raises:
-        UnsupportedModelError: no tower, or more than one, was found.
-    """
-    found = known(model)
-    if found is None:
-        raise _none(model)
-    return found
-
-
-def known(model: nn.Module) -> Transformer | None:
-    """As :func:`spec_of`; None where no module has a spec.
-
-    Raises:
-        UnsupportedModelError: more than one tower has.
-    """
-    found = all_known(model)
-    if len(found) > 1:
-        raise _several(model, [f"{one.name} ({type(one.tower).__name__})" for one in found])
-    return found[0] if found else None
-
-
 def all_known(model: nn.Module) -> list[Transformer]:
     """Every tower in a model whose class has a spec."""
     if not isinstance(model, nn.Module):
@@ -139,27 +88,3 @@ def all_known(model: nn.Module) -> list[Transformer]:
 
 def _name_of(tower: nn.Module, model: nn.Module) -> str:
     return next((name for name, module in model.named_modules() if module is tower), "tower")
-
-
-def _several(model: nn.Module, towers: list[str]) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        "A model with one transformer, or a target module that names the tower to explain.",
-        f"{type(model).__name__} with {len(towers)} transformers: {', '.join(towers)}",
-        "captum_vit.TextSimilarity(model, ...) for an image-text model, or a module of yours whose attribute "
-        "`tower` is the part to explain.",
-    )
-
-
-def _none(model: nn.Module) -> UnsupportedModelError:
-    stacks = [
-        f"{name}: {len(m)} x {type(m[0]).__name__}"
-        for name, m in model.named_modules()
-        if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1 and type(m[0]) is type(m[1])
-    ]
-    near = get_close_matches(type(model).__name__, {name.rpartition(".")[2] for name in _REGISTRY}, n=3)
-    return UnsupportedModelError(
-        "A transformer whose class has a spec; any other is described by a pass over inputs.",
-        f"{type(model).__name__}, with these repeated parts: {'; '.join(stacks[:4]) or 'none'}",
-        "captum_vit.doctor(model, inputs), which runs it; methods do so by themselves."
-        + (f" Classes of like names that have a spec: {', '.join(near)}." if near else ""),
-    )

@@ -23,7 +23,7 @@ class Spec:
     """Names of the parts of one kind of transformer.
 
     A *tower* is the module that embeds an input and runs it through a stack of blocks.
-    Prefix tokens, grid, pooling and the rows that the head reads are found by running the model.
+    Prefix tokens, grid and the rows that the head reads are found by running the model.
 
     Args:
         blocks: from the tower to its sequence of blocks.

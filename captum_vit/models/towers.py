@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
+from captum_vit.models.modules import uncompiled, unwrapped
 from captum_vit.models.output import scores_of
 
 
@@ -18,6 +19,23 @@ def image_tower(model: nn.Module) -> nn.Module:
 def text_tower(model: nn.Module) -> nn.Module:
     """The part that reads texts; that of open_clip's plain CLIP is its ``transformer``."""
     return _tower(model, "text_model", "text", "transformer")
+
+
+def refuse_both(model: nn.Module) -> None:
+    """A model that embeds images and texts is explained by a target module, which says what it is set against.
+
+    Raises:
+        UnsupportedModelError: it is such a model itself.
+    """
+    pairs = (("get_image_features", "get_text_features"), ("encode_image", "encode_text"))
+    inner = uncompiled(unwrapped(model))
+    if any(all(hasattr(inner, name) for name in pair) for pair in pairs):
+        raise UnsupportedModelError(
+            "A model with one transformer, or a target module that names the tower to explain.",
+            f"{type(inner).__name__}, which embeds images and texts",
+            "captum_vit.TextSimilarity (its images) or captum_vit.ImageSimilarity (its texts), or a module of yours "
+            "whose `tower` is the part to explain.",
+        )
 
 
 def _tower(model: nn.Module, *names: str) -> nn.Module:

@@ -54,6 +54,11 @@ class Block:
     follows: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
 
+    def places(self) -> list[Place]:
+        """Those that it has."""
+        places = (self.entrance, self.attn_in, self.mid, self.out, self.before_mid, self.before_norm)
+        return [place for place in places if place is not None]
+
 
 @dataclass(frozen=True)
 class Transformer:
@@ -65,6 +70,8 @@ class Transformer:
         name: dotted name of the tower inside the model.
         family: a name for people.
         returns: what a block returns, from the tokens that leave it, where that is more than tokens.
+        calls: names of all torch calls of a pass, where the model's code depends on numbers that it computes; a pass
+            that makes others is refused.
     """
 
     tower: nn.Module
@@ -72,11 +79,17 @@ class Transformer:
     name: str
     family: str = "custom"
     returns: Callable[[Tensor], Any] | None = None
+    calls: tuple[str, ...] = ()
 
     @cached_property
     def post_norm(self) -> bool:
         """Whether norms stand behind the branches, on the stream itself."""
         return any(block.before_norm is not None for block in self.blocks)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether its places are modules that run once, so that they are the same for batches of any size."""
+        return not self.calls and all(place.of == 1 for block in self.blocks for place in block.places())
 
     @cached_property
     def stacked(self) -> bool:

@@ -90,16 +90,22 @@ class Visits(Calls):
     """Visits values of a pass, and puts others in their place.
 
     The visitor is given a tensor that nobody changes in place afterwards; the model goes on with a copy of it.
+
+    Args:
+        names: of all calls, where any other is refused.
     """
 
-    def __init__(self, visits: Sequence[tuple[ValueSite, Visit]]) -> None:
+    def __init__(self, visits: Sequence[tuple[ValueSite, Visit]], names: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.by_number: dict[int, list[tuple[ValueSite, Visit]]] = {}
         for site, visit in visits:
             self.by_number.setdefault(site.number, []).append((site, visit))
-        self.of = visits[-1][0].of if visits else 0
+        self.of = len(names) or (visits[-1][0].of if visits else 0)
+        self.names = names
 
     def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
+        if self.names and name_of(func) not in self.names[number : number + 1]:
+            raise _other_code(f"{name_of(func)} as call {number}", f"{(*self.names, 'none')[: number + 1][-1]}")
         for site, visit in self.by_number.get(number, ()):
             name = name_of(func)
             if name != site.name or len(results) <= site.result:

@@ -1,4 +1,4 @@
-"""Tables of methods, metrics and models, made from the code: they hold what is there."""
+"""Tables of methods and metrics, made from the code: they hold what is there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Iterable
 
 import captum_vit as cv
-from captum_vit.models.registry import _REGISTRY
-from captum_vit.models.spec import Spec
 from quantus_metrics.metrics import METRICS
 
 OTHERS = re.compile(
@@ -16,7 +14,6 @@ OTHERS = re.compile(
     r"|The SkipPLUS paper's|Rows (?:are not normalised|of each factor)).+?)(?:\n\n|\Z)",
     re.DOTALL | re.MULTILINE,
 )
-LIBRARIES = {"timm": "timm", "transformers": "Hugging Face", "torchvision": "torchvision", "open_clip": "open_clip"}
 
 
 def methods() -> str:
@@ -40,17 +37,6 @@ def metrics() -> str:
     return table(("metric", "what it is", "category", "better", "range", "reads", "source"), rows)
 
 
-def models() -> str:
-    """Every class of towers that is described by a Spec."""
-    rows = []
-    for name, describe in _REGISTRY.items():
-        library, _, cls = name.partition(".")
-        if library in LIBRARIES:
-            about = f"{describe.family}." if isinstance(describe, Spec) else first_line(describe)
-            rows.append((LIBRARIES[library], f"`{cls}`", about))
-    return table(("library", "class inside the model", "what it is"), rows)
-
-
 def departures() -> str:
     """What each docstring says of other forms of the same thing."""
     classes = dict.fromkeys(documented(name, factory) for name, factory in cv.METHODS.items())
@@ -62,7 +48,7 @@ def departures() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "methods": methods, "metrics": metrics, "models": models, "departures": departures,
+    "methods": methods, "metrics": metrics, "departures": departures,
 }  # fmt: skip
 
 

@@ -170,8 +170,8 @@ def test_open_clips_two_towers_are_not_guessed_at():
         16, {"layers": 1, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 32},
         {"context_length": 9, "vocab_size": 50, "width": 8, "heads": 1, "layers": 1, "embed_cls": True},
     )  # fmt: skip
-    with pytest.raises(cv.UnsupportedModelError, match="CoCa"):
-        cv.spec_of(cv.ImageSimilarity(model.eval(), torch.randn(1, 16)))
+    with pytest.raises(cv.TraceError, match="One token for each word"):
+        cv.LayerCDAM(cv.ImageSimilarity(model.eval(), torch.randn(1, 16))).attribute(captions()[0], target=0)
 
 
 def test_a_caption_longer_than_the_positions_is_refused_by_name():

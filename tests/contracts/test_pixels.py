@@ -77,7 +77,8 @@ def box_of(change: Callable[[Tensor], Tensor], height: int, width: int) -> tuple
     model = redrawn(timm_vit(**TIMM | {"depth": 1}))
     model.patch_embed = Before(model.patch_embed, change).eval()
     with undisturbed(model):
-        found = record(model, cv.spec_of(model), (torch.randn(2, 3, height, width),), (), None, Want(seen=["tokens"]))
+        x = torch.randn(2, 3, height, width)
+        found = record(model, cv.spec_of(model, x), (x,), (), None, Want(seen=["tokens"]))
         return found.layout.box
 
 
@@ -128,7 +129,8 @@ def test_patches_divide_the_pixels_that_they_read(options, size, grid, box, deta
         redrawn(Cut(nn.Conv2d(3, 24, **options))), lambda x: x.detach() if detached else x
     ).eval()
     with undisturbed(model):
-        found = layout_of(model, cv.spec_of(model), (torch.randn(2, 3, size, size),))
+        x = torch.randn(2, 3, size, size)
+        found = layout_of(model, cv.spec_of(model, x), (x,))
     assert (found.grid, found.box, found.places) == ((grid, grid), box, None)
 
 

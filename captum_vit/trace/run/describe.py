@@ -8,23 +8,28 @@ from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from captum._utils.common import _format_additional_forward_args
 from torch import Tensor, nn
 
 from captum_vit.description.measured import measured, refuse_other
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.modules import modules_of
-from captum_vit.models.registry import Describe, all_known, is_ours, registered
+from captum_vit.models.example import example
+from captum_vit.models.modules import module_of, modules_of, named_tower
+from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.registry import Describe, all_known, registered
+from captum_vit.models.towers import refuse_both
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.sites.site import reached
+from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
-KINDS = 16  # of inputs, of which a model's transformer is remembered
+KINDS = 512  # of inputs, of which a model's transformer is remembered, texts of as many lengths among them
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """Transformers of one model, and all its modules at that time; nothing here keeps the model alive."""
+    """Transformers of one model, its modules at that time, and the tower that it named; nothing keeps it alive."""
 
     modules: list[ref[nn.Module]]
     specs: tuple[Describe, ...]  # all that were registered
@@ -52,62 +57,75 @@ class Remembered:
 _REMEMBERED: WeakKeyDictionary[nn.Module, Remembered] = WeakKeyDictionary()
 
 
+def spec_of(
+    model: nn.Module, inputs: Tensor | tuple[Tensor, ...] | None = None, additional_forward_args: Any = None
+) -> Transformer:
+    """The transformer inside a model, as every method sees it: its tower, and the places in its blocks.
+
+    Wrappers (data parallel, compiled, Lightning modules, our target modules) are looked through.
+    A target module that reads one tower of several names it in its ``tower`` attribute.
+
+    Costs one or two forward passes of one sample, the first time that a model is given inputs of this shape.
+
+    Args:
+        model: as it was loaded, or a target module around it.
+        inputs: what is explained; None makes an image of noise of the model's own size, or a short row of token ids.
+        additional_forward_args: further positional arguments of the model, as in Captum.
+
+    Raises:
+        UnsupportedModelError: no transformer, or more than one, was found; it says what was found.
+        InputError: the model refuses the inputs, or does not show what an example of them would be.
+    """
+    refuse_both(module_of(model))
+    with undisturbed(model):
+        given = checked_inputs(example(model) if inputs is None else inputs, model)
+        args = checked_args(_format_additional_forward_args(additional_forward_args) or ())
+        return transformer_of(model, given, args)
+
+
 def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
     """The transformer that reads these inputs: as a spec describes it, and else as it is found in a pass over them.
 
-    A spec that does not come with this package is held to a pass. What is found is remembered for inputs of the same
-    shapes. Call it inside :func:`captum_vit.trace.run.state.undisturbed`.
+    A spec is held to a pass. What is found is remembered for inputs of the same shapes, in batches of any size where
+    all its places are modules that run once. Call it inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Raises:
         UnsupportedModelError: no transformer, or more than one, was found; it says what was found.
         InputError: the model refuses the inputs.
     """
-    modules = modules_of(model)
+    modules = [*modules_of(model), named_tower(model) or model]
     before = _REMEMBERED.get(model)
     if before is None or not before.still_holds(modules):
         before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
-    found = before.get("any")
-    if found is not None:
-        return found
-    known = all_known(model)
-    sure = len(known) == 1 and _is_all(model, known[0].tower)  # else other inputs may run another tower
-    kind: Hashable = "any" if sure else _kind(inputs, args)
-    found = before.get(kind)
-    if found is not None:
-        return found
-    with model_errors_as_ours(model, *inputs, *args):
-        described = known if sure else [one for one in known if _runs(model, one, inputs, args)]
-        if len(described) == 1:
-            found = described[0]
-            if not is_ours(found.tower):
-                refuse_other(model, found, inputs, args)
-        else:
-            found = _measured(model, inputs, args, before.refusals)
-    before.add(kind, found)
+    shapes = _shapes(inputs, args)
+    found = before.get(shapes) or before.get((shapes, _batch(inputs, args)))
+    if found is None:
+        found = _found(model, inputs, args, before.refusals, shapes)
+        before.add(shapes if found.fixed else (shapes, _batch(inputs, args)), found)
     return found
 
 
-def _measured(
+def _found(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     refusals: dict[Hashable, UnsupportedModelError],
+    shapes: Hashable,
 ) -> Transformer:
-    """Found by a pass, or refused as at the first time."""
-    shapes = _shapes(inputs, args)
+    """Described by hand, or by a pass; or refused as at the first time."""
     if shapes in refusals:
         raise UnsupportedModelError(refusals[shapes].wanted, refusals[shapes].got, refusals[shapes].hint)
-    try:
-        return measured(model, inputs, args)
-    except UnsupportedModelError as error:
-        refusals[shapes] = UnsupportedModelError(error.wanted, error.got, error.hint)
-        raise
-
-
-def _is_all(model: nn.Module, tower: nn.Module) -> bool:
-    """Whether a model has no other stack of modules than those in a tower."""
-    others = modules_of(model, without=[tower])
-    return tower is model or not any(isinstance(m, nn.ModuleList | nn.Sequential) for m in others)
+    refuse_both(model)
+    with model_errors_as_ours(model, *inputs, *args):
+        described = [one for one in all_known(model) if _runs(model, one, inputs, args)]
+        if len(described) == 1:
+            refuse_other(model, described[0], inputs, args)
+            return described[0]
+        try:
+            return measured(model, inputs, args)
+        except UnsupportedModelError as error:
+            refusals[shapes] = UnsupportedModelError(error.wanted, error.got, error.hint)
+            raise
 
 
 def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> bool:
@@ -115,15 +133,18 @@ def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], 
     return reached(described.blocks[0].entrance, lambda: model(*inputs, *args)) is not None
 
 
-def _kind(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
-    """What the code that a model runs may depend on: shapes, types, whether a mask hides anything, other arguments."""
-    tensors = [(tuple(x.shape), x.dtype, _hides(x)) for x in tensors_in((inputs, args))]
+def _shapes(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
+    """Shapes and types of one sample, and other arguments."""
+    batch = len(inputs[0])
+    tensors = [
+        (tuple(x.shape[1:] if is_of_each_sample(x, batch) else x.shape), x.dtype) for x in tensors_in((inputs, args))
+    ]
     return (*tensors, *(repr(x) for x in args if not isinstance(x, Tensor)))
 
 
-def _shapes(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
-    """Of one sample."""
-    return tuple((tuple(x.shape[1:]), x.dtype) for x in tensors_in((inputs, args)))
+def _batch(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
+    """What else the code that a model runs may depend on: the size of the batch, and whether a mask hides anything."""
+    return (len(inputs[0]), *map(_hides, tensors_in((inputs, args))))
 
 
 def _hides(x: Tensor) -> bool:

@@ -64,8 +64,9 @@ class Watch:
                 self._look_at_embedding(self.transformer, stack)
             all_visits = [*self._own_visits(), *self.visits]
             stack.enter_context(hooked([(place, visit) for place, visit in all_visits if isinstance(place, Site)]))
-            values = Visits([(place, visit) for place, visit in all_visits if isinstance(place, ValueSite)])
-            for mode in (*modes, *([values] if values.by_number else [])):
+            names = () if self.transformer is None else self.transformer.calls
+            values = Visits([(place, visit) for place, visit in all_visits if isinstance(place, ValueSite)], names)
+            for mode in (*modes, *([values] if values.of else [])):
                 stack.enter_context(mode)
             try:
                 output = self.model(*inputs, *args)
@@ -88,7 +89,7 @@ class Watch:
 
     def layout(self, n_tokens: int) -> TokenLayout:
         """Where the tokens of this pass lie."""
-        if self._keep is not None and self._keep.shape[1] < n_tokens:
+        if self._keep is not None and self._keep.shape[1] < n_tokens and self._keep.shape[1] != self._words:
             wanted, got = f"An attention mask with one number for each of {n_tokens} tokens.", tuple(self._keep.shape)
             raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
         if self._words is not None:

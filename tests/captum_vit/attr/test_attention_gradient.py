@@ -66,7 +66,7 @@ def test_half_and_half_rollout_of_gen_atts_maps_is_gen_att_by_two_to_the_depth(
 ) -> None:
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"], row="outputs")
-        found = record(model, cv.spec_of(model), (images,), (), TARGETS, want)
+        found = record(model, cv.spec_of(model, images), (images,), (), TARGETS, want)
     halves = rolled_out(found, lambda row, layer: of_attention(found, layer).back(row), stream=0.5, branch=0.5)
     close(halves * 2**DEPTH, cv.GenAtt(model, output="tokens").attribute(images, target=TARGETS))
 
@@ -95,7 +95,7 @@ def test_without_cls_it_is_the_rows_that_the_pooling_reads() -> None:
     model = case.forward_func
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"])
-        found = record(model, cv.spec_of(model), (case.inputs,), (), case.target, want)
+        found = record(model, cv.spec_of(model, case.inputs), (case.inputs,), (), case.target, want)
     A, G = found.seen["probs"][1], found.grads["probs"][1]
     wanted = {
         cv.RawAttention(model, 1, head=2, output="tokens"): A[:, 2].mean(1),

@@ -24,6 +24,7 @@ from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, redrawn
+from tests.models.specs import BERT
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
 DECOMPOSABLE = [name for name in CASES if name != "timm EVA-02 CLIP"]  # it normalises the merged heads
@@ -211,7 +212,7 @@ def test_wrong_options_are_refused(method: Any) -> None:
 def test_a_post_norm_block_without_a_named_first_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (ids, mask) = reference_bert(), reference_sentences()
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    cv.register_spec("transformers.BertModel", spec=replace(registry.described(model.bert), first_norm=None))
+    cv.register_spec("transformers.BertModel", spec=replace(BERT, first_norm=None))
     with pytest.raises(cv.UnsupportedModelError, match="first_norm"):
         cv.GlobEnc(model).attribute(ids, additional_forward_args=(mask,))
     assert cv.AttIN(model).attribute(ids, additional_forward_args=(mask,)).any()

@@ -11,6 +11,7 @@ from captum_vit.description.measured import refuse_other
 from captum_vit.models import registry
 from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, redrawn
+from tests.models.specs import BERT, SPECS
 from tests.models.timm import TIMM
 
 
@@ -48,8 +49,7 @@ def test_a_spec_that_contradicts_the_pass_is_refused_with_both_sides(wrong: str,
 @pytest.mark.parametrize("norms", [{"first_norm": None, "last_norm": None}, {"first_norm": "output.LayerNorm"}])
 def test_a_post_norm_block_described_wrongly(norms: dict[str, str | None]):
     model, ids, args, target = CASES["HF BERT"]()
-    right = registry.described(model.bert)
-    cv.register_spec(type(model.bert), spec=dataclasses.replace(right, **norms))
+    cv.register_spec(type(model.bert), spec=dataclasses.replace(BERT, **norms))
     with pytest.raises(cv.UnsupportedModelError, match="description that fits"):
         cv.LayerCDAM(model).attribute(ids, target=target, additional_forward_args=args)
 
@@ -65,9 +65,10 @@ def test_a_spec_that_fits_is_taken():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_specs_of_this_package_fit(name: str):
+def test_specs_that_fit_are_not_refused(name: str, monkeypatch: pytest.MonkeyPatch):
     case = CASES[name]()
+    monkeypatch.setattr(registry, "_REGISTRY", SPECS)
     inputs = case.inputs if isinstance(case.inputs, tuple) else (case.inputs,)
     with undisturbed(case.forward_func):
-        described = registry.known(case.forward_func)
+        (described,) = registry.all_known(case.forward_func)
         refuse_other(case.forward_func, described, inputs, case.additional_forward_args or ())

@@ -1,4 +1,4 @@
-"""What a pass shows of the families that have a spec, and of others: places, and the model as it was before."""
+"""What a pass shows of the families that the exam runs on, and of others: places, and the model as it was before."""
 
 import gc
 import weakref
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from captum_vit.description import measured
 from captum_vit.description.graph import recorded
+from captum_vit.models import registry
 from captum_vit.models.output import scores_of
-from captum_vit.models.registry import known
 from captum_vit.models.transformer import Block, Transformer
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.run.state import undisturbed
 from tests.models import CASES, FURTHER, SIZES, VOCABULARY, Case, padded, redrawn
+from tests.models.specs import SPECS
 
 PLACES = ("entrance", "attn_in", "mid", "out", "before_mid", "before_norm")
 PARTS = ("module", "first_norm", "last_norm", "mid_norm", "out_proj")
@@ -39,10 +40,11 @@ def tensor_at(case: Case, place: Place) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*CASES, *FURTHER])
-def test_a_pass_shows_what_the_spec_says(name: str):
+def test_a_pass_shows_what_the_spec_says(name: str, monkeypatch: pytest.MonkeyPatch):
     case = (CASES | FURTHER)[name]()
-    spec, found = known(case.forward_func), described(case)
-    assert spec is not None and found.tower is spec.tower and found.name == spec.name and found.family == spec.family
+    monkeypatch.setattr(registry, "_REGISTRY", SPECS)
+    (spec,), found = registry.all_known(case.forward_func), described(case)
+    assert found.tower is spec.tower and found.name == spec.name and found.family == spec.family
     assert len(found.blocks) == len(spec.blocks) and found.post_norm == spec.post_norm
     for ours, theirs in zip(found.blocks, spec.blocks, strict=True):
         _compare(case, ours, theirs)

@@ -12,17 +12,9 @@ import transformers as hf
 from torch import Tensor, nn
 
 import captum_vit as cv
-from captum_vit.models import registry
 
 LLAMA = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
 WORDS = {"vocab_size": 60, "num_labels": 3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-SPECS = {
-    "GPT2Model": cv.Spec("h", "attn", "attn.c_proj", "ln_2"),
-    "GPTNeoXModel": cv.Spec("layers", "attention", "attention.dense", None),
-    "OPTModel": cv.Spec("decoder.layers", "self_attn", "self_attn.out_proj", "final_layer_norm"),
-    "LlamaModel": cv.Spec("layers", "self_attn", "self_attn.o_proj", "post_attention_layernorm"),
-    "GemmaModel": cv.Spec("layers", "self_attn", "self_attn.o_proj", "post_attention_layernorm"),
-}
 DECODERS: dict[str, Callable[[], nn.Module]] = {
     "GPT-2": lambda: hf.GPT2ForSequenceClassification(hf.GPT2Config(n_embd=24, n_layer=2, n_head=2, **WORDS)),
     "GPT-NeoX": lambda: hf.GPTNeoXForSequenceClassification(hf.GPTNeoXConfig(**LLAMA, **WORDS)),
@@ -43,13 +35,6 @@ METHODS = (
 PARALLEL = {("GPT-NeoX", "VTranM")}  # there is no stream between attention and feed-forward
 RIGHT = torch.tensor([[5, 6, 7, 8, 9, 11], [3, 4, 12, 0, 0, 0]])
 LEFT = torch.tensor([[5, 6, 7, 8, 9, 11], [0, 0, 0, 3, 4, 12]])
-
-
-@pytest.fixture(autouse=True)
-def described(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    for name, spec in SPECS.items():
-        cv.register_spec(f"transformers.{name}", spec=spec)
 
 
 def decoder(name: str) -> nn.Module:
@@ -138,10 +123,6 @@ def test_a_cache_is_refused_and_stays_empty() -> None:
 
 
 def test_detection_tokens_need_whole_sequences() -> None:
-    cv.register_spec(
-        "transformers.YolosModel",
-        spec=cv.Spec("encoder.layer", "attention.attention", "attention.output.dense", "layernorm_after"),
-    )
     config = hf.YolosConfig(image_size=[32, 32], patch_size=8, num_detection_tokens=7, num_labels=3, **LLAMA)
     model, images = hf.YolosForObjectDetection(config).eval().double(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
     psi = cv.PredictionMap(model, output="tokens", score="logit").attribute(images, target=(2, 1))

@@ -49,7 +49,7 @@ def seen(name: str) -> Record:
 def recorded(case: Case, want: Want) -> Record:
     model, inputs, args, target = case
     with undisturbed(model):
-        return record(model, cv.spec_of(model), (inputs,), args, target, want)
+        return record(model, cv.spec_of(model, inputs, args), (inputs,), args, target, want)
 
 
 def output(case: Case) -> Tensor:

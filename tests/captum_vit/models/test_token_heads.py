@@ -65,8 +65,10 @@ def test_every_method_explains_a_token(head: str, name: str):
 def test_the_row_that_is_read_is_the_targets(head: str):
     model, ids, mask = built(head)
     with undisturbed(model):
-        found = record(model, cv.spec_of(model), (ids,), (mask,), PLACES, Want(seen=["probs"], row="outputs"))
-        all_rows = record(model, cv.spec_of(model), (ids,), (mask,), None, Want(row="outputs"))
+        found = record(
+            model, cv.spec_of(model, ids, mask), (ids,), (mask,), PLACES, Want(seen=["probs"], row="outputs")
+        )
+        all_rows = record(model, cv.spec_of(model, ids, mask), (ids,), (mask,), None, Want(row="outputs"))
     wanted = torch.nn.functional.one_hot(torch.tensor([8, 2, 3]), 9).double()
     assert torch.equal(found.row.squeeze(1), wanted)
     attention = cv.RawAttention(model).attribute(ids, PLACES, mask)

@@ -32,7 +32,7 @@ def seen_in(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Probabilities, values, contexts and the gradients at all three, of both blocks."""
     kinds = ["probs", "values", "context"]
     with undisturbed(model):
-        found = record(model, cv.spec_of(model), (x,), (), 1, Want(seen=kinds, grads=kinds))
+        found = record(model, cv.spec_of(model, x), (x,), (), 1, Want(seen=kinds, grads=kinds))
     return [row[layer] for seen in (found.seen, found.grads) for row in seen.values() for layer in (0, 1)]
 
 

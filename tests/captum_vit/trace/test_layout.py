@@ -21,8 +21,9 @@ PICTURES = (2, 3, 24, 32)
 
 
 def found(model: nn.Module, x: Tensor | None = None, args: tuple[object, ...] = ()) -> TokenLayout:
+    x = torch.randn(PICTURES) if x is None else x
     with undisturbed(model):
-        return layout_of(model, cv.spec_of(model), (torch.randn(PICTURES) if x is None else x,), args)
+        return layout_of(model, cv.spec_of(model, x, args), (x,), args)
 
 
 def vek(embedding: nn.Module | None = None, order: list[int] | None = None, grid: tuple[int, int] = GRID) -> Vek:

@@ -22,7 +22,7 @@ BACKWARDS = list(range(PATCHES))[::-1]
 
 def found(model: nn.Module, x: Tensor, *args: Any) -> TokenLayout:
     with undisturbed(model):
-        return layout_of(model, cv.spec_of(model), (x,), args)
+        return layout_of(model, cv.spec_of(model, x, args), (x,), args)
 
 
 class Embedded(nn.Module):

@@ -12,7 +12,6 @@ from transformers import EsmConfig, EsmForSequenceClassification
 
 import captum_vit as cv
 import quantus_metrics as qm
-from captum_vit.models import registry
 from captum_vit.trace.run.state import refuse_training
 from tests.models import CASES, redrawn
 
@@ -97,16 +96,11 @@ def test_offloaded_weights_are_named(vit, method):
 @pytest.fixture(scope="module")
 def esm():
     """It predicts contacts by a head with `in_features` that is no layer, and asks for attentions."""
-    paths = {"attn": "attention.self", "out_proj": "attention.output.dense", "mid": "LayerNorm"}
-    known = dict(registry._REGISTRY)
-    cv.register_spec("EsmModel", spec=cv.Spec(blocks="encoder.layer", **paths))
     config = EsmConfig(
         vocab_size=33, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48,
         pad_token_id=1, mask_token_id=32, num_labels=5, position_embedding_type="rotary",
     )  # fmt: skip
-    yield redrawn(EsmForSequenceClassification(config))
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(known)
+    return redrawn(EsmForSequenceClassification(config))
 
 
 @pytest.mark.parametrize("method", ["LayerCDAM", "GenAtt", "DecompX", "LayerSmoothCDAM", "TokenGradCAM"])
