@@ -90,8 +90,6 @@ class Graph(Calls):
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(func)
-        if name == "__get__":
-            name = name_of(func.__self__)
         taken = tensors_in((args, kwargs))
         target = _written(name, taken, kwargs)
         sharing = [] if target is None else self._copied(target)

@@ -41,6 +41,8 @@ def projection(graph: Graph, layer: Layer) -> Projection:
                 continue
             scale = _own(graph, found, layer)
         between = "a factor before the addition" if layer.scaled else _other_order(given, layer)
+        if isinstance(scale, partial) and scale.func is torch.clone and graph.decides:
+            between = between or "a factor that may be another one for other inputs"
         return Projection(None if between else module, None if between else scale, between)
     start = tried[-1][2] if tried else layer.attention.context
     return Projection(None, None, _named(graph, start, layer.branch))

@@ -95,7 +95,9 @@ class Transformer:
     def stacked(self) -> bool:
         """Whether every block is a module that runs once, so that it can be skipped."""
         modules = self.modules()
-        return len(set(modules)) == len(self.blocks) and all(block.out.of == 1 for block in self.blocks)
+        return (
+            not self.calls and len(set(modules)) == len(self.blocks) and all(block.out.of == 1 for block in self.blocks)
+        )
 
     def returning(self, returns: Callable[[Tensor], Any]) -> Transformer:
         """The same, knowing what its blocks return."""

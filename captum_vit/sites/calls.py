@@ -45,8 +45,9 @@ class Calls(Mode):
 
 
 def name_of(func: Any) -> str:
-    """A torch function as people write it, such as ``add`` or ``__getitem__``."""
-    return getattr(func, "__name__", str(func))
+    """A torch function as people write it, such as ``add``, ``__getitem__``, or ``mT``, an attribute."""
+    name: str = getattr(func, "__name__", str(func))
+    return name_of(func.__self__) if name == "__get__" else name
 
 
 def works_in_place(name: str) -> bool:
@@ -163,5 +164,5 @@ def _other_code(got: str, wanted: str) -> TraceError:
     return TraceError(
         "A model that makes the same torch calls in every pass over inputs of one shape.",
         f"{got}, in the place of {wanted}",
-        "a model whose code does not depend on the values of its inputs.",
+        "one sample at a time, and copy.deepcopy(model), whose blocks are found anew, for inputs that take another path.",
     )

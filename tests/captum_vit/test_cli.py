@@ -86,9 +86,7 @@ def test_what_is_asked_in_vain_is_said_in_a_few_lines(here: Path, capsys, argv: 
 
 
 def test_doctor_prints_the_report(here: Path, capsys: pytest.CaptureFixture, monkeypatch):
-    monkeypatch.setattr(
-        cv, "doctor", lambda model: type(model).__name__, raising=False
-    )
+    monkeypatch.setattr(cv, "doctor", lambda model: type(model).__name__, raising=False)
     assert cli.main(["doctor", *MODEL]) == 0
     assert capsys.readouterr().out == "VisionTransformer\n"
 

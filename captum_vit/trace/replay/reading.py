@@ -136,7 +136,13 @@ class Reading:
         return reading_point(self.described, layer)
 
     def _may_have_tail(self) -> bool:
-        if self.transformer is None or self.channels or self.grad_kwargs or self.rule != "grad":
+        if (
+            self.transformer is None
+            or self.transformer.calls
+            or self.channels
+            or self.grad_kwargs
+            or self.rule != "grad"
+        ):
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
 
