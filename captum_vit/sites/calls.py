@@ -164,5 +164,5 @@ def _other_code(got: str, wanted: str) -> TraceError:
     return TraceError(
         "A model that makes the same torch calls in every pass over inputs of one shape.",
         f"{got}, in the place of {wanted}",
-        "one sample at a time, and copy.deepcopy(model), whose blocks are found anew, for inputs that take another path.",
+        "one sample at a time, and copy.deepcopy(model), whose blocks are found anew, for those of another kind.",
     )

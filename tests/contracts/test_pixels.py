@@ -114,11 +114,12 @@ class Cut(nn.Module):
     [
         ({"kernel_size": 3, "stride": 2, "padding": 1}, 12, 6, (0, 0, 12, 12)),
         ({"kernel_size": 7, "stride": 4, "padding": 3}, 32, 8, (0, 0, 32, 32)),
-        ({"kernel_size": 16, "stride": 10}, 48, 4, (0, 0, 46, 46)),
+        ({"kernel_size": 16, "stride": 10}, 48, 4, (3, 3, 43, 43)),
+        ({"kernel_size": 16, "stride": 8}, 64, 7, (4, 4, 60, 60)),
         ({"kernel_size": 8, "stride": 8, "padding": 2}, 28, 4, (-2, -2, 30, 30)),
         ({"kernel_size": 4, "stride": 8}, 30, 4, (-2, -2, 30, 30)),
     ],
-    ids=["stem", "wide stem", "cut off", "padded", "apart"],
+    ids=["stem", "wide stem", "cut off", "half overlapped", "padded", "apart"],
 )
 @pytest.mark.parametrize("detached", [False, True], ids=["with a gradient", "detached"])
 def test_patches_divide_the_pixels_that_they_read(options, size, grid, box, detached):

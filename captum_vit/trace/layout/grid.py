@@ -119,12 +119,13 @@ def _merged(reach: Reach, axis: int, number: Tensor, cells: int) -> bool:
 def _edges(reach: Reach, axis: int, number: Tensor, cells: int, size: int) -> tuple[int, int]:
     """From the first step of an axis to behind its last; tokens divide what lies between evenly.
 
-    Tokens that overlap divide what they read of the input. Of others, those at the border that read less than their
-    neighbours read padding beyond it.
+    Of tokens that do not overlap, those at the border that read less than their neighbours read padding beyond it.
     """
     start, end = reach.read[axis].tolist()
-    if not reach.apart or cells == 1:
+    if cells == 1:
         return start, end
+    if not reach.apart:
+        return _around_centres(reach, axis, number, cells)
     low = [int(reach.first[number == i, axis].min()) for i in range(cells)]
     high = [int(reach.behind[number == i, axis].max()) for i in range(cells)]
     pitches = {b - a for a, b in pairwise(low[1:])} or {max(b - a for a, b in zip(low, high, strict=True))}
@@ -137,3 +138,20 @@ def _edges(reach: Reach, axis: int, number: Tensor, cells: int, size: int) -> tu
         end = max(end, low[-1] + pitch)
     gap = pitch - max(b - a for a, b in zip(low, high, strict=True))
     return (start, end) if gap <= 0 else (start - gap // 2, start - gap // 2 + cells * pitch)
+
+
+def _around_centres(reach: Reach, axis: int, number: Tensor, cells: int) -> tuple[int, int]:
+    """Tokens that overlap divide what they read, where that is as long as they are apart, times their number.
+
+    Where nothing is padded it is longer, since those at the border read as much as the others: each token then is as
+    wide as centres are apart, around its own. That is seen at two neighbours in the middle that read as many steps.
+    """
+    start, end = reach.read[axis].tolist()
+    left = (cells - 1) // 2
+    boxes = [reach.box(int((number == i).nonzero()[0])) for i in (left, left + 1)]
+    (first, behind), (next_first, next_behind) = (box[:, axis].tolist() for box in boxes)
+    pitch = next_first - first
+    if pitch <= 0 or next_behind - behind != pitch or abs(end - start - cells * pitch) < pitch / 2:
+        return start, end
+    begin = round((first + behind) / 2 - pitch * (left + 0.5))
+    return begin, begin + cells * pitch

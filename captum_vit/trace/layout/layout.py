@@ -13,7 +13,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.features import by_features
 from captum_vit.trace.layout.grid import Grid, grid_of
-from captum_vit.trace.layout.reach import Reach, mixed, reach_of
+from captum_vit.trace.layout.reach import Reach, mixed, moved, reach_of
 from captum_vit.trace.layout.text import depend_in_order
 
 
@@ -109,6 +109,7 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
         if x.is_floating_point() and x.dim() > 2:
             reach = reach_of(of_this, plain)
             if reach is not None:
+                _refuse_second(embedding, plain, reach.placed, which)
                 return _of_picture(of_this, reach)
         elif _is_one_text(x) and depend_in_order(of_this, real):
             return Layout(plain.shape[1])
@@ -121,6 +122,24 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
         else f"{name}, whose first block is given the same for any of its inputs of such a form",
         'a picture as floating point numbers; the module inside that reads it, or output="channels" at its layers.',
     )
+
+
+def _refuse_second(embedding: Embedding, plain: Tensor, placed: Tensor, which: int) -> None:
+    """Another picture may be given, if it has no tokens of its own: they would have no place in the map of this one."""
+    batch, given = len(embedding.inputs[0]), (*embedding.inputs, *embedding.args)
+    for other, x in enumerate(given):
+        if other == which or not is_of_each_sample(x, batch) or not x.is_floating_point() or x.dim() < 4:
+            continue
+        if not ((x == 0) | (x == 1)).all():  # no mask
+            of_other = replace(embedding, which=other)
+            own = moved(of_other.tokens(mixed(of_other.sample)) - plain, plain)[0] & ~placed
+            if own.any():
+                one, another = tuple(given[which].shape), tuple(x.shape)
+                raise UnsupportedModelError(
+                    "Tokens of one picture.",
+                    f"{int(placed.sum())} of one of shape {one}, and {int(own.sum())} of another of shape {another}",
+                    "a module of yours that holds one of them and is given the other.",
+                )
 
 
 def _is_one_text(x: Tensor) -> bool:

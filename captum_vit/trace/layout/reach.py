@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from captum_vit.trace.layout.embedding import Embedding
 
 ROUNDINGS = 16  # of its largest entry, by which a token may differ in a batch of another size
 DRAWS, NOISE = 16, 0.1  # of noise, in units of the picture's standard deviation
+TWICE, SEEN = 2.0, 1e-3  # how much more a token moves with the half in which it lies not; the least that counts
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Reach:
         centre: (P, A) the middle of what it reads.
         read: (A, 2) first step that any token reads, and the one behind the last.
         apart: no entry is read by two tokens.
+        box: of one of the P tokens the first step that it reads along each dimension, and that behind the last (2, A),
+            where it shares them with others.
     """
 
     placed: Tensor
@@ -33,6 +38,7 @@ class Reach:
     centre: Tensor
     read: Tensor
     apart: bool
+    box: Callable[[int], Tensor]
 
 
 def reach_of(
@@ -61,12 +67,12 @@ def reach_of(
     single = token >= 0
     found, number = token[single].unique(return_inverse=True)
     extent = torch.stack([_ends(read, axis) for axis in range(read.dim())])
+    box = partial(_box, tokens, leaf, placed.nonzero().flatten().tolist())
     if torch.equal(found, placed.nonzero().flatten()):
         first, behind = bounds(single, number, len(found))
         apart = bool((single == read).all())
-        if apart:
-            _refuse_order_of_content(embedding, x, plain, token)
-        return Reach(placed, first, behind, (first + behind) / 2, extent, apart)
+        _refuse_order_of_content(embedding, x, plain, token)
+        return Reach(placed, first, behind, (first + behind) / 2, extent, apart, box)
     if _is_read_outside(embedding, moving, extent):
         return _by_moving(embedding, moving, placed)
     parts = [_behind_cuts(embedding, moving, placed, axis) for axis in range(x.dim() - 3)]
@@ -74,7 +80,9 @@ def reach_of(
         torch.stack([*(part[i] for part in parts), *extent[-2:, i : i + 1].expand(-1, int(placed.sum()))], 1)
         for i in (0, 1)
     )
-    return Reach(placed, first, behind, _by_noise(embedding, moving, placed, (first + behind) / 2), extent, False)
+    centre = _by_noise(embedding, moving, placed, (first + behind) / 2)
+    _refuse_halves_of_content(replace(embedding, shown=None), plain, placed, centre)
+    return Reach(placed, first, behind, centre, extent, False, box)
 
 
 def moved(
@@ -103,11 +111,37 @@ def _refuse_order_of_content(
     rows = torch.where(chosen[token.clamp_min(0)] & (token >= 0), embedding.sample, x)
     others = moved(embedding.tokens(rows) - plain, plain)[0] & ~chosen
     if others.any():
-        raise UnsupportedModelError(
-            "Tokens in an order that does not depend on the picture.",
-            f"token {int(others.nonzero()[0])}, which moves with pixels that it does not read in another picture",
-            "the model without sorting or choosing of tokens before its blocks.",
-        )
+        raise _order_of_content(int(others.nonzero()[0]))
+
+
+def _refuse_halves_of_content(
+    embedding: Embedding,
+    plain: Tensor,  # shape: (1, N, D), its tokens for the sample
+    placed: Tensor,  # shape: (N,)
+    centre: Tensor,  # shape: (P, A), found in another picture
+) -> None:
+    """Of tokens that overlap, those in one half of the sample move with noise there, more than with noise in the other.
+
+    Those in the middle third may move with both; so may tokens that hardly move.
+    """
+    x = embedding.sample
+    for axis in (-2, -1):
+        size = x.shape[axis]
+        first = (torch.arange(size, device=x.device) < size // 2).to(x).view(-1, *[1] * (-1 - axis))
+        near, far = (_energy(embedding, plain, placed, half) for half in (first, 1 - first))
+        low, high = centre[:, axis] < size / 3, centre[:, axis] > size * 2 / 3
+        against = (low & (far > TWICE * near)) | (high & (near > TWICE * far))
+        wrong = against & (near + far > SEEN * (near + far).max())
+        if wrong.any():
+            raise _order_of_content(int(placed.nonzero().flatten()[wrong][0]))
+
+
+def _order_of_content(token: int) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "Tokens in an order that does not depend on the picture.",
+        f"token {token}, which moves with pixels that it does not read in another picture",
+        "the model without sorting or choosing of tokens before its blocks.",
+    )
 
 
 def _is_read_outside(
@@ -146,8 +180,7 @@ def single_readers(
     """
     if not tokens.requires_grad:
         return None
-    mixture = torch.arange(tokens.shape[-1], device=leaf.device).mul(1.7).add(0.3).cos().to(tokens)
-    seen = tokens[0] @ mixture  # shape: (N,)
+    seen = tokens[0] @ _mixture(tokens)  # shape: (N,)
     numbers = torch.arange(len(seen), device=leaf.device)
     read = torch.zeros_like(leaf[0], dtype=torch.bool)
     token, single = read.long(), ~read
@@ -178,6 +211,16 @@ def bounds(single: Tensor, number: Tensor, n: int) -> tuple[Tensor, Tensor]:  # 
     return torch.stack(first, 1), torch.stack(behind, 1)
 
 
+@torch.enable_grad()
+def _box(tokens: Tensor, leaf: Tensor, numbers: list[int], i: int) -> Tensor:  # shape: (2, A)
+    read = _has_gradient((tokens[0, numbers[i]] @ _mixture(tokens)), leaf)
+    return torch.stack([_ends(read, axis) for axis in range(read.dim())], 1)
+
+
+def _mixture(tokens: Tensor) -> Tensor:  # shape: (D,)
+    return torch.arange(tokens.shape[-1], device=tokens.device).mul(1.7).add(0.3).cos().to(tokens)
+
+
 def _ends(read: Tensor, axis: int) -> Tensor:  # shape: (2,)
     steps = read.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
     return torch.stack([steps[0], steps[-1] + 1])
@@ -197,7 +240,8 @@ def _by_moving(
     apart = _are_apart(first, behind)
     middle = (first + behind) / 2
     centre = middle if apart else _by_noise(embedding, plain, placed, middle)
-    return Reach(placed, first, behind, centre, torch.stack([first.amin(0), behind.amax(0)], 1), apart)
+    extent = torch.stack([first.amin(0), behind.amax(0)], 1)
+    return Reach(placed, first, behind, centre, extent, apart, lambda i: torch.stack([first[i], behind[i]]))
 
 
 def _behind_cuts(embedding: Embedding, plain: Tensor, placed: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -228,20 +272,26 @@ def _by_noise(
     :math:`\mathrm E|\Delta_j|^2 = \sum_p h_p |\partial T_j / \partial x_p|^2`; with the row or column of p as
     :math:`h_p`, over that with 1, this is the centre. What a norm lets through from the whole picture hardly counts.
     """
-    x = embedding.sample
-    generator, centre = torch.Generator().manual_seed(0), centre.clone().double()
-    noise = [(torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x) * _scale(x) * NOISE for _ in range(DRAWS)]
-
-    def energy(weight: Tensor | float) -> Tensor:  # shape: (P,)
-        tokens = embedding.in_portions([x + one * weight for one in noise])
-        return (tokens - plain)[:, placed].double().square().sum((0, -1))
-
-    whole = energy(1.0)
+    x, centre = embedding.sample, centre.clone().double()
+    whole = _energy(embedding, plain, placed, x.new_ones(()))
     for axis in (-2, -1):
         position = (torch.arange(x.shape[axis], device=x.device) + 0.5) / x.shape[axis]
         weight = position.sqrt().to(x).view(-1, *[1] * (-1 - axis))
-        centre[:, axis] = energy(weight) / whole * x.shape[axis]
+        centre[:, axis] = _energy(embedding, plain, placed, weight) / whole * x.shape[axis]
     return centre
+
+
+def _energy(
+    embedding: Embedding,
+    plain: Tensor,  # shape: (1, N, D)
+    placed: Tensor,  # shape: (N,)
+    weight: Tensor,  # that of the noise, as wide as the picture, or one for all of it
+) -> Tensor:  # shape: (P,)
+    """How far noise moves each token, in squares; the same noise in every call."""
+    x, generator = embedding.sample, torch.Generator().manual_seed(0)
+    noise = [(torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x) * _scale(x) * NOISE for _ in range(DRAWS)]
+    tokens = embedding.in_portions([x + one * weight for one in noise])
+    return (tokens - plain)[:, placed].double().square().sum((0, -1))
 
 
 def _are_apart(first: Tensor, behind: Tensor) -> bool:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from captum_vit.errors import InputError
+from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.sites.site import Place, Site, ThisThreadOnly
@@ -79,16 +79,25 @@ def _layout_of_first(
 ) -> Layout:
     key = _key(entrance, inputs, args)
     known = _KNOWN.setdefault(model, {})
-    if key in known and all(state.holds() for state in known[key][1]):
-        return known[key][0]
-    embedding = Embedding(model, entrance, inputs, args)
-    plain, ran = _first_run(embedding, entrance, blocks)
-    layout = measured(embedding, plain, real)
-    known.pop(key, None)
-    known[key] = layout, _states(model, ran)
-    if len(known) > SHAPES:
-        del known[next(iter(known))]
-    return layout
+    if key not in known or not all(state.holds() for state in known[key][1]):
+        embedding = Embedding(model, entrance, inputs, args)
+        plain, ran = _first_run(embedding, entrance, blocks)
+        known.pop(key, None)
+        known[key] = _measured(embedding, plain, real), _states(model, ran)
+        if len(known) > SHAPES:
+            del known[next(iter(known))]
+    found = known[key][0]
+    if isinstance(found, UnsupportedModelError):
+        raise UnsupportedModelError(found.wanted, found.got, found.hint)
+    return found
+
+
+def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layout | UnsupportedModelError:
+    """The layout, or why there is none, without the pass in which that showed."""
+    try:
+        return measured(embedding, plain, real)
+    except UnsupportedModelError as error:
+        return UnsupportedModelError(error.wanted, error.got, error.hint)
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,9 @@ def _values(parts: dict[Any, Any], depth: int) -> dict[Any, Any]:
     return {name: x if type(x) in _PLAIN else _value(x, depth) for name, x in parts.items()}
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, dict[Any, tuple[Layout, Sequence[_State]]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[Any, tuple[Layout | UnsupportedModelError, Sequence[_State]]]] = (
+    WeakKeyDictionary()
+)
 
 
 def _key(entrance: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+import torch
 from captum._utils.common import _format_additional_forward_args
 from torch import Tensor, nn
 
@@ -116,7 +117,8 @@ def _found(
     if shapes in refusals:
         raise UnsupportedModelError(refusals[shapes].wanted, refusals[shapes].got, refusals[shapes].hint)
     refuse_both(model)
-    with model_errors_as_ours(model, *inputs, *args):
+    cuda = {x.device for x in inputs if x.is_cuda}  # random numbers of the caller stay as they are
+    with model_errors_as_ours(model, *inputs, *args), torch.random.fork_rng(cuda):
         described = [one for one in all_known(model) if _runs(model, one, inputs, args)]
         if len(described) == 1:
             refuse_other(model, described[0], inputs, args)

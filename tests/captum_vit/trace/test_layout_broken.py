@@ -13,7 +13,7 @@ import captum_vit as cv
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import layout_of
-from tests.models import redrawn
+from tests.models import TIMM, redrawn, timm_vit
 from tests.models.arranged import GRID, PATCHES, WIDTH, Vek
 
 SHAPE = (2, 3, 24, 32)
@@ -261,3 +261,64 @@ def test_a_picture_of_whole_numbers_is_refused_by_name():
     model = vek(Embedded(lambda x: x / 255))
     with pytest.raises(cv.UnsupportedModelError, match="floating point numbers"):
         cv.LayerCDAM(model).attribute(torch.randint(255, SHAPE), target=1)
+
+
+class Overlapping(nn.Module):
+    """Patches that overlap, in their order or sorted by what is in them."""
+
+    def __init__(self, by_content: bool) -> None:
+        super().__init__()
+        self.convolution, self.by_content = nn.Conv2d(3, 24, 16, 8, padding=4), by_content
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.convolution(x).flatten(2).mT
+        order = tokens[..., :1].argsort(1) if self.by_content else torch.arange(tokens.shape[1]).view(1, -1, 1)
+        return tokens.gather(1, order.expand_as(tokens))
+
+
+def overlapping(by_content: bool) -> nn.Module:
+    model = timm_vit(**TIMM | {"depth": 1, "class_token": False, "global_pool": "avg"})
+    model.pos_embed, model.patch_embed = None, Overlapping(by_content)
+    return redrawn(model)
+
+
+def test_of_overlapping_patches_an_order_that_depends_on_the_picture_is_refused():
+    x = torch.randn(2, 3, 32, 32)
+    assert found(overlapping(False), x).grid == (4, 4)
+    with pytest.raises(cv.UnsupportedModelError, match="order that does not depend on the picture"):
+        found(overlapping(True), x)
+
+
+class TwoPictures(nn.Module):
+    """Their tokens one behind the other; or the second one counts by its mean alone."""
+
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.joined = joined
+        self.vit = redrawn(timm_vit(**TIMM | {"class_token": False, "global_pool": "avg"}))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        first, second = self.vit.patch_embed(x), self.vit.patch_embed(y)
+        tokens = torch.cat([first, second], 1) if self.joined else first + second.mean(1, keepdim=True)
+        for block in self.vit.blocks:
+            tokens = block(tokens)
+        return self.vit.head(self.vit.norm(tokens).mean(1))
+
+
+def test_tokens_of_two_pictures_are_refused():
+    x, y = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    assert found(TwoPictures(False).eval(), x, y).grid == (4, 4)
+    with pytest.raises(cv.UnsupportedModelError, match=r"16 of one of shape .*, and 16 of another"):
+        found(TwoPictures(True).eval(), x, y)
+
+
+def test_a_layout_that_was_refused_is_refused_again_without_another_run():
+    model, x = overlapping(True), torch.randn(2, 3, 32, 32)
+    runs: list[int] = []
+    model.patch_embed.register_forward_hook(lambda *_: runs.append(1))
+    for _ in range(2):
+        with pytest.raises(cv.UnsupportedModelError):
+            found(model, x)
+        runs.append(0)
+    first, second = "".join(map(str, runs)).split("0")[:2]
+    assert len(second) <= 1 < len(first)
