@@ -13,7 +13,7 @@ from captum_vit.description.attention import attentions
 from captum_vit.description.graph import Graph, recorded
 from captum_vit.description.mixing import mixing
 from captum_vit.description.norms import FEWEST, norm_module
-from captum_vit.description.passes import codes
+from captum_vit.description.passes import codes, varied_samples
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
@@ -44,6 +44,11 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
         UnsupportedModelError: the blocks cannot be followed; what was found is named.
     """
     graph, few = _recorded_few(model, inputs, args, 1)
+    rows = max((attention.rows for attention in attentions(graph)), default=FEWEST)
+    if min(rows, len(inputs[0][0].unique())) < FEWEST:  # a norm is known by that many tokens, none like another
+        graph.release()
+        few = varied_samples(inputs, args, FEWEST)
+        graph = recorded(model, *few)
     found = _read(graph, model, *few)
     if few[0] is inputs or found.fixed or graph.names == codes(model, inputs, args):
         return found

@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+import captum_vit as cv
 from captum_vit.description import measured
 from captum_vit.description.graph import recorded
 from captum_vit.models import registry
@@ -168,3 +169,16 @@ def test_a_pass_that_fails_leaves_nothing_behind():
         measured(model, (inputs + 10**6,), args)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert torch.backends.mha.get_fastpath_enabled() == fast and torch.overrides._len_torch_function_stack() == 0
+
+
+def norms_of(model: nn.Module, ids: Tensor) -> list[Any]:
+    return [(b.first_norm, b.last_norm, b.mid_norm, b.out_proj, b.mid is None) for b in cv.spec_of(model, ids).blocks]
+
+
+@pytest.mark.parametrize("name", ["HF BERT", "HF ModernBERT", "ALBERT", "GPT-2"])
+def test_few_words_or_one_again_and_again_show_the_norms_of_others(name: str):
+    """A norm is known by three tokens, none like another."""
+    model = CASES[name]().forward_func if name in CASES else family_case(name)[0].forward_func
+    wanted = norms_of(model, torch.tensor([[5, 9, 7, 12, 6, 8]]))
+    for ids in ([[5]], [[5, 7]], [[5, 7], [8, 6]], [[5, 5, 5, 5, 5]]):
+        assert norms_of(model, torch.tensor(ids)) == wanted
