@@ -43,6 +43,7 @@ class Graph(Calls):
         ] = {}  # by the root of its first tensor, the calls that take it, outer ones first
         self.giving: dict[Value, list[Call]] = {}
         self._open: list[Call] = []
+        self._given: dict[nn.Module, Value] = {}  # to a module that is about to run, before hooks of the user
         self._times: dict[nn.Module, int] = {}
         self._owners: dict[int, tuple[nn.Module, str]] = {}
         self._now: dict[int, Value] = {}  # by the identity of a tensor, what it holds now
@@ -157,6 +158,9 @@ class Graph(Calls):
         for module in modules_of(model):
             for name, own in (*module._parameters.items(), *module._buffers.items()):
                 self._owners.setdefault(id(own), (module, name))
+            if module._forward_pre_hooks:
+                first = ThisThreadOnly(self._is_given)
+                handles.append(module.register_forward_pre_hook(first, with_kwargs=True, prepend=True))
             handles.append(module.register_forward_pre_hook(ThisThreadOnly(self._enters), with_kwargs=True))
             handles.append(module.register_forward_hook(ThisThreadOnly(self._leaves)))
         try:
@@ -164,6 +168,10 @@ class Graph(Calls):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _is_given(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        for tensor in tensors_in((args, kwargs))[:1]:
+            self._given[module] = self.value_of(tensor)
 
     def _enters(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         nth = self._times[module] = self._times.get(module, 0) + 1
@@ -173,6 +181,7 @@ class Graph(Calls):
         self._open.append(call)
         if takes:
             self.taking.setdefault(takes[0].root, []).append(call)
+            call.given = self._given.pop(module, takes[0])
 
     def _leaves(self, module: nn.Module, args: Any, output: Any) -> None:
         while self._open and (call := self._open.pop()).module is not module:

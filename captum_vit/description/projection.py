@@ -51,8 +51,8 @@ def projection(graph: Graph, layer: Layer) -> Projection:
 def _candidates(graph: Graph, layer: Layer) -> list[tuple[nn.Module, Value, Value]]:
     """Linear modules that take the merged heads, outer ones first: each with what it was given and made."""
     context, branch = layer.attention.context, layer.branch
-    called = [c for c in graph.taking.get(context.root, []) if _maps(graph, c, context, branch)]
-    found = [(c.module, c.takes[0], c.gives[0]) for c in called]
+    called = [c for c in graph.calls if c.given is not None and c.given.has_numbers_of(context)]
+    found = [(c.module, c.given or context, c.gives[0]) for c in called if _maps(graph, c, context, branch)]
     assert branch.op is not None
     for op in graph.ops[layer.attention.op.index + 1 : branch.op.index + 1]:  # weights that are read past their module
         if op.name == "linear" and op.takes[0].has_numbers_of(context) and branch.made_from(op.makes[0]):

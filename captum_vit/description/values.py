@@ -91,14 +91,18 @@ class Op:
 
 
 class Call:
-    """A call of a module: the torch calls from ``start`` to before ``end``, and the tensors that it takes and gives."""
+    """A call of a module: the torch calls from ``start`` to before ``end``, and the tensors that it takes and gives.
 
-    __slots__ = ("end", "gives", "module", "nth", "parent", "start", "takes")
+    ``given`` is the first tensor before hooks of the user change it; what it takes and gives is behind them.
+    """
+
+    __slots__ = ("end", "given", "gives", "module", "nth", "parent", "start", "takes")
 
     def __init__(self, module: nn.Module, nth: int, start: int, takes: list[Value], parent: Call | None) -> None:
         self.module, self.nth, self.start, self.takes, self.parent = module, nth, start, takes, parent
         self.end = start
         self.gives: list[Value] = []
+        self.given: Value | None = takes[0] if takes else None
 
     def holds(self, op: Op) -> bool:
         """Whether a torch call is made inside."""

@@ -140,16 +140,26 @@ OTHER: dict[str, Callable[[Any], object]] = {
     "one row": lambda m: m.blocks[-1].attn.proj.register_forward_hook(
         lambda module, args, output: torch.cat([2 * output[:, :1], output[:, 1:]], 1)
     ),
-    "around the attention": lambda m: m.blocks[-1].attn.register_forward_hook(lambda module, args, output: 2 * output),
-    "behind the attention": lambda m: m.blocks[-1].ls1.register_forward_hook(lambda module, args, output: 2 * output),
 }
 
 
 @pytest.mark.parametrize("change", OTHER)
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_linear_projection_is_refused(reader: str, change: str) -> None:
-    with pytest.raises(cv.UnsupportedModelError, match=r"linear|nothing more"):
+    with pytest.raises(cv.UnsupportedModelError, match=r"linear|nothing more|reach each other"):
         explain(cv.METHODS[reader](changed(OTHER[change])), plain())
+
+
+@pytest.mark.parametrize("part", ["attn", "ls1"])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_factor_behind_the_projection_is_a_scale(reader: str, part: str) -> None:
+    case = plain()
+    by_hooks = changed(
+        lambda m: getattr(m.blocks[-1], part).register_forward_hook(lambda module, args, output: 2 * output)
+    )
+    by_weights = changed(lambda m: [p.data.mul_(2) for p in m.blocks[-1].attn.proj.parameters()])
+    found, wanted = (explain(cv.METHODS[reader](m), case) for m in (by_hooks, by_weights))
+    assert_close(found, wanted, "float64")
 
 
 def test_norms_to_pass_are_read_as_they_are_called() -> None:

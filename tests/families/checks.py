@@ -210,7 +210,10 @@ def layout(case: Case, maps: dict[str, Tensor]) -> None:
     before = watched(case).reads[0][0]
     for cell, changed in moved_cells(case, tuple(shown.shape)):
         reads = watched(case._replace(inputs=changed)).reads[0][0]
-        token = int((reads - before).abs().amax(-1).argmax())
+        far, two = (reads - before).abs().amax(-1).topk(2)
+        token = int(two[0])
+        if far[1] > far[0] / 2:
+            continue  # patches overlap, and this cell is as much another's
         if not (tokens[token] - shown[cell]).abs() < CLOSE * tokens.abs().max():
             raise Differs(f"token {token} moves with cell {cell}, and the map shows another there")
 

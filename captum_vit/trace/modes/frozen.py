@@ -146,7 +146,8 @@ class Uncovered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, func: Any) -> Tensor:
         ctx.func = func
-        return y.view_as(y)
+        ctx.mark_dirty(y)  # no view of it: a model may go on to write over the result
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> NoReturn:

@@ -146,7 +146,7 @@ class Probe:
                 self.last_rows = x
             if "out" in self.want.kinds and layer >= self.start:
                 self.seen["out"][layer] = x
-            return rows
+            return None if rows is None else rows.clone()  # a model may write over it
 
         return visit
 
