@@ -25,7 +25,9 @@ class LayerCDAM(TokenAttribution):
 
     ``T`` (B, N, D) are the tokens that enter the block's attention (after the pre-attention norm; in
     post-norm models the block's input) and ``f_c`` is the target's logit. For a CLS-pooled model and the
-    last block a patch without attention has a score of exactly zero.
+    last block a patch without attention has a score of exactly zero. Where a pre-norm block has no norm before its
+    attention (Olmo 2, the first of ModernBERT), ``T`` are the tokens as its attention takes them, and what passes
+    beside it does not count.
 
     Costs one forward pass, without a graph before the layer, and a backward pass from the output to it.
     In CLS-pooled models the last block runs only for the CLS row, where comparing outputs shows that nothing

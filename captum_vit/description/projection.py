@@ -74,7 +74,7 @@ def _maps(graph: Graph, call: Call, context: Value, branch: Value) -> bool:
 def _is_linear(module: nn.Module, like: Tensor) -> bool:
     r"""Whether :math:`f(a) + f(b) - f(0) = f(a + b)` for two random inputs."""
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(1, 3, like.shape[-1], generator=generator).to(like) for _ in range(2))
+    a, b = (torch.randn(like.shape, generator=generator).to(like) for _ in range(2))  # hooks may know no other shape
 
     def f(x: Tensor) -> Tensor:
         y = first_tensor(module(x))

@@ -199,14 +199,16 @@ def test_bfloat16_is_tried_at_its_own_precision() -> None:
 @pytest.mark.parametrize("reader", READERS)
 def test_hooks_that_know_one_shape_are_met_with_it(reader: str) -> None:
     case = plain()
-    shapes: set[tuple[int, ...]] = set()
     model = changed(lambda m: None)
+
+    def knows(module: Any, args: Any, output: Tensor) -> Tensor:
+        return output.view(-1, 17, 24)
+
     for block in model.blocks:
-        block.attn.proj.register_forward_hook(lambda module, args, output: shapes.add(tuple(output.shape)))
+        block.attn.proj.register_forward_hook(knows)
     assert_close(
         explain(cv.METHODS[reader](model), case), explain(cv.METHODS[reader](case.forward_func), case), "float64"
     )
-    assert len(shapes) == 1
 
 
 def test_a_hook_that_fails_is_named() -> None:
