@@ -92,6 +92,11 @@ def _rounding(like: Tensor) -> float:
     return ROUNDINGS * torch.finfo(like.dtype).eps
 
 
+def _step(like: Tensor) -> float:
+    """Between numbers near zero, such as a branch that a tiny LayerScale leaves in float16."""
+    return torch.finfo(like.dtype).smallest_normal * torch.finfo(like.dtype).eps
+
+
 def _only_multiplied(graph: Graph, made: Value, branch: Value) -> bool:
     """Whether all that happens to one value on its path to another is to be multiplied by what is no token."""
     for op in _path(graph, made, branch):
@@ -111,7 +116,8 @@ def _factors(made: Value, branch: Value) -> Tensor | None:  # shape: (D,)
     some = slice(None, None, len(rows) // ROWS + 1)
     rows, gained = rows[some].double(), gained[some].double()
     factors = (rows * gained).sum(0) / rows.pow(2).sum(0).clamp_min(1e-30)
-    return factors if (factors * rows - gained).norm() < max(SCALED, _rounding(wanted)) * gained.norm() else None
+    misfit, fits = (factors * rows - gained).norm(), max(SCALED, _rounding(wanted)) * gained.norm()
+    return factors if misfit < fits + _step(wanted) * gained.numel() ** 0.5 else None
 
 
 def _own(graph: Graph, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | None:
