@@ -31,7 +31,7 @@ class Projection(NamedTuple):
 
 def projection(graph: Graph, layer: Layer) -> Projection:
     """Of the innermost linear map of the merged heads whose result gives the branch, up to one factor a channel."""
-    tried = _candidates(graph, layer)
+    tried, failed = _candidates(graph, layer)
     for module, given, made in reversed(tried):
         if made.has_numbers_of(layer.branch):
             scale = None
@@ -45,11 +45,14 @@ def projection(graph: Graph, layer: Layer) -> Projection:
             between = between or "a factor that may be another one for other inputs"
         return Projection(None if between else module, None if between else scale, between)
     start = tried[-1][2] if tried else layer.attention.context
-    return Projection(None, None, _named(graph, start, layer.branch))
+    return Projection(None, None, failed or _named(graph, start, layer.branch))
 
 
-def _candidates(graph: Graph, layer: Layer) -> list[tuple[nn.Module, Value, Value]]:
-    """Linear modules that take the merged heads, outer ones first: each with what it was given and made."""
+def _candidates(graph: Graph, layer: Layer) -> tuple[list[tuple[nn.Module, Value, Value]], str]:
+    """Linear modules that take the merged heads, outer ones first: each with what it was given and made.
+
+    And why the innermost module cannot be tried, if it cannot; outer ones may want more than the heads.
+    """
     context, branch = layer.attention.context, layer.branch
     called = [c for c in graph.calls if c.given is not None and c.given.has_numbers_of(context)]
     found = [(c.module, c.given or context, c.gives[0]) for c in called if _maps(graph, c, context, branch)]
@@ -59,7 +62,15 @@ def _candidates(graph: Graph, layer: Layer) -> list[tuple[nn.Module, Value, Valu
             owner = graph.owner(op.takes[1].tensor)
             if owner is not None and all(owner is not module for module, *_ in found):
                 found.append((owner, op.takes[0], op.makes[0]))
-    return [(module, given, made) for module, given, made in found if _is_linear(module, given.tensor)]
+    linear, failed = [], ""
+    for module, given, made in found:
+        try:
+            failed = ""
+            if _is_linear(module, given.tensor):
+                linear.append((module, given, made))
+        except MODEL_ERRORS as error:
+            failed = f"{type(module).__name__}, which refuses random tokens with {type(error).__name__}: {error},"
+    return linear, failed
 
 
 def _maps(graph: Graph, call: Call, context: Value, branch: Value) -> bool:
@@ -80,12 +91,9 @@ def _is_linear(module: nn.Module, like: Tensor) -> bool:
         y = first_tensor(module(x))
         return torch.full_like(x, torch.nan) if y is None else y.double()
 
-    try:
-        zero = f(torch.zeros_like(a))
-        missing = f(a) + f(b) - zero - f(a + b)
-        return bool(missing.norm() <= max(LINEAR, _rounding(like)) * (f(a) - zero).norm())
-    except MODEL_ERRORS:
-        return False
+    zero = f(torch.zeros_like(a))
+    missing = f(a) + f(b) - zero - f(a + b)
+    return bool(missing.norm() <= max(LINEAR, _rounding(like)) * (f(a) - zero).norm())
 
 
 def _rounding(like: Tensor) -> float:
