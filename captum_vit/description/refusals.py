@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from captum_vit.description.attention import Attention
 from captum_vit.description.graph import Graph
+from captum_vit.description.stack import layers_behind
 from captum_vit.description.stream import CROSS, Layer
 from captum_vit.description.values import Op
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.modules import named_tower
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
-RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "multinomial", "bernoulli"}
+RANDOM = {
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "multinomial",
+    "bernoulli", "poisson", "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_", "cauchy_",
+    "geometric_",
+}  # fmt: skip
+DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
 WANTED = "Blocks in which every token attends to every token, and one stream to which each attention adds."
 HINT = "a model whose blocks do so, or a part of it as the model to explain."
 Others = list[tuple[Attention, str]]
@@ -44,12 +52,26 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
         behind = "behind" if why == CROSS or (attention.rows > 1 and attention.columns != tokens) else ""
         if place := _place(attention, chain) or behind:
             raise refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
-    random = [op for op in graph.ops if op.name in RANDOM and chain[-1].end.made_from(op.makes[0])]
+    last = layers_behind(graph, chain[-1])
+    random = [op for op in graph.ops if _is_random(op) and last.made_from(op.makes[0])]
     if random:
         raise refused(
             model, f"random numbers ({random[0].name}) that take part in its tokens: every pass is another one"
         )
     return chain
+
+
+def _is_random(op: Op) -> bool:
+    """Whether a call draws numbers: also dropout that is on whatever the mode of the model."""
+    if op.name == "scaled_dot_product_attention":
+        return bool(_argument(op, 4, "dropout_p", 0.0))
+    return op.name in RANDOM or (
+        op.name in DROPOUT and bool(_argument(op, 2, "training", True)) and bool(_argument(op, 1, "p", 0.5))
+    )
+
+
+def _argument(op: Op, position: int, name: str, default: Any) -> Any:
+    return op.args[position] if len(op.args) > position else op.kwargs.get(name, default)
 
 
 def _nothing(graph: Graph, others: Others) -> str:

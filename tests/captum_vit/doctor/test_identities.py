@@ -180,7 +180,6 @@ def rearranged(how: str) -> nn.Module:
 
 
 BROKEN: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
-    "a hook that doubles a branch": (lambda: hooked(lambda y: 2 * y, "attn"), {HEADS}),
     "an activation that no rule covers": (with_a_kernel, {FROZEN, LIBRA}),
     "a gradient that is doubled": (lambda: hooked(doubled_backwards, "mlp"), {FROZEN, LIBRA}),
     "a batch that is centred": (lambda: hooked(lambda y: y - 0.5 * y.mean(0, keepdim=True)), {ROW}),
@@ -196,9 +195,20 @@ def test_on_a_broken_model_the_right_one_fails(build: Callable[[], nn.Module], f
         assert found[name].reason and found[name].residual > 1e3 * found[name].bound
 
 
+def test_a_hook_that_doubles_a_branch_is_a_scale(examined: Examine):
+    assert examined(hooked(lambda y: 2 * y, "attn"))[HEADS].holds
+
+
+def test_a_hook_that_bends_a_branch_is_named(examined: Examine):
+    found = examined(hooked(torch.tanh, "attn"))
+    assert found[HEADS].holds is None and "tanh in between" in found[HEADS].reason
+
+
 def test_a_random_model_is_no_rounding(examined: Examine):
-    """However random it is, that does not count as what rounding may do; and nothing else is judged."""
-    found = examined(hooked(lambda y: y + 0.1 * torch.randn_like(y)))
+    """However random its head is, that does not count as what rounding may do; and nothing else is judged."""
+    model = redrawn(timm_vit(**TIMM))
+    model.head.register_forward_hook(lambda module, args, output: output + 0.1 * torch.randn_like(output))
+    found = examined(model)
     assert found[TWICE].holds is False and found[TWICE].bound < 1e-4
     assert all(one.holds is None and TWICE in one.reason for name, one in found.items() if name != TWICE)
 
@@ -208,13 +218,37 @@ def test_tokens_in_another_order_are_laid_out_by_what_they_read(how: str, examin
     assert all(one.holds is not False for one in examined(rearranged(how)).values())
 
 
+RANDOM_HOOKS = {
+    "randn_like": lambda y: y + 0.1 * torch.randn_like(y),
+    "normal_": lambda y: y + torch.empty_like(y).normal_(0, 0.1),
+    "dropout": lambda y: nn.functional.dropout(y, 0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [*((name, "blocks.1") for name in RANDOM_HOOKS), ("randn_like", "norm"), ("normal_", "norm")]
+)
+def test_random_tokens_are_a_problem(name: str, part: str):
+    model = redrawn(timm_vit(**TIMM))
+    module = model.get_submodule(part)
+    module.register_forward_hook(lambda module, args, output: RANDOM_HOOKS[name](output))
+    report = cv.doctor(model)
+    assert any(f"random numbers ({name})" in problem for problem in report.problems)
+    assert all(report.methods.values())
+
+
+def test_dropout_that_is_off_is_none(examined: Examine):
+    found = examined(hooked(lambda y: nn.functional.dropout(nn.functional.dropout(y, 0.1, False), 0.0)))
+    assert_healthy(found, PADDING)
+
+
 def test_a_permutation_at_random_is_a_problem():
     class Shuffled(VisionTransformer):
         def _pos_embed(self, x: Tensor) -> Tensor:
             return super()._pos_embed(x)[:, torch.randperm(16)]
 
     report = cv.doctor(redrawn(Shuffled(**TIMM, class_token=False, global_pool="avg")))
-    assert any("same order in every pass" in problem for problem in report.problems)
+    assert any("random numbers (randperm)" in problem for problem in report.problems)
     assert all(report.methods.values())
 
 
