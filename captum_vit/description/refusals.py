@@ -38,7 +38,8 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
     sound = [c for c in chains if not _fault(graph, c, batch)]
     chain = sound[0] if sound else chains[0]
     if fault := _fault(graph, chain, batch):
-        raise refused(model, fault)
+        sequences = _sequences(chain[0])
+        raise several_sequences(sequences, batch) if sequences > batch else refused(model, fault)
     if len(sound) > 1:
         raise _several(model, sound)
     foreign = [layer.attention for c in chains if c is not chain for layer in c]
@@ -132,6 +133,12 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
     return ""
 
 
+def _sequences(layer: Layer) -> int:
+    """How many sequences of tokens there are, each with an attention of its own; 0 where that is not seen."""
+    attention, shape = layer.attention, layer.joined.tensor.shape
+    return shape[0] if len(shape) == 3 and attention.rows == attention.columns == shape[1] else 0
+
+
 def _put_anew(before: Layer, layer: Layer) -> int:
     """How many tokens are others than those that left the block before, where the rest are the same ones.
 
@@ -186,6 +193,16 @@ def _place(attention: Attention, chain: list[Layer]) -> str:
 def refused(model: nn.Module, got: str) -> UnsupportedModelError:
     """The error about a model with something that no method expects."""
     return UnsupportedModelError(WANTED, f"{type(model).__name__} with {got}", HINT)
+
+
+def several_sequences(sequences: int, batch: int) -> UnsupportedModelError:
+    """The error about a model that reads several parts of a sample, each by itself."""
+    return UnsupportedModelError(
+        "A model that gives its transformer one sequence for each sample.",
+        f"{sequences} sequences for {batch} samples",
+        "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, "
+        "on the parts themselves: a map belongs to one view of a sample, not to several.",
+    )
 
 
 def _several(model: nn.Module, chains: list[list[Layer]]) -> UnsupportedModelError:

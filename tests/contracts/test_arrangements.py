@@ -204,7 +204,7 @@ def test_a_bag_of_images_is_refused():
     model = Bag("encoder", case.forward_func).eval()
     bags = case._replace(inputs=case.inputs.unsqueeze(1).repeat(1, 2, 1, 1, 1))
     found = outcomes(model, bags)
-    assert all(isinstance(error, cv.TraceError) and "6 sequences" in error.got for error in found.values())
+    assert all(isinstance(error, cv.UnsupportedModelError) and "2 sequences" in error.got for error in found.values())
     assert "2 sequences for 1 samples" in assert_honest(model, bags, found)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captum_vit.description.refusals import several_sequences
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
@@ -174,12 +175,7 @@ class Watch:
                 "the module inside that runs once: a map belongs to one view of the input, not to several.",
             )
         if len(tokens) != self._batch:
-            raise TraceError(
-                "A model that gives its transformer one sequence for each sample.",
-                f"{len(tokens)} sequences for {self._batch} samples",
-                "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, "
-                "on the parts themselves: a map belongs to one view of a sample, not to several.",
-            )
+            raise several_sequences(len(tokens), self._batch)
         self._n_entered = 0 if tokens.dim() != 3 else tokens.shape[1]
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()

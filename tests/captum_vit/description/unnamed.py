@@ -380,7 +380,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "two attentions": (Twice, "a second attention follows the first"),
     "fewer tokens": (Fewer, "changes its size on the way"),
     "sequence first": (SequenceFirst, "the sequence before the batch"),
-    "several sequences": (Sequences, "not one sequence for each"),
+    "several sequences": (Sequences, "sequences for"),
     "changed through another shape": (Through, "no module and no torch call gives"),
     "two towers": (Two, "with 2 transformers"),
     "cross-attention": (Crossed, "cross-attention"),

@@ -55,7 +55,7 @@ def test_choices_are_no_classes():
     assert n_outputs(model) is None
     ids, mask = torch.randint(5, 60, (3, 4, 7)), torch.ones(3, 4, 7, dtype=torch.long)
     for make in cv.METHODS.values():
-        with pytest.raises(cv.TraceError, match="12 sequences for 3 samples") as refused:
+        with pytest.raises(cv.UnsupportedModelError, match="4 sequences for 1 samples") as refused:
             make(model).attribute(ids, target=2, additional_forward_args=(mask,))
         assert "ids[:, :1] and its masks, with target=0" in refused.value.hint
     alone = cv.GenAtt(model).attribute(ids[:, :1], target=0, additional_forward_args=(mask[:, :1],))
