@@ -21,6 +21,7 @@ TOKENWISE = (RESHAPE - TURNED) | ADD | FACTOR | {
     "linear", "addmm", "layer_norm", "rms_norm", "gelu", "relu", "relu_", "silu", "mish", "elu", "leaky_relu", "relu6",
     "hardswish", "sigmoid", "tanh", "erf", "exp", "log", "sqrt", "rsqrt", "pow", "square", "abs", "neg", "sub", "rsub",
     "__rsub__", "clamp", "mean", "var", "sum", "glu", "cat", "masked_fill", "where", "__rpow__", "reciprocal",
+    "linear_dynamic",  # in eight bits, rounded in one range for all tokens
 }  # fmt: skip
 STEM = {"conv1d", "conv2d"}
 LEAST = 1e-3  # what must reach other tokens, as a share of the change

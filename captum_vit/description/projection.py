@@ -85,7 +85,10 @@ def _maps(graph: Graph, call: Call, context: Value, branch: Value) -> bool:
 def _is_linear(module: nn.Module, like: Tensor) -> bool:
     r"""Whether :math:`f(a) + f(b) - f(0) = f(a + b)` for two random inputs."""
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(like.shape, generator=generator).to(like) for _ in range(2))  # hooks may know no other shape
+    weight = getattr(module, "weight", None)  # under autocast of the model's own it is wider than what it is given
+    kind = weight if isinstance(weight, Tensor) and weight.is_floating_point() else like
+    shape = like.shape  # hooks may know no other
+    a, b = (torch.randn(shape, generator=generator).to(like.device, kind.dtype) for _ in range(2))
 
     def f(x: Tensor) -> Tensor:
         y = first_tensor(module(x))

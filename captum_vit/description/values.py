@@ -15,8 +15,8 @@ RESHAPE = {
     "double", "type", "type_as", "clone", "detach", "alias", "dropout", "__getitem__",
 }  # fmt: skip
 PROJECT = {
-    "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "__matmul__", "__rmatmul__",
-    "tensordot",
+    "linear", "linear_dynamic", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "__matmul__",
+    "__rmatmul__", "tensordot",
 }  # fmt: skip
 ADD = {"add", "__add__", "__radd__", "__iadd__", "add_", "addcmul"}
 TIMES = {"mul", "__mul__", "__rmul__", "__imul__", "mul_", "addcmul"}
