@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,20 +19,16 @@ Vertex = tuple[Node, int]
 
 
 class HeadTap(Mode):
-    """Keeps the tensors (B, M, ...) that torch calls make while it is ``active``: behind the blocks.
+    """Keeps the tensors that torch calls make while it is ``active``: behind the blocks."""
 
-    Args:
-        batch: B.
-    """
-
-    def __init__(self, batch: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.batch, self.active = batch, False
+        self.active = False
         self.made: list[Tensor] = []
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and result.dim() > 2 and len(result) == self.batch:
+        if isinstance(result, Tensor) and result.dim() > 1 and result.is_floating_point():
             self.made.append(result)
         return result
 
@@ -39,20 +37,24 @@ class ReadAt(NamedTuple):
     """Where the head reads the rows.
 
     Attributes:
-        tokens: (B, M, ...), each made of one row.
-        rows: (M,), the row of which each is made.
+        x: the tensor that holds the tokens.
+        tokens: x, or its gradient, as tokens (M, C).
+        rows: (R,), those of which a token is made, sample after sample.
+        made: (R,), the token that is made of each.
     """
 
-    tokens: Tensor
+    x: Tensor
+    tokens: Callable[[Tensor], Tensor]
     rows: Tensor
+    made: Tensor
 
     def by_row(
         self,
-        x: Tensor,  # shape: (B, M), of each token
-        n_tokens: int,
+        of_each: Tensor,  # shape: (M,), of each token
+        shape: tuple[int, int],
     ) -> Tensor:  # shape: (B, N)
         """Each token's to its row; zero for rows of which none is made."""
-        return x.new_zeros(len(x), n_tokens).index_copy(1, self.rows, x)
+        return of_each.new_zeros(shape).flatten().index_copy(0, self.rows, of_each[self.made]).view(shape)
 
 
 def read_at(
@@ -65,7 +67,8 @@ def read_at(
 
     In front of a norm a token times its gradient is zero by algebra. The norm is found among the tensors through which
     every path from the rows to the score runs, each of whose tokens is made of one row. So the keys of an attention
-    pooling, normalised or not, are no such place, since its values run past them.
+    pooling, normalised or not, are no such place, since its values run past them. Tokens may lie in the tensor in any
+    order, as a grid, with the channels first, or without those that a mask hides.
 
     Args:
         rows: the leaf of the graph, or a tensor in it.
@@ -77,21 +80,41 @@ def read_at(
     kept = {_vertex(x): x for x in made if x.requires_grad}
     cuts = [kept[vertex] for vertex in _cuts(rows, score) if vertex in kept]
     for x, before in zip(cuts, [*cuts, rows][1:], strict=True):
-        if (not plain or _is_free_of_scale(x, before)) and (of := _row_of_each(rows, x)) is not None:
-            return ReadAt(x, of)
-    return ReadAt(rows, torch.arange(rows.shape[1], device=rows.device))
+        if not plain or _is_free_of_scale(x, before):
+            for view in VIEWS if x.dim() > 2 else VIEWS[:1]:
+                if (found := _made_of_one_each(rows, view(x))) is not None:
+                    return ReadAt(x, view, *found)
+    every = torch.arange(rows.shape[:2].numel(), device=rows.device)
+    return ReadAt(rows, _channels_last, every, every)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.flatten(0, -2)
+
+
+def _channels_behind(x: Tensor) -> Tensor:
+    """Of a tensor (B, M, ...) those behind the second dimension."""
+    return x.flatten(0, 1).flatten(1)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Of a tensor (B, C, ...)."""
+    return x.movedim(1, -1).flatten(0, -2)
+
+
+VIEWS = (_channels_last, _channels_behind, _channels_first)
+"""A tensor as tokens (M, C)."""
 
 
 def _is_free_of_scale(x: Tensor, before: Tensor) -> bool:
     r"""Whether x stays as it is when all that it is made of is multiplied, as behind a norm.
 
     Of a function f of degree 0 the gradient of any :math:`v \cdot f(a)` is at right angles to a. Here v is x with
-    weights from 1 to 2, which makes :math:`v \cdot x` of a linear map at least :math:`\|x\|^2`, far from 0. The first
-    sample tells.
+    weights from 1 to 2, which makes :math:`v \cdot x` of a linear map at least :math:`\|x\|^2`, far from 0.
     """
-    weights = 1.5 + 0.5 * torch.cos(torch.arange(x[0].numel(), device=x.device)).view(x[0].shape)
-    (g,) = torch.autograd.grad(x[0], before, (x[0] * weights.to(x)).detach(), retain_graph=True)
-    a, g = before[0].detach().double(), g[0].double()
+    weights = 1.5 + 0.5 * torch.cos(torch.arange(x.numel(), device=x.device)).view(x.shape)
+    (g,) = torch.autograd.grad(x, before, (x * weights.to(x)).detach(), retain_graph=True)
+    a, g = before.detach().double(), g.double()
     least = max(FREE_OF_SCALE, 3 * torch.finfo(x.dtype).eps)
     return bool((a * g).sum().abs() <= least * a.norm() * g.norm())
 
@@ -140,36 +163,42 @@ def _vertex(x: Tensor) -> Vertex:
     return edge.node, edge.output_nr
 
 
-def _row_of_each(
+def _made_of_one_each(
     rows: Tensor,  # shape: (B, N, D)
-    tokens: Tensor,  # shape: (B, M, ...)
-) -> Tensor | None:  # shape: (M,)
-    r"""The row of which each token is made; None unless that is one, and another for each. The first sample tells.
+    tokens: Tensor,  # shape: (M, C)
+) -> tuple[Tensor, Tensor] | None:  # shapes: (R,)
+    r"""The rows of which a token is made, and which one; None unless each is of one, and another for each.
 
     With :math:`s = \sum_j v_j \cdot y_j` and :math:`s' = \sum_j c_j\,v_j \cdot y_j` the gradients at a row of which
-    token j is made, and no other, are :math:`g' = c_j\,g`. So their ratio spells j, digit by digit.
+    token j is made, and no other, are :math:`g' = c_j\,g`. So their ratio spells j, digit by digit. Weights c without an
+    order then show whether it is the only one.
     """
-    first, number = tokens[0].flatten(1), torch.arange(tokens.shape[1], device=tokens.device)
-    v = torch.cos(torch.arange(first.numel(), device=first.device)).view(first.shape).to(first)
+    number = torch.arange(len(tokens), device=tokens.device)
+    v = torch.cos(torch.arange(tokens.numel(), device=tokens.device)).view(tokens.shape).to(tokens)
 
-    def gradient(c: Tensor) -> Tensor:  # (M,) -> (N, D)
-        (g,) = torch.autograd.grad((first * v).sum(1) @ c.to(first), rows, retain_graph=True)
-        return g[0].flatten(1).double()
+    def gradient(c: Tensor) -> Tensor:  # (M,) -> (B N, D)
+        (g,) = torch.autograd.grad((tokens * v).sum(1) @ c.to(tokens), rows, retain_graph=True)
+        return g.flatten(0, 1).double()
 
     g = gradient(torch.ones_like(number))
-    reached = g.any(1)
-    if int(reached.sum()) != len(number):
+    reached = g.any(1).nonzero().squeeze(1)
+    if not 0 < len(reached) <= len(number):
         return None
-    g, spelt = g[reached], torch.zeros_like(number)
+    g, spelt = g[reached], torch.zeros_like(reached)
+
+    def is_scaled(more: Tensor, c: Tensor) -> bool:
+        return bool(((more - c.unsqueeze(1) * g).norm(dim=1) <= 0.25 * g.norm(dim=1)).all())
+
     for place in _places(len(number), base := 4096 if torch.finfo(tokens.dtype).bits > 16 else 32):
         more = gradient(1 + number // place % base)[reached]
         digit = ((more * g).sum(1) / (g * g).sum(1) - 1).round()
-        if ((more - (1 + digit).unsqueeze(1) * g).norm(dim=1) > 0.25 * g.norm(dim=1)).any():
-            return None  # made of several rows
+        if not is_scaled(more, 1 + digit):
+            return None
         spelt += place * digit.long()
-    if not torch.equal(spelt.sort().values, number):
+    if spelt.max() >= len(number) or len(spelt.unique()) < len(spelt):
         return None
-    return reached.nonzero().squeeze(1)[spelt.argsort()]
+    c = 2 + 2 * torch.cos(number.double().square())
+    return (reached, spelt) if is_scaled(gradient(c)[reached], c[spelt]) else None
 
 
 def _places(n: int, base: int) -> list[int]:

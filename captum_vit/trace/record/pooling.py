@@ -47,7 +47,8 @@ class Head:
     - ``"evidence"``: :math:`w_i = (x_i \cdot \partial s/\partial x_i)^+`, of the target's output: what GenAtt's rule
       makes of the head, as one more layer. Of special tokens, which hold what they gathered of other tokens, for the
       target and against it, the absolute value. It is :math:`\|\partial s/\partial x_i\|` for a sample in which this is
-      zero in all rows, or zero by algebra in a special token that is read, as in front of a norm of its own.
+      zero in all rows, or zero by algebra in a special token that is read, as in front of a norm of its own. A product
+      that is nothing but rounding is zero.
     - ``"evidence by output"``: that of each output.
 
     Scaled to sum to 1. One row that is read has all of it: a head that reads CLS has the CLS row in all kinds.
@@ -99,6 +100,7 @@ class Head:
         if not several.any():
             return Pooling(reached.to(self.rows), several)
         lengths, products, by_algebra = self._gradient(score)
+        products = products.masked_fill(by_algebra, 0.0)
         evidence, special = products.clamp(min=0), self.layout.special
         evidence[:, special] = products[:, special].abs()
         counts = evidence.any(1, keepdim=True) & ~(reached & by_algebra)[:, special].any(1, keepdim=True)
@@ -107,12 +109,12 @@ class Head:
     def _gradient(self, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # shape of each: (B, N)
         """Where the head reads the rows: length of the gradient, token times gradient, and whether that vanishes."""
         at = read_at(self.rows, score, self.made, self.plain)
-        (g,) = torch.autograd.grad(score, at.tokens, retain_graph=True)
-        x, g = (one.detach().flatten(2).to(torch.promote_types(one.dtype, torch.float32)) for one in (at.tokens, g))
+        (g,) = torch.autograd.grad(score, at.x, retain_graph=True)
+        x, g = (at.tokens(y.detach()).to(torch.promote_types(y.dtype, torch.float32)) for y in (at.x, g))
         lengths, products = g.norm(dim=-1), (x * g).sum(-1)
         vanishes = products.abs() <= CANCELLED * x.norm(dim=-1) * lengths
-        n = self.layout.n_tokens
-        return at.by_row(lengths, n), at.by_row(products, n), at.by_row(vanishes, n)
+        shape = len(self.rows), self.layout.n_tokens
+        return at.by_row(lengths, shape), at.by_row(products, shape), at.by_row(vanishes, shape)
 
     def _attended(self, score: Tensor, weights: Tensor) -> Tensor:  # (B, N) -> the same
         """For samples whose score an attention pooling feeds, the first one, the attention that it pays."""

@@ -138,7 +138,7 @@ def record(
         pool_tap.active = False
         probe.behind.append(pool_tap)
         modes.append(pool_tap)
-    head_tap = HeadTap(len(inputs[0]))
+    head_tap = HeadTap()
     probe.behind.append(head_tap)
     if want.row and not want.relevance:
         modes.append(head_tap)
