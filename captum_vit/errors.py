@@ -63,6 +63,10 @@ class ZeroMapWarning(UserWarning):
     """Every relevance of some samples is exactly zero; the message names them, and the reasons that there may be."""
 
 
+class PartialMapWarning(UserWarning):
+    """The head reads tokens of earlier blocks too, which the method leaves out: it follows the last block's alone."""
+
+
 class UnrepeatableWarning(UserWarning):
     """A second pass over the same input gives other scores: the model is random."""
 

@@ -15,7 +15,7 @@ from captum_vit.doctor.identities import identities
 from captum_vit.doctor.report import DEFECT, Report, reason_of
 from captum_vit.doctor.subject import Subject
 from captum_vit.doctor.sums import stream_kinds
-from captum_vit.errors import CaptumVitError, ZeroMapWarning
+from captum_vit.errors import CaptumVitError, PartialMapWarning, ZeroMapWarning
 from captum_vit.models.example import example
 from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.models.output import scores_of
@@ -162,7 +162,8 @@ def _trial(
             return reason_of(error), None
     if not torch.isfinite(found).all():
         return f"{DEFECT} NaN or infinite relevances of a finite output", None
-    return next((str(w.message) for w in heard if issubclass(w.category, ZeroMapWarning)), None), found
+    warned = (PartialMapWarning, ZeroMapWarning)
+    return next((str(w.message) for w in heard if issubclass(w.category, warned)), None), found
 
 
 def _refused(report: Report, reason: str) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captum_vit.errors import TraceError
+from captum_vit.errors import PartialMapWarning, TraceError
 from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
@@ -21,7 +22,7 @@ from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
-from captum_vit.trace.record.head import HeadTap
+from captum_vit.trace.record.head import HeadTap, runs_past
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.run.finite import refuse_not_finite
@@ -162,6 +163,8 @@ def record(
         found.pooling = head.read(want.row, target)
         if want.first_row and found.row[..., 1:].any():
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
+        if not want.biases and probe.leaf is not None and runs_past(probe.last_rows, output, probe.leaf):
+            _warn_of_earlier_blocks()
     if want.biases:
         relevance = BiasRelevance(found.layout, found.row.squeeze(1))
         bias_tap.told.append(relevance.add)
@@ -200,6 +203,16 @@ def _refuse_other_order(
             f"all samples of a head before the next head ({heads} heads, {batch} samples), in block {layer}",
             "a batch of one sample.",
         )
+
+
+def _warn_of_earlier_blocks() -> None:
+    warnings.warn(
+        "The output is made of tokens of earlier blocks too, which do not run through the last one, as of a head that "
+        "reads several layers. This map follows only what leaves the last block. DecompX and CAT from the first block "
+        "on leave nothing out.",
+        PartialMapWarning,
+        stacklevel=7,
+    )
 
 
 def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -370,6 +371,29 @@ def test_all_classes_have_rows_of_their_own(name: str) -> None:
     every = cv.PredicAtt(model).all_classes(x)
     for c in range(CLASSES):
         torch.testing.assert_close(every[:, c : c + 1], cv.PredicAtt(model).attribute(x, target=c))
+
+
+class Layers(Headed):
+    """The head reads what leaves several blocks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, found = self.vit.forward_intermediates(x, indices=[0, 1], return_prefix_tokens=True, output_fmt="NLC")
+        return self.head(torch.cat([torch.cat([cls[:, 0], patches.mean(1)], -1) for patches, cls in found], -1))
+
+
+@pytest.mark.parametrize("name", [*FOLLOW_EVIDENCE[:3], *FOLLOW_EVIDENCE[4:]])
+def test_a_head_that_reads_earlier_blocks_too_is_warned_of(name: str) -> None:
+    model, x = redrawn(Layers(nn.Linear(4 * WIDTH, CLASSES))).double(), pictures()
+    with pytest.warns(cv.PartialMapWarning, match="tokens of earlier blocks"):
+        cv.METHODS[name](model).attribute(x, target=1)
+
+
+@pytest.mark.parametrize("name", ["DecompX", "CAT", "FullGradPlus", "AttnGrad"])
+def test_methods_that_leave_nothing_out_do_not_warn_of_earlier_blocks(name: str) -> None:
+    model, x = redrawn(Layers(nn.Linear(4 * WIDTH, CLASSES))).double(), pictures()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cv.METHODS[name](model).attribute(x, target=1).any()
 
 
 def maps_of_blocks(model: nn.Module, x: Tensor, target: int) -> list[Tensor]:  # shape of each: (B, N, N)
