@@ -38,7 +38,8 @@ class SentenceSimilarity(TargetModule):
         pooling: ``"mean"`` over the tokens that the mask keeps, or ``"cls"``, the first of them.
 
     Raises:
-        InputError: in the forward, a mask of another shape, or padding without a mask, over which the mean would run.
+        InputError: in the forward, a mask of another shape, or of other numbers than 0 and 1, or padding without a
+            mask, over which the mean would run.
         UnsupportedModelError: in the forward, a model whose output has no such hidden state.
 
     Source: Sentence-BERT (Reimers and Gurevych, 2019), its mean pooling.
@@ -133,6 +134,9 @@ def _refuse_mask(model: nn.Module, ids: Tensor, mask: Tensor | None) -> None:
     if mask is not None and mask.shape != ids.shape:
         wanted = f"An attention mask of shape {tuple(ids.shape)}, as the ids."
         raise InputError(wanted, f"shape {tuple(mask.shape)}", _MASK)
+    if mask is not None and not bool(((mask == 0) | (mask == 1)).all()):
+        other = mask[(mask != 0) & (mask != 1)][0].item()
+        raise InputError("An attention mask of ones, for text, and zeros.", f"one that holds {other:g}", _MASK)
 
 
 def _tokenized(model: nn.Module, tokenizer: Callable[..., Any], texts: Sequence[str]) -> tuple[Tensor, ...]:

@@ -192,6 +192,15 @@ def test_a_model_without_a_state_for_each_token_is_refused(model: nn.Module, tok
     assert "AutoModel" in refused.value.hint
 
 
+def test_a_mask_that_is_added_to_attention_is_refused(near, tokenizer) -> None:
+    """A mean with its numbers as weights would be of padding alone."""
+    ids, mask = batch(tokenizer, "a bad goodness plot", "film")
+    with pytest.raises(cv.InputError, match="one that holds -10000"):
+        near(ids, (1 - mask) * -1e4)
+    for kept in (mask.bool(), mask.double()):
+        torch.testing.assert_close(near(ids, kept), near(ids, mask))
+
+
 def test_a_tokenizer_without_masks_is_refused(encoder) -> None:
     with pytest.raises(cv.OptionError, match="attention mask"):
         cv.SentenceSimilarity.from_texts(encoder, lambda texts, **_: {"input_ids": torch.tensor([[2, 5, 3]])}, ["a"])
