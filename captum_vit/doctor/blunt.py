@@ -8,6 +8,7 @@ from torch import Tensor
 from captum_vit.trace.record.record import Record
 
 NEARLY = 0.9
+FROM_THE_FIRST = "DecompX"
 
 
 def blunt(
@@ -17,16 +18,19 @@ def blunt(
     """Of each method whose map is nearly the head's own row, how near: none where the head reads one row, such as CLS.
 
     A row is what the tokens that leave the last block add to the score. Where blocks have mixed them, it may say little
-    of the places of the input.
+    of the places of the input. It says enough of them where a map of the tokens that enter the first block is near to it
+    too: then there are none.
     """
     if not bool(found.several.any()):
         return {}
     row = found.layout.lay_out(found.row.squeeze(1), "grid")
+    near = {name: correlation for name, x in maps.items() if (correlation := _correlation(x, row)) > NEARLY}
+    if FROM_THE_FIRST in near:
+        return {}
     return {
-        name: f"its map is nearly what the head reads in the last block (correlation {near:.2f}); DecompX and "
-        'CAT(model, rule="libra") go back to the first'
-        for name, relevance in maps.items()
-        if (near := _correlation(relevance, row)) > NEARLY
+        name: f"its map is nearly what the head reads in the last block (correlation {correlation:.2f}); "
+        f'{FROM_THE_FIRST} and CAT(model, rule="libra") go back to the first'
+        for name, correlation in near.items()
     }
 
 

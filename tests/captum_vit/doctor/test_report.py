@@ -16,8 +16,12 @@ from captum_vit import METHODS
 from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.description.measured import measured
 from captum_vit.doctor import DEFECT, examination
+from captum_vit.doctor.blunt import blunt
 from captum_vit.models.transformer import Transformer
+from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run import describe
+from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, READ_HEADS, SLICE, TIMM, redrawn, timm_vit
 
@@ -180,3 +184,13 @@ def test_a_method_whose_map_is_the_heads_own_row_is_named() -> None:
     assert not {"RawAttention", "RandomAttribution"} & set(report.blunt)
     assert "correlation 1.00); DecompX and" in " ".join(str(report).split())
     assert not cv.doctor(demo_vit(), images).blunt
+
+
+def test_a_row_that_agrees_with_the_first_block_is_not_blunt() -> None:
+    model, images = demo_vit(pooling="mean"), digit_scenes(1).images
+    with undisturbed(model):
+        found = record(model, transformer_of(model, (images,), ()), (images,), (), 3, Want(row="evidence"))
+    row = found.layout.lay_out(found.row.squeeze(1), "grid")
+    apart = row.flip(-1)
+    assert set(blunt(found, {"GenAtt": row, "DecompX": apart})) == {"GenAtt"}
+    assert blunt(found, {"GenAtt": row, "DecompX": row}) == {}
