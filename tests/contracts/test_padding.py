@@ -1,6 +1,7 @@
 """Padding gets exactly zero, and changes nothing: seen in double precision, where rounding hides nothing."""
 
 import warnings
+from functools import cache
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_all_classes_are_silent_under_the_mask_too(text):
 @pytest.mark.parametrize("name", cv.METHODS)
 def test_padding_without_a_mask_warns(name: str):
     """Where a row ends or begins in the model's padding token and no mask hides it; never where one does."""
-    model, ids, mask = bert().double(), torch.tensor([[2, 5, 6, 3, 0, 0], [2, 5, 6, 7, 8, 3]]), torch.ones(2, 6)
+    model, ids, mask = bert_in_float64(), torch.tensor([[2, 5, 6, 3, 0, 0], [2, 5, 6, 7, 8, 3]]), torch.ones(2, 6)
     method = cv.METHODS[name](model)
     attribute = method.attribute
     with pytest.warns(cv.PaddingWarning, match="Rows 0 ") as found:
@@ -87,6 +88,12 @@ def test_padding_without_a_mask_warns(name: str):
         alone = attribute(ids[1:], target=1)
     if not draws(method):
         assert_close(together[1:], alone, Pair(name, "HF BERT").rounding)
+
+
+@cache
+def bert_in_float64() -> BertForSequenceClassification:
+    """One model for all methods: what is found in it is found once."""
+    return bert().double()
 
 
 def bert() -> BertForSequenceClassification:

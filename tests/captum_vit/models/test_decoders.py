@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -37,7 +39,9 @@ RIGHT = torch.tensor([[5, 6, 7, 8, 9, 11], [3, 4, 12, 0, 0, 0]])
 LEFT = torch.tensor([[5, 6, 7, 8, 9, 11], [0, 0, 0, 3, 4, 12]])
 
 
+@cache
 def decoder(name: str) -> nn.Module:
+    """One model for all methods: what is found in it is found once."""
     model = DECODERS[name]()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -98,7 +102,7 @@ def test_token_ablation_hides_a_word_from_all_others(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_attention_is_the_one_that_the_eager_model_hands_out(name: str) -> None:
-    model, ids = decoder(name), RIGHT[:1]
+    model, ids = copy.deepcopy(decoder(name)), RIGHT[:1]
     fused = explained(model, "RawAttention", ids)
     model.set_attn_implementation("eager")
     eager = explained(model, "RawAttention", ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from captum.attr import LayerGradientXActivation
 from torch import Tensor, nn
 
 import captum_vit as cv
+from tests.contracts.pairs import in_float64
 from tests.models import CASES
 from tests.references import cdam
 from tests.references.forward import Pass, forward
@@ -73,17 +75,20 @@ HEADS: dict[str, Callable[[nn.Module], nn.Linear]] = {
 }
 
 
+@cache
+def of_the_rows_of_the_head(name: str) -> cv.ConceptSimilarity:
+    model = in_float64(name).forward_func
+    return cv.ConceptSimilarity(model, HEADS[name](model).weight)
+
+
 @pytest.mark.parametrize("method", ["LayerCDAM", "DecompX", "GenAtt"])
 @pytest.mark.parametrize("name", HEADS)
 def test_rows_of_the_head_are_the_classes(name: str, method: str) -> None:
-    case = CASES[name]()
-    model = copy.deepcopy(case.forward_func).double()
-    inputs = case.inputs.double() if case.inputs.is_floating_point() else case.inputs
-    concepts = cv.ConceptSimilarity(model, HEADS[name](model).weight)
+    case = in_float64(name)
     args = case.additional_forward_args or None
     found, wanted = (
-        cv.METHODS[method](f).attribute(inputs, target=case.target, additional_forward_args=args)
-        for f in (concepts, model)
+        cv.METHODS[method](f).attribute(case.inputs, target=case.target, additional_forward_args=args)
+        for f in (of_the_rows_of_the_head(name), case.forward_func)
     )
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 

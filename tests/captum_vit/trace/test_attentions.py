@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,15 +51,26 @@ def test_what_is_seen_is_what_the_plain_form_shows(name: str) -> None:
 REFUSED = {("heads_before_samples", "TokenAblation")}  # of two samples with two heads, in which it is found out how
 
 
+@cache
+def written(attend: Attend) -> nn.Module:
+    """One model for all methods: what is found in it is found once."""
+    return vit(attend)
+
+
+@cache
+def map_of_the_plain_form(method: str) -> Tensor:
+    return cv.METHODS[method](written(plain)).attribute(images(), target=1)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", FORMS)
 def test_maps_are_those_of_the_plain_form(name: str, method: str) -> None:
     if (name, method) in REFUSED:
         with pytest.raises(cv.UnsupportedModelError, match="can be taken away"):
-            cv.METHODS[method](vit(FORMS[name])).attribute(images(), target=1)
+            cv.METHODS[method](written(FORMS[name])).attribute(images(), target=1)
         return
-    wanted = cv.METHODS[method](vit()).attribute(images(), target=1)
-    found = cv.METHODS[method](vit(FORMS[name])).attribute(images(), target=1)
+    wanted = map_of_the_plain_form(method)
+    found = cv.METHODS[method](written(FORMS[name])).attribute(images(), target=1)
     torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10 * wanted.abs().max().item())
     assert wanted.abs().max() > 0
 
@@ -219,6 +232,7 @@ def kernel_of_its_own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return flex_attention(q, k, v).transpose(1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("described")
 def test_another_kernel_is_named() -> None:
     with pytest.raises(cv.TraceError, match=r"flex_attention.* in its place"):
