@@ -63,6 +63,7 @@ def everything(thing: griffe.Object) -> Iterator[griffe.Object]:
             yield from everything(member)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["captum_vit", "quantus_metrics"])
 def test_docstrings_are_read_without_a_warning(package: str, caplog: pytest.LogCaptureFixture) -> None:
     """Private ones too; `mkdocs build --strict` sees those on a page of the reference alone."""

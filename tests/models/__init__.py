@@ -5,6 +5,11 @@ generator, biases, norms, LayerScale and heads included: what a library initiali
 hide mistakes. ``CASES`` maps a name to a builder of a :class:`Case`; each is built once.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
 from tests.models.digits import digits
 from tests.models.huggingface import DEBERTA, PICTURE, SIZES, VOCABULARY, WINDOW, captions, clip_model, padded
 from tests.models.open_clip import open_clip_model
@@ -16,7 +21,12 @@ from tests.models.torchvision import torchvision_vit
 __all__ = [
     "CASES", "CLASSES", "DEBERTA", "FURTHER", "PICTURE", "READ_HEADS", "SIZES", "SLICE", "STRANGERS", "TEXTS", "TIMM",
     "TRAINED", "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "digits", "image", "open_clip_model",
-    "padded", "redrawn", "timm_case", "timm_vit", "torchvision_vit",
+    "padded", "redrawn", "slow_beyond_slice", "timm_case", "timm_vit", "torchvision_vit",
 ]  # fmt: skip
 
 SLICE = ("timm ViT", "timm SigLIP", "HF BERT", "HF CLIP")
+
+
+def slow_beyond_slice(names: Iterable[str]) -> list[Any]:
+    """The rows of a test of each model: the quick loop runs four, as in tests/contracts."""
+    return [pytest.param(name, marks=() if name in SLICE else pytest.mark.slow) for name in names]

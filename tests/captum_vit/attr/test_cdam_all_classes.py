@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from tests.captum_vit.attr.test_cdam_routes import close, double, explain, with_a_hook
+from tests.contracts.pairs import in_float64
 from tests.models import CASES
 from tests.references import cdam
 from tests.references.models import reference_images, reference_vit
@@ -23,7 +24,7 @@ def one_by_one(method: cv.LayerCDAM, case, n_classes: int) -> Tensor:  # shape: 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_all_classes_are_each_class(name):
-    case = double(name)
+    case = in_float64(name)
     method = cv.LayerCDAM(case.forward_func, output="tokens")
     found = method.all_classes(case.inputs, case.additional_forward_args)
     close(found, one_by_one(method, case, found.shape[-1]))
@@ -134,7 +135,7 @@ def test_both_terms_are_the_closed_form(model):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("layer", [None, 1])
 def test_both_terms_sum_to_cdam_on_every_model(name, layer):
-    case = double(name)
+    case = in_float64(name)
     method = cv.LayerCDAM(case.forward_func, layer, output="tokens")
     values, keys = method.value_and_key_terms(case.inputs, case.target, case.additional_forward_args)
     close(values + keys, explain(method, case))

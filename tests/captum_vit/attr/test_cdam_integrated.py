@@ -10,6 +10,7 @@ from torch import Tensor
 import captum_vit as cv
 from captum_vit.attr.cdam_integrated import _quadrature
 from tests.captum_vit.attr.test_cdam_routes import Loop, close, double, explain
+from tests.contracts.pairs import in_float64
 from tests.models import CASES
 from tests.references import cdam
 from tests.references.models import reference_images, reference_vit
@@ -20,7 +21,7 @@ ROUTES = ("timm ViT", "timm ViT qk-norm", "HF BERT")
 
 
 def delta(name: str, n_steps: int, method: str = "riemann_right") -> Tensor:
-    case = double(name)
+    case = in_float64(name)
     made = cv.LayerIntegratedCDAM(case.forward_func)
     _, found = explain(made, case, n_steps=n_steps, method=method, return_convergence_delta=True)
     assert found.shape == (3,)
@@ -41,7 +42,7 @@ def test_the_delta_vanishes_with_more_steps(name):
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_the_delta_is_that_of_all_tokens(name):
-    case = double(name)
+    case = in_float64(name)
     loop = Loop(case)
     gain = (loop.put(loop.tokens)[0] - loop.put(torch.zeros_like(loop.tokens))[0]).detach()
     made = cv.LayerIntegratedCDAM(case.forward_func)
@@ -76,7 +77,7 @@ BASELINES = {
 @pytest.mark.parametrize("form", BASELINES)
 @pytest.mark.parametrize("name", ["timm ViT", "timm ViT mean", "HF DINOv2"])
 def test_equals_captums_integrated_gradients(name, form):
-    case = double(name)
+    case = in_float64(name)
     x, logits = case.inputs, cv.logits_of(case.forward_func)
     norm = cv.spec_of(logits).modules()[-1].get_submodule("norm1")
     theirs = LayerIntegratedGradients(logits, norm).attribute(
@@ -102,7 +103,7 @@ def test_words_as_a_baseline():
 @pytest.mark.parametrize("name", ROUTES)
 @pytest.mark.parametrize("rows", [1, 5, 6, 100, None])
 def test_portions_change_nothing(name, rows):
-    case = double(name)
+    case = in_float64(name)
     method = cv.LayerIntegratedCDAM(case.forward_func)
     alone = explain(method, case, n_steps=70, internal_batch_size=3)
     close(explain(method, case, n_steps=70, internal_batch_size=rows), alone)
@@ -110,7 +111,7 @@ def test_portions_change_nothing(name, rows):
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_a_sample_is_explained_alike_in_company(name):
-    case = double(name)
+    case = in_float64(name)
     method = cv.LayerIntegratedCDAM(case.forward_func)
     together = explain(method, case, n_steps=5)
     for i in range(3):

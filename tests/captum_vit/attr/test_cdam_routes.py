@@ -14,7 +14,8 @@ from captum_vit.trace.replay.cls_tail import ClsTail
 from captum_vit.trace.replay.reading import Reading
 from captum_vit.trace.replay.replay import Replay
 from captum_vit.trace.run.state import undisturbed
-from tests.models import CASES, Case
+from tests.contracts.pairs import in_float64
+from tests.models import CASES, Case, slow_beyond_slice
 
 # Read at CLS alone, with plain keys and values: the others mix rows, rotate or normalise keys, or hide some.
 SHORT = {
@@ -27,12 +28,8 @@ GENERAL = {"grad_kwargs": {"allow_unused": True}}  # what autograd is asked in a
 
 def double(name: str) -> Case:
     """A case in double precision, on a copy that a test may spoil."""
-    case = CASES[name]()
-    args = tuple(a.double() if isinstance(a, Tensor) and a.is_floating_point() else a
-                 for a in case.additional_forward_args)  # fmt: skip
-    inputs = case.inputs.double() if case.inputs.is_floating_point() else case.inputs
-    model = copy.deepcopy(case.forward_func).double()
-    return case._replace(forward_func=model, inputs=inputs, additional_forward_args=args)
+    case = in_float64(name)
+    return case._replace(forward_func=copy.deepcopy(case.forward_func))
 
 
 def behind(case: Case) -> ClsTail | Replay:
@@ -90,14 +87,14 @@ class Loop:
         return torch.autograd.grad(self.put(leaf)[0].sum(), leaf)[0]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_beyond_slice(CASES))
 def test_the_route_is_chosen_by_what_the_model_computes(name):
-    assert isinstance(behind(double(name)), ClsTail) == (name in SHORT)
+    assert isinstance(behind(in_float64(name)), ClsTail) == (name in SHORT)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_beyond_slice(CASES))
 def test_cdam_is_the_loop(name):
-    case = double(name)
+    case = in_float64(name)
     loop = Loop(case)
     wanted = (loop.tokens * loop.gradient(loop.tokens)).sum(-1)
     close(silent(explain(cv.LayerCDAM(case.forward_func), case), case), silent(wanted, case))
@@ -107,7 +104,7 @@ def test_cdam_is_the_loop(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_integrated_cdam_is_the_loop(name):
-    case = double(name)
+    case = in_float64(name)
     loop = Loop(case)
     wanted = sum(loop.tokens * loop.gradient(loop.tokens * k / 4) for k in range(1, 5)).sum(-1) / 4
     method = cv.LayerIntegratedCDAM(case.forward_func)
@@ -118,7 +115,7 @@ def test_integrated_cdam_is_the_loop(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_smooth_cdam_is_the_loop(name):
-    case = double(name)
+    case = in_float64(name)
     loop = Loop(case)
     draw = torch.Generator().manual_seed(5)
     noisy = [loop.tokens + torch.empty_like(loop.tokens).normal_(std=0.3, generator=draw) for _ in range(3)]

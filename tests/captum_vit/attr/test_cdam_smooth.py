@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import captum_vit as cv
-from tests.captum_vit.attr.test_cdam_routes import close, double, explain
-from tests.models import CASES
+from tests.captum_vit.attr.test_cdam_routes import close, explain
+from tests.contracts.pairs import in_float64
+from tests.models import CASES, slow_beyond_slice
 from tests.references import cdam
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
@@ -45,9 +46,9 @@ def test_equals_its_twin_on_text():
     assert (found - torch.stack(wanted)).abs().max() < 1e-9 * found.abs().max()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_beyond_slice(CASES))
 def test_without_noise_it_is_cdam(name):
-    case = double(name)
+    case = in_float64(name)
     found = explain(cv.LayerSmoothCDAM(case.forward_func), case, stdev=0.0, n_samples=2)
     close(found, explain(cv.LayerCDAM(case.forward_func), case))
 
@@ -55,7 +56,7 @@ def test_without_noise_it_is_cdam(name):
 @pytest.mark.parametrize("name", ROUTES)
 @pytest.mark.parametrize("rows", [1, 5, 6, 100])
 def test_portions_change_nothing(name, rows):
-    case = double(name)
+    case = in_float64(name)
     method = cv.LayerSmoothCDAM(case.forward_func)
     wanted = explain(method, case, n_samples=12, generator=seeded())
     close(explain(method, case, n_samples=12, generator=seeded(), internal_batch_size=rows), wanted)
@@ -63,7 +64,7 @@ def test_portions_change_nothing(name, rows):
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_a_generator_is_all_that_moves(name):
-    case = double(name)
+    case = in_float64(name)
     method = cv.LayerSmoothCDAM(case.forward_func)
     before = torch.get_rng_state()
     first = explain(method, case, n_samples=3, generator=seeded())
@@ -76,7 +77,7 @@ def test_a_generator_is_all_that_moves(name):
 
 @pytest.mark.slow
 def test_more_samples_come_nearer_to_the_mean():
-    case = double("timm ViT")
+    case = in_float64("timm ViT")
     method = cv.LayerSmoothCDAM(case.forward_func)
     mean = explain(method, case, n_samples=3000, generator=seeded(0))
     few, many = (explain(method, case, n_samples=n, generator=seeded(1)) for n in (5, 500))
@@ -84,7 +85,7 @@ def test_more_samples_come_nearer_to_the_mean():
 
 
 def test_channels_and_positive_evidence():
-    case = double("timm ViT")
+    case = in_float64("timm ViT")
     tokens, channels = cv.LayerSmoothCDAM(case.forward_func), cv.LayerSmoothCDAM(case.forward_func, output="channels")
     signed = explain(tokens, case, generator=seeded())
     close(channels.attribute(case.inputs, case.target, generator=seeded()).sum(-1), signed)

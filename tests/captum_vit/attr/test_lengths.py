@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -23,7 +22,8 @@ from captum_vit.trace.record.parts import Parts, mid_kinds, stream_parts
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.run.state import undisturbed
-from tests.models import CASES, redrawn
+from tests.contracts.pairs import in_float64
+from tests.models import CASES, redrawn, slow_beyond_slice
 from tests.models.specs import BERT
 from tests.references.models import reference_bert, reference_images, reference_sentences, reference_vit
 
@@ -34,13 +34,11 @@ METHODS = (cv.AttIN, cv.GlobEnc, cv.ALTI)
 @cache
 def seen(name: str) -> Record:
     """A pass in float64."""
-    case = CASES[name]()
-    model = copy.deepcopy(case.forward_func).double()
-    transformer = cv.spec_of(model)
+    model, inputs, args, target = in_float64(name)
+    transformer = cv.spec_of(model, inputs, args)
     want = Want(seen=[*mid_kinds(transformer), "mid"], row="outputs")
-    inputs = case.inputs.double() if case.inputs.is_floating_point() else case.inputs
     with undisturbed(model):
-        return record(model, transformer, (inputs,), case.additional_forward_args, case.target, want)
+        return record(model, transformer, (inputs,), args, target, want)
 
 
 def whole(T: Parts) -> Tensor:  # shape: (B, R, N, D)
@@ -52,7 +50,7 @@ def all_rows(found: Record) -> Tensor:
     return torch.arange(found.layout.n_tokens)
 
 
-@pytest.mark.parametrize("name", DECOMPOSABLE)
+@pytest.mark.parametrize("name", slow_beyond_slice(DECOMPOSABLE))
 def test_parts_and_biases_sum_to_the_stream_behind_the_attention(name: str) -> None:
     found = seen(name)
     for layer, block in enumerate(found.transformer.blocks):

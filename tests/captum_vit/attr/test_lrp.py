@@ -143,6 +143,7 @@ def test_relevance_is_conserved_from_block_to_block(name: str) -> None:
         assert (total - 1).abs().max() < LEAKS.get(name, 1e-6), f"block {start}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_relevance_is_conserved_in_further_families(name: str) -> None:
     """Maxima, written-out norms, norms behind heads and branches, QuickGELU, packed gates, open_clip."""

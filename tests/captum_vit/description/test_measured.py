@@ -18,7 +18,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Block, Transformer
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.run.state import undisturbed
-from tests.models import CASES, FURTHER, SIZES, VOCABULARY, Case, padded, redrawn
+from tests.models import CASES, FURTHER, SIZES, VOCABULARY, Case, padded, redrawn, slow_beyond_slice
 from tests.models.specs import SPECS
 
 PLACES = ("entrance", "attn_in", "mid", "out", "before_mid", "before_norm")
@@ -40,7 +40,7 @@ def tensor_at(case: Case, place: Place) -> Tensor:
     return found[0]
 
 
-@pytest.mark.parametrize("name", [*CASES, *FURTHER])
+@pytest.mark.parametrize("name", slow_beyond_slice([*CASES, *FURTHER]))
 def test_a_pass_shows_what_the_spec_says(name: str, monkeypatch: pytest.MonkeyPatch):
     case = (CASES | FURTHER)[name]()
     monkeypatch.setattr(registry, "_REGISTRY", SPECS)

@@ -19,6 +19,7 @@ from tests.models import CASES, TIMM, redrawn, timm_vit
 
 TWICE, ROW, ORDER, FROZEN, LIBRA, HEADS, DROPPED, PADDING = CHECKS
 PRECISIONS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+BESIDE_FLOAT32 = [d if d == torch.float32 else pytest.param(d, marks=pytest.mark.slow) for d in PRECISIONS]
 
 Examine = Callable[..., dict[str, Identity]]
 
@@ -261,7 +262,7 @@ def test_an_order_by_content_is_a_problem_where_each_token_reads_its_own_pixels(
 WRONG = {"out_proj": {"out_proj": "mlp.fc2"}, "attn_scale": {"attn_scale": None}}
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("dtype", BESIDE_FLOAT32, ids=str)
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_description_of_a_branch_shows(wrong: str, dtype: torch.dtype, examined: Examine, monkeypatch):
     class Mine(VisionTransformer):

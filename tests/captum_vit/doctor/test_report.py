@@ -174,6 +174,7 @@ def test_the_patient_is_left_as_it_was():
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
 
 
+@pytest.mark.slow
 def test_a_method_whose_map_is_the_heads_own_row_is_named() -> None:
     """Where no attention writes anything, what is followed through it is nothing, and the row is left."""
     model, images = demo_vit(pooling="mean"), digit_scenes(1).images

@@ -17,9 +17,9 @@ from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.replay.subnetwork import SubNetwork, readout
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.models.families import GRIDS, KNOWN, MORE, NO_HEAD_VECTORS
-from tests.models import CASES, READ_HEADS, Case
+from tests.models import CASES, READ_HEADS, Case, slow_beyond_slice
 
-FAMILIES = [*CASES, *MORE]
+FAMILIES = slow_beyond_slice([*CASES, *MORE])
 EXACT = 1e-10
 TWO_HEADS = {
     "timm ViT distilled": ("head", "head_dist"),

@@ -39,11 +39,11 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "compiled" else n for n in WRAPPERS])
 @pytest.mark.parametrize("method", ["LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)"])
-def test_wrappers_are_looked_through(wrap: Callable[[nn.Module], nn.Module], method: str):
+def test_wrappers_are_looked_through(name: str, method: str):
     model = redrawn(timm_vit(**TIMM))
-    wrapped = wrap(model).eval()
+    wrapped = WRAPPERS[name](model).eval()
     found = cv.spec_of(wrapped)
     assert found.tower is model
     assert wrapped.get_submodule(found.name) is model

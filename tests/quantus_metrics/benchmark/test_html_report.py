@@ -58,6 +58,7 @@ def test_the_page_holds_everything_and_loads_nothing(page: Path) -> None:
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
 
 
+@pytest.mark.slow
 @needs_browser
 def test_it_opens_without_errors_and_names_stay_text(page: Path) -> None:
     with Chromium(page.as_uri()) as browser:

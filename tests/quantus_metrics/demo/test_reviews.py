@@ -61,6 +61,7 @@ def test_every_method_is_marked(ran) -> None:
     assert marks[0].values["plain"] > 0.9
 
 
+@pytest.mark.slow
 def test_it_leaves_a_picture_and_a_page(ran) -> None:
     _, folder, _ = ran
     assert (folder / "reviews.png").stat().st_size > 10_000

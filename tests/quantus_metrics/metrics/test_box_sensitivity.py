@@ -76,6 +76,7 @@ def test_oracle_beats_random_beats_inverted(seed):
     assert worst == pytest.approx(-best, abs=1e-5)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.integers(0, 99), st.booleans())
 @settings(deadline=None)
 def test_boxes_lie_within_the_image(n_sizes, seed, on_grid):

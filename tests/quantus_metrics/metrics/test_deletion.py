@@ -57,7 +57,7 @@ def twin(model, image, y: int, relevance, insertion: bool, score: str) -> float:
         return 100 - percent if insertion == (score == "aopc") else percent
 
 
-@pytest.mark.parametrize("remover", [None, MaskKeys()], ids=repr)
+@pytest.mark.parametrize("remover", [None, pytest.param(MaskKeys(), marks=pytest.mark.slow)], ids=repr)
 @pytest.mark.parametrize("score", ["accuracy", "aopc"])
 @pytest.mark.parametrize("metric", BOTH)
 def test_they_are_their_twins(exact, metric, score, remover):

@@ -55,6 +55,7 @@ def test_it_is_a_quantus_metric_and_needs_no_arguments(kind):
     assert getattr(qm, kind.__name__, kind) is kind  # one of your own is in your module
 
 
+@pytest.mark.slow
 @every_metric
 def test_one_finite_float_per_sample_within_the_range_and_of_that_sample_alone(timm_vit, arrays, make):
     metric = make()
