@@ -38,6 +38,7 @@ check "ruff format" "$bin/ruff" format --no-cache --check .
 check "mypy" "$bin/mypy" --cache-dir "$scratch/mypy"
 check "mkdocs" "$bin/mkdocs" build --strict --site-dir "$scratch/site"
 check "pytest, see its summary" "$bin/python" -m pytest -q -n 2 -p no:cacheprovider -m "not slow"
+check "every family" "$bin/python" -m pytest -q -n 2 -p no:cacheprovider tests/captum_vit/models tests/captum_vit/description
 check "the code of README and docs" "$bin/python" -m pytest -q -p no:cacheprovider tests/test_readme.py tests/test_docs.py
 
 if ((${#broken[@]})); then

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -70,18 +71,35 @@ def float32_changes(
     Every weight and every pixel is moved by one rounding, at random, in float64. What the map then moves by follows
     from what is added and subtracted on the way to it, and from nothing else: no kernel, no processor.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(MOVES)
     largest = wanted.flatten(1).abs().amax(1)
     moved = LEAST / TIMES * ROUNDING * largest
-    for _ in range(MOVES):
-        near = copy.deepcopy(model)
-        with torch.no_grad():
-            for parameter in near.parameters():
-                parameter.copy_(rounded(parameter, generator))
+    for near in moves_of(model):
         pixels = rounded(inputs, generator) if inputs.is_floating_point() else inputs
         moved = torch.maximum(moved, (explained(near, pixels) - wanted).flatten(1).abs().amax(1))
     assert (TIMES * moved < SEEN * largest).all(), "so near to nothing but rounding that a wrong map would pass"
     return TIMES * moved
+
+
+_MOVED: WeakKeyDictionary[nn.Module, tuple[list[int], list[nn.Module]]] = WeakKeyDictionary()
+
+
+def moves_of(model: nn.Module) -> list[nn.Module]:
+    """Models whose weights are near those of one, made once for all methods, and again after a change in place."""
+    versions = [parameter._version for parameter in model.parameters()]
+    known, moves = _MOVED.get(model, ([], []))
+    if known != versions or not moves:
+        moves = [moved(model, torch.Generator().manual_seed(seed)) for seed in range(MOVES)]
+        _MOVED[model] = versions, moves
+    return moves
+
+
+def moved(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    near = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in near.parameters():
+            parameter.copy_(rounded(parameter, generator))
+    return near
 
 
 def rounded(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -89,6 +89,7 @@ def test_training_mode(pair):
     model = copy.deepcopy(pair.case.forward_func).train()
     error = refused(cv.METHODS[pair.method], pair.case._replace(forward_func=model), cv.ModelStateError, RuntimeError)
     assert "eval" in error.hint
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.along("stranger", STRANGERS)

@@ -25,14 +25,6 @@ def test_shuffled_batches_shuffle_maps(pair):
     assert_close(explain(method, rows(case, order)), explain(method, case)[order], pair.rounding)
 
 
-def test_the_same_call_twice_gives_the_same_map(pair):
-    """On one instance, and on a new one."""
-    method = pair.on()
-    first = explain(method, pair.case)
-    assert torch.equal(first, explain(method, pair.case))
-    assert torch.equal(first, explain(pair.on(), pair.case))
-
-
 def test_arguments_of_each_sample_stay_with_it(method):
     """Further arguments as long as the batch belong to the samples one by one."""
     pair = Pair(method, "timm ViT prompted")

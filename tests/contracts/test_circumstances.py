@@ -39,6 +39,7 @@ def cloned(case: Case) -> Case:
     return case._replace(inputs=case.inputs.clone(), additional_forward_args=args)
 
 
+@pytest.mark.once
 @pytest.mark.along("mode", MODES)
 def test_under_other_grad_modes(pair, mode):
     """Inputs, masks and targets made inside the mode too."""
@@ -149,6 +150,7 @@ def test_compiled_in_place(slice_pair):
     assert model._compiled_call_impl is not None
 
 
+@pytest.mark.once
 def test_from_another_thread(pair):
     found = []
     thread = threading.Thread(target=lambda: found.append(explain(pair.on(), pair.case)))
@@ -182,13 +184,6 @@ def test_hugging_face_attention_implementations(hugging_face_pair, implementatio
         return
     agrees_with_double_precision(hugging_face_pair, model)
     assert inner.config._attn_implementation == chosen
-
-
-def test_training_mode_is_refused(pair):
-    model = copied(pair).train()
-    with pytest.raises(cv.ModelStateError, match="eval"):
-        explain(pair.on(model), pair.case)
-    assert all(module.training for module in model.modules())
 
 
 def test_one_layer_in_training_mode_is_refused(slice_pair):

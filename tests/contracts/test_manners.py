@@ -58,8 +58,10 @@ def test_the_docstring_tells_the_cost_and_the_arguments(method):
 
 
 def test_tuple_in_tuple_out(pair):
-    alone = explain(pair.on(), pair.case)
-    wrapped = explain(pair.on(), pair.case, inputs=(pair.case.inputs,))
+    """And the second call on one instance gives the map of the first."""
+    method = pair.on()
+    alone = explain(method, pair.case)
+    wrapped = explain(method, pair.case, inputs=(pair.case.inputs,))
     assert isinstance(alone, torch.Tensor)
     assert isinstance(wrapped, tuple) and len(wrapped) == 1
     assert torch.equal(wrapped[0], alone)

@@ -90,7 +90,7 @@ def test_without_a_model_a_script_says_what_it_wants(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [script])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module(f"tests.real.{script}", run_name="__main__")
+        runpy.run_path(str(ROOT / "tests" / "real" / f"{script}.py"), run_name="__main__")
     assert not end.value.code
     said = capsys.readouterr().out
     assert said.startswith("skipped: no model given.") and "docs/real-models.md" in said

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -171,8 +172,8 @@ METHODS: dict[str, tuple[Make, Twin]] = {
     "Saliency": (lambda m: cv.InputGradient(m, Saliency, **TOKENS), input_gradient.saliency),
     "InputXGradient": (lambda m: cv.InputGradient(m, InputXGradient, **TOKENS), input_gradient.input_x_gradient),
     "IntegratedGradients": (
-        lambda m: cv.InputGradient(m, IntegratedGradients, **TOKENS),
-        input_gradient.integrated_gradients,
+        lambda m: cv.InputGradient(m, IntegratedGradients, n_steps=8, **TOKENS),
+        partial(input_gradient.integrated_gradients, n_steps=8),
     ),
     "RawAttention": (lambda m: cv.RawAttention(m, **TOKENS), lambda m, x, c: attention.raw_attention(m, x)),
     "RawAttention of a head at block 1": (
@@ -221,14 +222,21 @@ GRIDS: dict[str, tuple[Make, Twin]] = {
 }
 
 
+@cache
 def vit_samples() -> tuple[nn.Module, Tensor, tuple, list[Any]]:
     images = reference_images()
     return reference_vit(layer_scale=True), images, (), list(images)
 
 
+@cache
 def bert_samples() -> tuple[nn.Module, Tensor, tuple, list[Any]]:
     ids, mask = reference_sentences()
     return reference_bert(), ids, (mask,), list(zip(ids, mask, strict=True))
+
+
+@cache
+def in_float32(samples: Callable) -> nn.Module:
+    return copy.deepcopy(samples()[0]).float()
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
@@ -242,28 +250,30 @@ def error(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("name", METHODS)
 def test_token_maps_equal_their_twins(name: str, samples: Callable) -> None:
     make, twin = METHODS[name]
-    model, inputs, args, singles = samples()
+    model, _, _, singles = samples()
     wanted = torch.stack([twin(model, x, c) for x, c in zip(singles, TARGETS, strict=True)])
-    _compare(make, model, inputs, args, wanted)
+    _compare(make, samples, wanted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 def test_grids_equal_their_twins(name: str) -> None:
     make, twin = GRIDS[name]
-    model, inputs, args, singles = vit_samples()
+    model, _, _, singles = vit_samples()
     wanted = torch.stack([twin(model, x, c) for x, c in zip(singles, TARGETS, strict=True)])
-    _compare(make, model, inputs, args, wanted[:, 1:].unflatten(1, (1, 4, 4)))
+    _compare(make, vit_samples, wanted[:, 1:].unflatten(1, (1, 4, 4)))
 
 
-def _compare(make: Make, model: nn.Module, inputs: Tensor, args: tuple, wanted: Tensor) -> None:
+def _compare(make: Make, samples: Callable, wanted: Tensor) -> None:
+    model, inputs, args, _ = samples()
+
     def explained(model: nn.Module, inputs: Tensor) -> Tensor:
         return make(model).attribute(inputs, target=TARGETS, additional_forward_args=args or None)
 
     found = explained(model, inputs)
     assert found.dtype == torch.float64
     assert error(found, wanted) < FLOAT64
-    assert_close_in_float32(explained(copy.deepcopy(model).float(), inputs), found, explained, model, inputs)
+    assert_close_in_float32(explained(in_float32(samples), inputs), found, explained, model, inputs)
 
 
 def test_concept_cdam_is_class_cdam_where_the_concept_is_the_class_weight() -> None:

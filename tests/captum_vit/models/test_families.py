@@ -42,6 +42,18 @@ def precise(name: str) -> Case:
 
 
 @cache
+def without_biases(name: str) -> Case:
+    case = precise(name)
+    model = copy.deepcopy(case.forward_func)
+    with torch.no_grad():
+        for parameter, values in model.named_parameters():
+            leaf = parameter.rpartition(".")[2]
+            if "bias" in leaf and "relative" not in leaf and "table" not in leaf:
+                values.zero_()
+    return case._replace(forward_func=model)
+
+
+@cache
 def seen(name: str) -> Record:
     return recorded(precise(name), Want(seen=["tokens", "probs", "values", "mid", "out"], row="outputs"))
 
@@ -167,14 +179,8 @@ def test_the_readout_of_a_token_is_the_head_on_copies_of_it(name: str):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_biases_the_decomposition_is_complete(name: str, rule: str):
     """DecompX over all tokens, prefix included, sums to the logit, from every start layer."""
-    case = precise(name)
-    model = copy.deepcopy(case.forward_func)
-    with torch.no_grad():
-        for parameter, values in model.named_parameters():
-            leaf = parameter.rpartition(".")[2]
-            if "bias" in leaf and "relative" not in leaf and "table" not in leaf:
-                values.zero_()
-    found = recorded(case._replace(forward_func=model), Want(grads=["tokens"], rule=rule))
+    case = without_biases(name)
+    found = recorded(case, Want(grads=["tokens"], rule=rule))
     logit = found.output[[0, 1], case.target]
     for layer in found.layers:
         parts = (found.seen["tokens"][layer] * found.grads["tokens"][layer]).sum((1, 2))
