@@ -5,8 +5,6 @@
 ``@pytest.mark.along("how", HOWS)`` gives a test one more argument, whose values take turns from pair to pair: every
 model meets one after the other, and so does every method. ``parametrize`` instead would ask each pair all of them, as
 ``--full`` does.
-
-``@pytest.mark.once`` is for what a method does with any model: each method meets one, and not each model a method.
 """
 
 from collections.abc import Generator
@@ -46,10 +44,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = metafunc.config.getoption("--full")
     if "method" in metafunc.fixturenames:
         parametrized(metafunc, "method", list(cv.METHODS), full)
-    once = metafunc.definition.get_closest_marker("once") is not None
     for argument, models in MODELS.items():
         if argument in metafunc.fixturenames:
-            parametrized(metafunc, argument, pairs(metafunc.function.__name__, models, full, once), full)
+            parametrized(metafunc, argument, pairs(metafunc.function.__name__, models, full), full)
 
 
 def parametrized(metafunc: pytest.Metafunc, argument: str, rows: list[Any], full: bool) -> None:

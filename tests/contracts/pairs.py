@@ -58,17 +58,14 @@ class Pair(NamedTuple):
         return cv.METHODS[self.method](self.case.forward_func if forward_func is None else forward_func)
 
 
-def pairs(test: str, models: tuple[str, ...], full: bool, once: bool = False) -> list[Pair]:
-    """Every pair; or a covering that differs from test to test: each method on some models and vice versa.
-
-    Where models matter little, it is each method once, on one model after the other.
-    """
+def pairs(test: str, models: tuple[str, ...], full: bool) -> list[Pair]:
+    """Every pair; or a covering that differs from test to test: each method on some models and vice versa."""
     methods = list(cv.METHODS)
     if full:
         chosen = [Pair(method, model) for method in methods for model in models]
     else:
         first = crc32(test.encode())
-        steps = range(first, first + (len(methods) if once else max(len(methods), len(models))))
+        steps = range(first, first + max(len(methods), len(models)))
         diagonal = [Pair(methods[i % len(methods)], models[i % len(models)]) for i in steps]
         chosen = [*diagonal, *quick(models)]
     return [pair for pair in dict.fromkeys(chosen) if pair not in REFUSED]

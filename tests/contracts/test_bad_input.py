@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -116,11 +117,17 @@ class Hidden(nn.Module):
             return self.model(x)
 
 
+@cache
+def hidden_vit(how: str) -> Case:
+    case = CASES["timm ViT"]()
+    return case._replace(forward_func=Hidden(case.forward_func, how).eval())
+
+
 @pytest.mark.parametrize("how", ["detached", "without gradients", "in inference mode", "called twice"])
 def test_a_forward_that_hides(method, how):
     """A method that needs no gradient, or one pass of several, may explain it as ever."""
     case = CASES["timm ViT"]()
-    hidden = case._replace(forward_func=Hidden(case.forward_func, how).eval())
+    hidden = hidden_vit(how)
     made = cv.METHODS[method](hidden.forward_func)
     try:
         found = explain(made, hidden)

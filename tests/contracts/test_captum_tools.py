@@ -22,7 +22,6 @@ def arguments(case):
     return {"target": case.target, "additional_forward_args": case.additional_forward_args or None}
 
 
-@pytest.mark.once
 @pytest.mark.along("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
 def test_noise_tunnel_without_noise_changes_nothing(image_pair, nt_type):
     """Also with CLIP, whose bank of texts is larger than the batch; in uneven parts."""
@@ -67,7 +66,6 @@ def shifted(inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.once
 @pytest.mark.along("batch", [1, 3])
 def test_sensitivity_max_equals_a_hand_computation(image_pair, batch):
     """Captum expands samples, targets and arguments together, and passes tuples."""
@@ -85,7 +83,6 @@ def test_sensitivity_max_equals_a_hand_computation(image_pair, batch):
     assert_close(found, torch.stack(wanted).amax(0), image_pair.rounding)
 
 
-@pytest.mark.once
 @pytest.mark.along("kind", ["heat_map", "blended_heat_map"])
 def test_pictures_are_drawn_headless(image_pair, kind):
     method, case = image_pair.on(), image_pair.case

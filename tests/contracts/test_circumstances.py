@@ -39,7 +39,6 @@ def cloned(case: Case) -> Case:
     return case._replace(inputs=case.inputs.clone(), additional_forward_args=args)
 
 
-@pytest.mark.once
 @pytest.mark.along("mode", MODES)
 def test_under_other_grad_modes(pair, mode):
     """Inputs, masks and targets made inside the mode too."""
@@ -150,7 +149,6 @@ def test_compiled_in_place(slice_pair):
     assert model._compiled_call_impl is not None
 
 
-@pytest.mark.once
 def test_from_another_thread(pair):
     found = []
     thread = threading.Thread(target=lambda: found.append(explain(pair.on(), pair.case)))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ WORDS = {"vocab_size": 60, "pad_token_id": 0, "max_position_embeddings": 32}
 DECODERS = ("Llama", "Qwen2", "Mistral", "Gemma", "GPTNeoX")
 
 
+@cache
 def text_model(family: str) -> nn.Module:
     sizes = SIZES | WORDS
     if family in DECODERS:
@@ -150,10 +152,16 @@ def features() -> nn.Module:
     return timm.create_model("vit_tiny_patch16_224", features_only=True, **sizes).eval()
 
 
+@cache
+def once(build: Callable[[], nn.Module]) -> nn.Module:
+    """One model for all methods: what is found in it is found once."""
+    return build()
+
+
 @pytest.mark.parametrize("build", [merged, merged_last, restored, queries, windows, features])
 def test_every_method_refuses_by_name(method: str, build: Callable[[], nn.Module]):
     with pytest.raises(CaptumVitError):
-        explained(method, build(), image(), target=(1, 2, 3) if build in (queries, windows) else 1)
+        explained(method, once(build), image(), target=(1, 2, 3) if build in (queries, windows) else 1)
 
 
 def test_merged_tokens_are_counted():

@@ -16,6 +16,7 @@ from tests.contracts.pairs import Pair, draws, explain
 from tests.models import CASES, TEXTS
 
 PADDING = 4
+SAMPLING = {"LayerSmoothCDAM", "LayerIntegratedCDAM", "SmoothGrad"}  # dozens of passes
 CUT_AT_ZERO = {"ALTI", "PLUS(ALTI)"}  # a token that brings a row no nearer counts as nothing there, by definition
 
 
@@ -71,7 +72,7 @@ def test_all_classes_are_silent_under_the_mask_too(text):
     assert not found[mask == 0].any()
 
 
-@pytest.mark.parametrize("name", cv.METHODS)
+@pytest.mark.parametrize("name", [pytest.param(m, marks=pytest.mark.slow) if m in SAMPLING else m for m in cv.METHODS])
 def test_padding_without_a_mask_warns(name: str):
     """Where a row ends or begins in the model's padding token and no mask hides it; never where one does."""
     model, ids, mask = bert_in_float64(), torch.tensor([[2, 5, 6, 3, 0, 0], [2, 5, 6, 7, 8, 3]]), torch.ones(2, 6)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.models.output import scores_of
@@ -85,8 +85,11 @@ def test_maps_of_all_classes_that_are_zero_are_named():
 
 
 @cache
-def shallow(depth: int) -> Case:
-    return CASES["timm ViT"]()._replace(forward_func=redrawn(timm_vit(**TIMM | {"depth": depth})))
+def shallow(depth: int, dtype: torch.dtype = torch.float32) -> Case:
+    with torch.random.fork_rng():
+        torch.manual_seed(depth)
+        model = redrawn(timm_vit(**TIMM | {"depth": depth})).to(dtype)
+    return CASES["timm ViT"]()._replace(forward_func=model)
 
 
 # Before the last block's norm a patch of a CLS-pooled model meets nothing else, and that is free of scale.
@@ -98,11 +101,11 @@ def test_what_cancels_is_zero(method, dtype):
     if method in IN_FULL_PRECISION and dtype is torch.bfloat16:
         return
     for depth, cancelling in CANCELLING.items():
-        case = shallow(depth)
+        case = shallow(depth, dtype)
         make = cv.METHODS[method]
         if method == "AttIxG" and depth == 1:  # behind the last block no patch has a gradient at all
             continue
-        found, warned = zero_maps(make(copy.deepcopy(case.forward_func).to(dtype)), case)
+        found, warned = zero_maps(make(case.forward_func), case)
         assert found.flatten(1).any(1).tolist() == [method not in cancelling] * 3
         assert ("all 3 samples is" in warned) == (method in cancelling)
 
@@ -160,25 +163,30 @@ def test_an_image_that_overflows_is_named(method):
     with pytest.raises(cv.InputError, match="of sample 1\n") as refused:
         explain(cv.METHODS[method](case.forward_func), too_large)
     assert "model.double()" in refused.value.hint
-    wide = copy.deepcopy(case.forward_func).double()
+    wide = in_float64("timm ViT").forward_func
     assert explain(cv.METHODS[method](wide), too_large).isfinite().all()
+
+
+@cache
+def overflowing(place: str, dtype: torch.dtype) -> nn.Module:
+    model = copy.deepcopy(CASES["timm ViT"]().forward_func)
+    with torch.no_grad():
+        (model.head if place == "the head" else model.blocks[-1].mlp.fc2).weight *= 3e4
+    return model.to(dtype)
 
 
 @pytest.mark.parametrize("place", ["the last block", "the head"])
 def test_a_model_that_overflows_in_half_precision(method, place):
     """Scores that are no numbers are refused; where they are infinite alone, a map that is none is."""
     case = CASES["timm ViT"]()
-    model = copy.deepcopy(case.forward_func)
-    with torch.no_grad():
-        (model.head if place == "the head" else model.blocks[-1].mlp.fc2).weight *= 3e4
     make = cv.METHODS[method]
     try:
-        found = explain(make(copy.deepcopy(model).half()), case)
+        found = explain(make(overflowing(place, torch.float16)), case)
     except cv.ModelStateError:
         assert method in IN_FULL_PRECISION
     except cv.InputError as refused:
         assert "model.bfloat16() or model.float()" in refused.hint
-        assert all(explain(make(copy.deepcopy(model).to(wide)), case).isfinite().all() for wide in WIDER)
+        assert all(explain(make(overflowing(place, wide)), case).isfinite().all() for wide in WIDER)
     else:
         assert place == "the head" and found.isfinite().all()
 

@@ -25,6 +25,7 @@ class Bad(NamedTuple):
     what: str  # the call in words; no other has the same
     call: Callable[[], object]
     asks: bool = False  # whether a model must run before anyone can know
+    slow: bool = False
 
 
 def refused(bad: Bad) -> cv.CaptumVitError:
@@ -45,7 +46,7 @@ def refused(bad: Bad) -> cv.CaptumVitError:
 
 def table(bads: Iterator[Bad]) -> list[Any]:
     """Parameters of a test, named by what is wrong."""
-    return [pytest.param(bad, id=bad.what) for bad in bads]
+    return [pytest.param(bad, id=bad.what, marks=pytest.mark.slow if bad.slow else ()) for bad in bads]
 
 
 def options(

@@ -163,6 +163,12 @@ def further_methods() -> Iterator[Bad]:
     yield Bad("LayerCDAM.value_and_key_terms of a name", lambda: named.value_and_key_terms(IMAGES, 0))
 
 
+def in_quick_loop(bad: Bad) -> bool:
+    """Of calls of every method those of a few."""
+    return bad.what.startswith(tuple(f"{name}{sign}" for name in SLICE_METHODS for sign in ".("))
+
+
 METHOD_CALLS = [
-    *calls_of_every_method(), *calls_on_texts(), *options_of_constructors(), *options_of_attribute(), *further_methods()
+    *(bad._replace(slow=not in_quick_loop(bad)) for bad in (*calls_of_every_method(), *calls_on_texts())),
+    *options_of_constructors(), *options_of_attribute(), *further_methods()
 ]  # fmt: skip

@@ -65,6 +65,7 @@ def test_a_bad_file(bad: Bad, folder: Path, monkeypatch: pytest.MonkeyPatch):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [pytest.param(line, id=" ".join(["captum-vit", *line])) for line in COMMANDS])
 def test_a_bad_line(line: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     """Status 2 and some words on stderr: of argparse, or all three of ours; no file comes or changes."""

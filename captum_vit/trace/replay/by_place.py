@@ -42,9 +42,11 @@ def belong_to_places(
         output = scores(x)
         if output.dim() != 2 or output.shape[1] < 2 or not output.requires_grad:
             return False
-        by_target = _read(select(output, 0 if first is None else first).sum(), x)
         by_all = _read(mixed(output), x)
-    if by_target is None or by_all is None or not by_target.any() or torch.equal(by_target, by_all):
+        if by_all is None or by_all.sum() < 2:  # one token has one place
+            return False
+        by_target = _read(select(output, 0 if first is None else first).sum(), x)
+    if by_target is None or not by_target.any() or torch.equal(by_target, by_all):
         return False
     moved, read = x.detach().clone(), by_all.nonzero().squeeze(1)
     moved[:, read] = moved[:, read[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))]]

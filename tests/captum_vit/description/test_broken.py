@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
@@ -56,11 +57,16 @@ class Stack(Base):
         return self.h(x[:, 0] if self.cls else x.mean(1))
 
 
+@cache
+def both(cls: bool) -> list[nn.Module]:
+    """With blocks that are modules, and with the same that are none."""
+    return [built(lambda whole=whole: Stack(whole, cls)) for whole in (True, False)]
+
+
 @pytest.mark.parametrize("cls", [False, True])
 @pytest.mark.parametrize("method", [LayerCDAM, RawAttention, GenAtt, GlobEnc, DecompX, TokenAblation, PredicAtt])
 def test_blocks_that_are_no_modules_have_the_maps_of_blocks_that_are(method: type, cls: bool):
-    whole = built(lambda: Stack(True, cls))
-    loose = built(lambda: Stack(False, cls))
+    whole, loose = both(cls)
     wanted, found = (method(model, output="tokens").attribute(X, target=1) for model in (whole, loose))
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
@@ -263,6 +269,7 @@ class RootScaled(Stack):
         return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [RootScaled, lambda: Stack(True)])
 def test_what_is_remembered_keeps_no_model_alive(kind: Callable[[], nn.Module]):
     model = built(kind)

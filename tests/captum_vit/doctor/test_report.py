@@ -90,6 +90,7 @@ def test_the_table_reads_well():
     assert lines[start + 1].split() == ["LayerCDAM", "works"] and lines[start - 1] == ""
 
 
+@pytest.mark.slow
 def test_what_rests_on_a_failed_identity_is_marked(monkeypatch: pytest.MonkeyPatch):
     def wrong(*given: Any) -> Transformer:
         found = measured(*given)
@@ -151,6 +152,7 @@ def test_inputs_that_the_model_refuses():
     assert all("20" in reason for reason in report.methods.values())
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_foresaw_is_a_defect(monkeypatch: pytest.MonkeyPatch):
     def broken(model):
         raise KeyError("surprise")
@@ -162,6 +164,7 @@ def test_an_error_that_nobody_foresaw_is_a_defect(monkeypatch: pytest.MonkeyPatc
     assert DEFECT in str(report)
 
 
+@pytest.mark.slow
 def test_the_patient_is_left_as_it_was():
     model = redrawn(timm_vit(**TIMM))
     model.blocks[0].requires_grad_(False)

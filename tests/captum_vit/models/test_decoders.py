@@ -34,6 +34,7 @@ METHODS = (
     "LayerCDAM", "GenAtt", "DecompX", "VTranM", "AttentionRollout", "InputXGradient", "TokenAblation", "PredictionMap",
     "PredicAtt", "AttIN", "GlobEnc", "LRP",
 )  # fmt: skip
+QUICK = ("LayerCDAM", "GenAtt", "DecompX", "VTranM")
 PARALLEL = {("GPT-NeoX", "VTranM")}  # there is no stream between attention and feed-forward
 RIGHT = torch.tensor([[5, 6, 7, 8, 9, 11], [3, 4, 12, 0, 0, 0]])
 LEFT = torch.tensor([[5, 6, 7, 8, 9, 11], [0, 0, 0, 3, 4, 12]])
@@ -61,7 +62,7 @@ def explained(model: nn.Module, method: str, ids: Tensor, **options: Any) -> Ten
     return found.attribute(ids, target=1, additional_forward_args=masked(model, ids))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_padded_text_has_the_map_that_it_has_alone(name: str, method: str) -> None:
     model = decoder(name)

@@ -21,6 +21,7 @@ METHODS = (
     "RawAttention", "AttentionRollout", "GenAtt", "DecompX", "VTranM", "TokenAblation", "PredictionMap", "PredicAtt",
     "LRP", "CAT", "AttIN", "GlobEnc", "ALTI",
 )  # fmt: skip
+QUICK = ("GenAtt", "DecompX", "PredictionMap", "LRP")
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def map_of_the_plain_form(method: str) -> Tensor:
     return cv.METHODS[method](written(plain)).attribute(images(), target=1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 @pytest.mark.parametrize("name", FORMS)
 def test_maps_are_those_of_the_plain_form(name: str, method: str) -> None:
     if (name, method) in REFUSED:

@@ -161,6 +161,7 @@ def test_colours_survive_a_grey_printer():
     assert (np.diff(sides[:26]) > 0).all() and (np.diff(sides[25:]) < 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$5 or $6", "$\\frac$", "\\foo{$"])
 def test_a_name_with_dollar_signs_is_no_formula(name: str):
     one = torch.eye(4)[None]
