@@ -96,7 +96,7 @@ def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tupl
 def _block(graph: Graph, places: Places, layer: Layer) -> Block:
     call, heads = places.block_call(layer), projection(graph, layer)
     entrance = places.entering(layer.stream, call)
-    out = places.entering(layer.out, None) if call is None else places.output_of(call)
+    out = places.entering(layer.out, None) if call is None else places.leaving(layer.out, call)
     mid, first, last = layer.mid, layer.normed_mid, layer.normed_end
     return Block(
         entrance=entrance,

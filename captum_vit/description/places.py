@@ -43,6 +43,16 @@ class Places:
             )
         return place
 
+    def leaving(self, value: Value, call: Call) -> Place:
+        """The tokens that leave a block: at its own call, unless parts of the model read them that share no call.
+
+        A hook on the block may then have kept them for one of these parts, as Hugging Face's backbones do for a
+        decoder. What is put at the module that makes them reaches the hook too.
+        """
+        shared = not any(self._holds_readers(c, value) for c in self.taking(value))
+        made = self.at(value) if shared else None
+        return made if isinstance(made, Site) else self.output_of(call)
+
     def read(self, layer: Layer, around: Call | None) -> Place | None:
         """What an attention reads: at the outermost call inside the block that takes it, and holds all its readers.
 

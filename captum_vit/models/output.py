@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,6 +51,36 @@ def _only_one(output: Sequence[Any]) -> Tensor:
         f"{len(held)} tensors: {shapes}",
         f"captum_vit.Scalar(model, lambda output: output[{max(held, default=0)}]), with the place of the scores.",
     )
+
+
+def held_by(output: Any) -> dict[str | int, Tensor]:
+    """The floating-point tensors with a batch that an output holds, by their names or places."""
+    if isinstance(output, Tensor):
+        return {0: output}
+    fields = getattr(output, "_asdict", None)  # of a named tuple
+    if isinstance(output, Mapping):
+        items: Iterable[tuple[Any, Any]] = output.items()
+    elif isinstance(output, tuple | list):
+        items = enumerate(output) if fields is None else fields().items()
+    else:
+        items = getattr(output, "__dict__", {}).items()
+    return {key: x for key, x in items if isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 0}
+
+
+def tensor_of(output: Any, name: str | int | None) -> Tensor:
+    """One of the tensors that an output holds, by its name or place; None for the output itself or its logits.
+
+    Raises:
+        TraceError: there is no such tensor; those that there are, are listed.
+    """
+    held = held_by(output)
+    if name is not None and name in held:
+        return held[name]
+    if name is None and (len(held) == 1 or "logits" in held):
+        return held.get("logits", next(iter(held.values())))
+    there = ", ".join(f"{key!r} of shape {tuple(x.shape)}" for key, x in held.items()) or type(output).__name__
+    wanted = "An output that is a tensor, or holds logits." if name is None else f"An output that holds {name!r}."
+    raise TraceError(wanted, there, f"output={next(iter(held), 0)!r}, for instance.")
 
 
 PROBABILITIES = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid", "regression": None}
