@@ -19,6 +19,7 @@ Picture = Tensor | Image
 ALPHA = 0.85
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
 _LARGE = 224  # pictures with fewer pixels are enlarged before a map is laid over them
+_MOST = 2**24  # torch.quantile takes no more values than this
 
 
 def blend(
@@ -92,3 +93,23 @@ def spotlight(pixels: Tensor, mask: Tensor) -> np.ndarray:
     """The picture inside the mask, and its pale shadow outside."""
     inside = F.interpolate((plane(mask)[None, None] > 0).float(), size=pixels.shape[1:], mode="nearest")[0]
     return (inside * pixels + (1 - inside) * (0.88 + 0.12 * pixels)).permute(1, 2, 0).numpy()
+
+
+def solid(relevance: Tensor, wanted: str) -> Tensor:  # shape: (t, h, w), float32 on the CPU
+    """A map with one dimension more than a plane, of time or depth, without its leading dimensions of size 1."""
+    relevance = finite(relevance)
+    if relevance.dim() < 3 or relevance.shape[:-3].numel() != 1 or relevance.numel() == 0:
+        hint = 'one map with `output="grid"`; `captum_vit.viz.overlay` for the map of a picture.'
+        raise InputError(f"A map of shape {wanted}.", f"shape {tuple(relevance.shape)}", hint)
+    return relevance.reshape(relevance.shape[-3:])
+
+
+def stretched(
+    values: Tensor,  # shape: any, finite
+) -> Tensor:  # same shape, in [0, 1]
+    """Measurements as grey, from the first to the 99th percentile: a few extremes leave the rest its contrast."""
+    thin = values.flatten()[:: -(-values.numel() // _MOST)]
+    low, high = (torch.quantile(thin, q).item() for q in (0.01, 0.99))
+    if high <= low:
+        low, high = values.min().item(), values.max().item()
+    return ((values - low) / (high - low)).clamp(0, 1) if high > low else torch.full_like(values, 0.5)

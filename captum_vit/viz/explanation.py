@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_vit.options import boolean, known
+from captum_vit.viz.figures import with_dpi
 from captum_vit.viz.files import check_target, write_array, write_figure, write_page, write_whole
-from captum_vit.viz.pictures import panels, with_dpi
+from captum_vit.viz.pictures import panels
 from captum_vit.viz.words import TokenText, text
 
 PICTURES = (".png", ".pdf", ".svg")

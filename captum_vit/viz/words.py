@@ -15,8 +15,8 @@ from torch import Tensor
 from captum_vit.errors import InputError
 from captum_vit.options import number, shown
 from captum_vit.viz.colours import Scale, finite, scale_of
+from captum_vit.viz.figures import WIDEST
 from captum_vit.viz.lines import INK, QUIET, figure_of, ground
-from captum_vit.viz.pictures import WIDEST
 from captum_vit.viz.pieces import EDGES, PADDING, Piece, merged, pieces
 
 
