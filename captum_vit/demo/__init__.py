@@ -1,6 +1,6 @@
 """The embedded default: data with known answers, and small transformers trained on them.
 
-Digit scenes    digit_scenes, Scenes; demo_vit
+Digit scenes    digit_scenes, Scenes; demo_vit, demo_swin
 Captions        demo_clip, demo_clip_tokenizer
 Reviews         generated_reviews, Reviews; demo_bert, demo_bert_tokenizer
 
@@ -9,7 +9,7 @@ holds one kind of data, its model, the script that trained it and the weights wi
 """
 
 from captum_vit.demo.captions import demo_clip, demo_clip_tokenizer
-from captum_vit.demo.digits import Scenes, demo_vit, digit_scenes
+from captum_vit.demo.digits import Scenes, demo_swin, demo_vit, digit_scenes
 from captum_vit.demo.reviews import Reviews, demo_bert, demo_bert_tokenizer, generated_reviews
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "demo_bert_tokenizer",
     "demo_clip",
     "demo_clip_tokenizer",
+    "demo_swin",
     "demo_vit",
     "digit_scenes",
     "generated_reviews",

@@ -31,6 +31,7 @@ DEMOS: dict[str, Callable[[], nn.Module]] = {
     "label": partial(demo.demo_vit, objective="label"),
     "mean": partial(demo.demo_vit, pooling="mean"),
     "attention": partial(demo.demo_vit, pooling="attention"),
+    "swin": demo.demo_swin,
 }
 HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "auto": lambda model: model,

@@ -58,7 +58,7 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits", pooling: str
 
     sizes = {"img_size": CANVAS, "patch_size": 8, "num_classes": 10, "embed_dim": 128, "depth": 6, "num_heads": 4}
     model = VisionTransformer(**sizes, mlp_ratio=4, global_pool=pool)
-    model.pretrained_cfg = model.default_cfg = _config()
+    model.pretrained_cfg = model.default_cfg = config_of("digit_vit", "head")
     if pretrained:
         load_weights(model, weights_of(objective, pooling))
     return model.eval()
@@ -76,10 +76,10 @@ def weights_of(objective: str, pooling: str = "cls") -> Path:
     return Path(__file__).parent / "weights" / f"{name}.safetensors"
 
 
-def _config() -> dict[str, object]:
+def config_of(architecture: str, classifier: str) -> dict[str, object]:
     """What timm's data helpers read from a model, in timm's words."""
     return {
-        "architecture": "digit_vit",
+        "architecture": architecture,
         "num_classes": len(NAMES),
         "label_names": NAMES,
         "input_size": (3, CANVAS, CANVAS),
@@ -89,5 +89,5 @@ def _config() -> dict[str, object]:
         "interpolation": "bicubic",
         "crop_pct": 1.0,
         "first_conv": "patch_embed.proj",
-        "classifier": "head",
+        "classifier": classifier,
     }
