@@ -18,8 +18,8 @@ def blunt(
     """Of each method whose map is nearly the head's own row, how near: none where the head reads one row, such as CLS.
 
     A row is what the tokens that leave the last block add to the score. Where blocks have mixed them, it may say little
-    of the places of the input. It says enough of them where a map of the tokens that enter the first block is near to it
-    too: then there are none.
+    of the places of the input. It says enough of them where a map of the tokens that enter the first block is near to
+    it too: then there are none.
     """
     if not bool(found.several.any()):
         return {}

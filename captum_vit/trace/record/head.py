@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -179,8 +178,8 @@ def _made_of_one_each(
     r"""The rows of which a token is made, and which one; None unless each is of one, and another for each.
 
     With :math:`s = \sum_j v_j \cdot y_j` and :math:`s' = \sum_j c_j\,v_j \cdot y_j` the gradients at a row of which
-    token j is made, and no other, are :math:`g' = c_j\,g`. So their ratio spells j, digit by digit. Weights c without an
-    order then show whether it is the only one.
+    token j is made, and no other, are :math:`g' = c_j\,g`. So their ratio spells j, digit by digit. Weights c without
+    an order then show whether it is the only one.
     """
     number = torch.arange(len(tokens), device=tokens.device)
     v = torch.cos(torch.arange(tokens.numel(), device=tokens.device)).view(tokens.shape).to(tokens)

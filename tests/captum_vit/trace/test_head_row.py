@@ -6,118 +6,32 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import captum_vit as cv
-from captum_vit.trace.record.head import read_at
-from captum_vit.trace.record.record import Record, Want, record
+from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run.describe import transformer_of
 from captum_vit.trace.run.state import undisturbed
+from tests.captum_vit.trace.headed import (
+    CLASSES,
+    FOLLOW_EVIDENCE,
+    FOLLOW_ROWS,
+    HEADS,
+    WIDTH,
+    Boxes,
+    Headed,
+    Linear,
+    N,
+    by_gates,
+    made,
+    pictures,
+    seen,
+    shown,
+    weights,
+)
 from tests.models import redrawn
-
-FOLLOW_EVIDENCE = ["GenAtt", "VTranM", "TransAttr", "PredicAtt", "GradSAM", "PLUS(GenAtt)"]
-FOLLOW_ROWS = [*FOLLOW_EVIDENCE, "AttnGrad", "AttCAM", "PartialLRP"]
-N, SIDE, WIDTH, CLASSES = 17, 4, 48, 5
-PICTURES = (2, 3, 64, 64)
-
-
-class Headed(nn.Module):
-    """A vision transformer without a head, and a head over its tokens; gates stand where the head reads them."""
-
-    def __init__(self, head: nn.Module, normalised: bool = True) -> None:
-        super().__init__()
-        self.vit = timm.create_model(
-            "vit_tiny_patch16_224", img_size=64, embed_dim=WIDTH, num_heads=3, depth=2, num_classes=0
-        )
-        if not normalised:
-            self.vit.norm = nn.Identity()
-        self.head, self.gates = head, torch.ones(N, 1, dtype=torch.float64)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.vit.forward_features(x) * self.gates)
-
-
-class Linear(nn.Linear):
-    """Of the tokens pooled by a function."""
-
-    def __init__(self, pool: Callable[[Tensor], Tensor], width: int = WIDTH) -> None:
-        super().__init__(width, CLASSES)
-        self.pool = pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.pool(x))
-
-
-class Attentive(nn.Module):
-    """Attention pooling whose keys are normalised, its values not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k = nn.Parameter(torch.randn(1, WIDTH)), nn.Linear(WIDTH, WIDTH)
-        self.k_norm, self.v, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = (self.q @ self.k_norm(self.k(x)).mT).div(WIDTH**0.5).softmax(-1)
-        return self.out((a @ self.v(x)).squeeze(1))
-
-
-class Boxes(Linear):
-    """One output for each side of the picture: the mean of a class's logit over its patches."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)[:, 1:, 0].unflatten(1, (SIDE, SIDE))
-        return torch.stack([logits[:, :, :2].mean((1, 2)), logits[:, :, 2:].mean((1, 2))], 1)
-
-
-def cls_and_mean(x: Tensor) -> Tensor:
-    return torch.cat([x[:, 0], x[:, 1:].mean(1)], -1)
-
-
-HEADS: dict[str, Callable[[], nn.Module]] = {
-    "mean of all": lambda: Linear(lambda x: x.mean(1)),
-    "mean of patches": lambda: Linear(lambda x: x[:, 1:].mean(1)),
-    "norm behind the mean": lambda: Linear(lambda x: F.layer_norm(x[:, 1:].mean(1), (WIDTH,))),
-    "CLS beside the mean": lambda: Linear(cls_and_mean, 2 * WIDTH),
-    "attention, keys normalised": Attentive,
-    "patches in another order": lambda: Linear(lambda x: (x[:, [*range(9, N), *range(1, 9)]] * weights(x)).sum(1)),
-    "largest of each channel": lambda: Linear(lambda x: x[:, 1:].amax(1)),
-    "unit length, then mean": lambda: Linear(lambda x: F.normalize(x.flip(1), dim=-1).mean(1)),
-}
-
-
-def weights(x: Tensor) -> Tensor:
-    """Unequal ones."""
-    return torch.linspace(0.1, 2, N - 1, dtype=x.dtype).unsqueeze(1)
-
-
-def made(head: nn.Module, normalised: bool = True) -> Headed:
-    return redrawn(Headed(head, normalised)).double()
-
-
-def pictures(n: int = 2) -> Tensor:
-    return torch.randn(n, *PICTURES[1:], dtype=torch.float64)
-
-
-def seen(model: nn.Module, x: Tensor, row: str, target: int | list[int] | None = 2) -> Record:
-    with undisturbed(model):
-        return record(model, transformer_of(model, (x,), ()), (x,), (), target, Want(row=row))
-
-
-def by_gates(model: Headed, x: Tensor, target: int, h: float = 1e-4) -> Tensor:  # shape: (B, N)
-    """What the target gains with each gate, by central differences."""
-    gains = []
-    with torch.no_grad():
-        for i in range(N):
-            scores = []
-            for step in (h, -h):
-                model.gates[i] = 1 + step
-                scores.append(model(x)[:, target])
-            model.gates[i] = 1
-            gains.append((scores[0] - scores[1]) / (2 * h))
-    return torch.stack(gains, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "unit length, then mean"])
@@ -189,107 +103,6 @@ def test_tokens_that_one_sample_hides_are_not_read_in_it(rule: str) -> None:
         found = record(model, transformer_of(model, (x,), ()), (x,), (), 2, want)
     assert (found.row[0] > 0).all() and torch.equal(found.row[1, 0] > 0, shown(x)[1, :, 0].bool())
     torch.testing.assert_close(found.read[1, 0], shown(x)[1, :, 0] / shown(x)[1].sum())
-
-
-def shown(x: Tensor) -> Tensor:  # shape: (B, N, 1)
-    kept = torch.ones(len(x), N, 1, dtype=x.dtype)
-    kept[1:, 11:] = 0
-    return kept
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_each_token_is_traced_to_its_row_in_every_precision(dtype: torch.dtype) -> None:
-    rows = torch.randn(2, 300, 8, dtype=dtype, requires_grad=True)
-    order = torch.randperm(300)[:280]
-    tokens = F.layer_norm(rows[:, order], (8,))
-    at = read_at(rows, tokens.pow(2).mean(1).sum(), [tokens, tokens * 2])
-    assert at.x is tokens and at.tokens(tokens).shape == (560, 8)
-    numbers = at.by_row(torch.arange(560).float(), (2, 300))
-    assert torch.equal(numbers[:, order], torch.arange(560).float().view(2, 280)) and (numbers > 0).sum() == 559
-
-
-@pytest.mark.parametrize(
-    "mix",
-    [
-        lambda x: x + x.mean(1, keepdim=True),
-        lambda x: x.roll(1, 1) + x,
-        lambda x: F.avg_pool1d(x.mT, 2, 2).mT,
-        lambda x: x[:, [0, 0, 1, 2]],
-        lambda x: x.cumsum(1),
-    ],
-)
-def test_where_tokens_are_mixed_or_doubled_they_are_no_longer_rows(mix: Callable[[Tensor], Tensor]) -> None:
-    rows = torch.randn(2, 6, 8, dtype=torch.float64, requires_grad=True)
-    normed = F.layer_norm(rows, (8,))
-    mixed = mix(normed)
-    at = read_at(rows, mixed.pow(2).sum(), [normed, mixed])
-    assert at.x is normed and at.rows.tolist() == at.made.tolist() == list(range(12))
-
-
-def test_a_tensor_that_a_path_runs_past_is_no_place() -> None:
-    rows = torch.randn(2, 6, 8, dtype=torch.float64, requires_grad=True)
-    keys, values = F.layer_norm(rows, (8,)), rows * 2
-    score = (keys.softmax(1) * values).sum()
-    assert read_at(rows, score, [keys, values]).x is rows
-    halves = torch.cat([rows, rows], -1).chunk(2, -1)
-    assert read_at(rows, (halves[0] * halves[1]).sum(), list(halves)).x is rows
-
-
-def in_a_grid(x: Tensor) -> Tensor:
-    return F.layer_norm(x[:, 1:].unflatten(1, (SIDE, SIDE)), (WIDTH,)).mean((1, 2))
-
-
-def channels_first(x: Tensor) -> Tensor:
-    x = x[:, 1:].mT.unflatten(2, (SIDE, SIDE))
-    x = x - x.mean(1, keepdim=True)
-    return (x / (x.square().mean(1, keepdim=True) + 1e-5).sqrt()).mean((2, 3))
-
-
-def tokens_first(x: Tensor) -> Tensor:
-    return F.layer_norm(x.transpose(0, 1), (WIDTH,))[1:].mean(0)
-
-
-LAYOUTS = {"a grid": in_a_grid, "channels first": channels_first, "tokens first": tokens_first}
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_norm_of_tokens_in_another_layout_is_found(name: str) -> None:
-    model, x = made(Linear(lambda x: F.layer_norm(x, (WIDTH,))[:, 1:].mean(1)), normalised=False), pictures()
-    wanted = seen(model, x, "evidence").row
-    model.head.pool = LAYOUTS[name]
-    torch.testing.assert_close(seen(model, x, "evidence").row, wanted)
-
-
-def hidden_before(x: Tensor) -> Tensor:
-    return (F.layer_norm(x * shown(x), (WIDTH,)) * shown(x)).sum(1) / shown(x).sum(1)
-
-
-def end_to_end(x: Tensor) -> Tensor:
-    kept = shown(x).squeeze(2).bool()
-    sample = torch.arange(len(x)).unsqueeze(1).expand_as(kept)[kept]
-    tokens = F.layer_norm(x[kept], (WIDTH,))
-    return x.new_zeros(len(x), WIDTH).index_add(0, sample, tokens) / shown(x).sum(1)
-
-
-@pytest.mark.parametrize("pool", [hidden_before, end_to_end])
-def test_a_norm_of_the_tokens_that_a_mask_keeps_is_found(pool: Callable[[Tensor], Tensor]) -> None:
-    """The second sample has fewer words, whose places the norm sees as zeros, or not at all."""
-    behind = Linear(lambda x: (F.layer_norm(x, (WIDTH,)) * shown(x)).sum(1) / shown(x).sum(1))
-    model, x = made(behind, normalised=False), pictures()
-    wanted = {kind: seen(model, x, kind).row for kind in ("evidence", "target")}
-    model.head.pool = pool
-    for kind, row in wanted.items():
-        torch.testing.assert_close(seen(model, x, kind).row, row)
-    swapped = seen(model, x.flip(0), "evidence").row  # now it is the first that has all
-    model.head.pool = behind.pool = lambda x: (F.layer_norm(x, (WIDTH,)) * shown(x)).sum(1) / shown(x).sum(1)
-    torch.testing.assert_close(swapped, seen(model, x.flip(0), "evidence").row)
-
-
-def test_products_that_are_nothing_but_rounding_are_no_evidence() -> None:
-    """Each sample has a norm of its own here, so no tensor holds all tokens behind it: the lengths of gradients count."""
-    pool = lambda x: torch.stack([F.layer_norm(one, (WIDTH,))[1:].mean(0) for one in x])  # noqa: E731
-    model, x = made(Linear(pool), normalised=False), pictures()
-    torch.testing.assert_close(seen(model, x, "evidence").row, seen(model, x, "target").row)
 
 
 @pytest.mark.parametrize("name", [*FOLLOW_ROWS[:3], *FOLLOW_ROWS[4:], "FullGradPlus"])
