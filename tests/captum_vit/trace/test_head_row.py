@@ -201,7 +201,7 @@ def test_a_head_that_reads_earlier_blocks_too_is_warned_of(name: str) -> None:
         cv.METHODS[name](model).attribute(x, target=1)
 
 
-@pytest.mark.parametrize("name", ["DecompX", "CAT", "FullGradPlus", "AttnGrad"])
+@pytest.mark.parametrize("name", ["DecompX", "CAT", "FullGradPlus"])
 def test_methods_that_leave_nothing_out_do_not_warn_of_earlier_blocks(name: str) -> None:
     model, x = redrawn(Layers(nn.Linear(4 * WIDTH, CLASSES))).double(), pictures()
     with warnings.catch_warnings():
