@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from captum_vit import viz
 from quantus_metrics.perturb import Mean
 from tests.real.dinov2 import MEAN, PATCH, STD, BoxSaliency, load
-from tests.real.marks import Pairs, arguments, origin
+from tests.real.marks import Pairs, arguments, origin, parser
 
 SIDE = 112  # pixels of a photograph
 PHOTOGRAPHS = {
@@ -65,7 +65,7 @@ def benchmark(model: BoxSaliency, pixels: Tensor) -> Pairs:
 
 
 def main() -> None:
-    given = arguments(__doc__, "dinov2")
+    given = arguments(parser(__doc__, "dinov2"), "dinov2")
     model = BoxSaliency(*load(given.model), halves()).eval()
     print(origin(model, "dinov2"), "\n")
     names = list(combinations(PHOTOGRAPHS, 2))

@@ -136,15 +136,22 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return 1.0 if bool((pair.std(1) == 0).any()) else torch.corrcoef(pair)[0, 1].item()
 
 
-def arguments(about: str | None, witness: str) -> argparse.Namespace:
-    """The folder, which methods, and where the picture goes; ends the script where there is no folder."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help=f"a folder or a name on a hub: {ORIGINS[witness]}")
-    parser.add_argument("--only", nargs="*", default=ROWS, help="names of methods")
-    parser.add_argument("--picture", type=Path, help="where a picture of some maps goes")
-    given = parser.parse_args()
-    if given.model is None:
-        print(f"skipped: no model given. Wanted: {ORIGINS[witness]}; docs/real-models.md says how to get it.")
+def parser(about: str | None, witness: str) -> argparse.ArgumentParser:
+    """The folder and which methods."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("model", nargs="?", help=f"a folder or a name on a hub: {ORIGINS[witness]}")
+    made.add_argument("--only", nargs="*", default=ROWS, help="names of methods")
+    made.add_argument("--picture", type=Path, help="where a picture of some maps goes")
+    return made
+
+
+def arguments(made: argparse.ArgumentParser, witness: str, *needed: str) -> argparse.Namespace:
+    """What is given; ends the script where the model is not, or one of the others that it needs."""
+    given = made.parse_args()
+    missing = [name for name in ("model", *needed) if getattr(given, name) is None]
+    if missing:
+        what = " and ".join(["no model given", *(f"no {name}" for name in missing if name != "model")])
+        print(f"skipped: {what}. Wanted: {ORIGINS[witness]}; docs/real-models.md says how to get it.")
         sys.exit()
     torch.set_num_threads(1)
     return given

@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 import captum_vit as cv
 from captum_vit import viz
 from quantus_metrics.perturb import MaskKeys
-from tests.real.marks import Pairs, arguments, origin
+from tests.real.marks import Pairs, arguments, origin, parser
 
 CLAUSES = {
     "a kitten was sleeping on the sofa": "The cat naps on the couch.",
@@ -100,7 +100,7 @@ def picture(maps: dict[str, Tensor], scene: Scene, tokens: list[str], path: Path
 
 
 def main() -> None:
-    given = arguments(__doc__, "minilm")
+    given = arguments(parser(__doc__, "minilm"), "minilm")
     encoder = AutoModel.from_pretrained(given.model, use_safetensors=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     print(origin(encoder, "minilm"), "\n")

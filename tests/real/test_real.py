@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from quantus_metrics.perturb import Fill
 from tests.real.boxes import PHOTOGRAPHS, SIDE, halves, photograph
 from tests.real.dinov2 import SIZES, BoxSaliency, Head
+from tests.real.linear import DECAY, PAIRS, POOLINGS, Classifier, fitted, pairs
 from tests.real.marks import COLUMNS, ROWS, Pairs, area, correlation, points
 from tests.real.sentences import CLAUSES, scenes, within
 
@@ -84,7 +86,40 @@ def test_a_box_is_the_mean_over_its_patches() -> None:
     )
 
 
-@pytest.mark.parametrize("script", ["sentences", "boxes"])
+def test_a_classifier_is_the_optimum_for_plain_features() -> None:
+    torch.manual_seed(0)
+    classes = torch.arange(3).repeat(20)
+    x = 5 + torch.randn(60, 4) * torch.tensor([0.1, 1, 10, 1]) + F.one_hot(classes, 4)
+    head = fitted(x, classes)
+    std = x.std(0)
+    weight, bias = (head.weight * std).requires_grad_(), (head.bias + head.weight @ x.mean(0)).requires_grad_()
+    logits = (x - x.mean(0)) / std @ weight.T + bias
+    loss = F.cross_entropy(logits, classes) + DECAY / 2 * weight.square().sum()
+    assert max(g.abs().max() for g in torch.autograd.grad(loss, (weight, bias))) < 1e-4
+    torch.testing.assert_close(logits.detach(), head(x), atol=1e-4, rtol=1e-4)
+
+
+def test_pairs_are_of_different_classes_and_classified_right() -> None:
+    classes, right = torch.arange(10).repeat(8), torch.rand(80) < 0.9
+    found = pairs(classes, right, torch.Generator().manual_seed(0))
+    assert found.shape == (PAIRS, 2) and len(found.unique()) == 2 * PAIRS and right[found].all()
+    assert (classes[found[:, 0]] != classes[found[:, 1]]).all()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_classifier_reads_what_it_was_fitted_to(pooling: str) -> None:
+    class Backbone(nn.Module):
+        def forward(self, images: Tensor) -> object:
+            return type("Output", (), {"last_hidden_state": images})
+
+    tokens = torch.randn(2, 5, 4)
+    head = nn.Linear(8 if pooling == "both" else 4, 3)
+    wanted = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
+    pooled = torch.cat([*wanted.values()], 1) if pooling == "both" else wanted[pooling]
+    torch.testing.assert_close(Classifier(Backbone(), pooling, head)(tokens), head(pooled))
+
+
+@pytest.mark.parametrize("script", ["sentences", "boxes", "linear"])
 def test_without_a_model_a_script_says_what_it_wants(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,7 +133,7 @@ def test_without_a_model_a_script_says_what_it_wants(
 
 def test_the_page_shows_what_the_scripts_print() -> None:
     tables = re.findall(r"^\| method \| (.+) \|\n\|[-:|]+\|\n((?:\| .*\n)+)", PAGE, re.MULTILINE)
-    assert len(tables) == 2
+    assert len(tables) == 4
     for header, rows in tables:
         assert tuple(header.split(" | ")) == COLUMNS
         assert tuple(row.split(" | ")[0].removeprefix("| ") for row in rows.splitlines()) == ROWS
