@@ -108,6 +108,12 @@ class PredictionMap(TokenAttribution):
             )
         said = readout(self.model, found.transformer, tokens, found.layout, found.inputs, found.args)
         output = found.output
+        if said.isnan().any() and not output.isnan().any():
+            raise UnsupportedModelError(
+                "A head that scores one token as it scores all.",
+                f"{type(self.model).__name__}, whose scores of one token are NaN",
+                "DecompX or LayerCDAM, which follow the tokens that the target's output reads.",
+            )
         if output.dim() == 1:  # one number for each sample, and so for each token
             said, output = said.unsqueeze(-1), output.unsqueeze(-1)
         if said.shape[-1] != output.shape[-1]:

@@ -41,7 +41,8 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
         sequences = _sequences(chain[0])
         raise several_sequences(sequences, batch) if sequences > batch else refused(model, fault)
     if len(sound) > 1:
-        raise _several(model, sound)
+        again = _modules(graph, sound[0]) == _modules(graph, sound[1])
+        raise runs_again(model) if again else _several(model, sound)
     foreign = [layer.attention for c in chains if c is not chain for layer in c]
     for attention in foreign:
         place = _place(attention, chain) or "behind"
@@ -202,6 +203,20 @@ def several_sequences(sequences: int, batch: int) -> UnsupportedModelError:
         f"{sequences} sequences for {batch} samples",
         "one part of every sample at a time (ids[:, :1] and its masks, with target=0), or the module inside, "
         "on the parts themselves: a map belongs to one view of a sample, not to several.",
+    )
+
+
+def _modules(graph: Graph, chain: list[Layer]) -> list[nn.Module]:
+    """The innermost module in which each attention of a stack is made."""
+    return [[c for c in graph.calls if c.holds(layer.attention.op)][-1].module for layer in chain]
+
+
+def runs_again(model: nn.Module) -> UnsupportedModelError:
+    """The error about a model that runs one stack of blocks several times, such as on an image and its mirror image."""
+    return UnsupportedModelError(
+        "A model that runs its transformer once in a pass.",
+        f"{type(model).__name__}, in which the first block ran again",
+        "the module inside that runs once: a map belongs to one view of the input, not to several.",
     )
 
 

@@ -1,5 +1,6 @@
 """Models that nobody described for us: every method gives a map, or refuses the model by name."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -119,12 +120,6 @@ def merged() -> nn.Module:
     return redrawn(timm_vit(**TIMM, block_fn=Merging))
 
 
-def merged_last() -> nn.Module:
-    model = redrawn(timm_vit(**TIMM))
-    model.blocks[-1].__class__ = Merging
-    return model
-
-
 def restored() -> nn.Module:
     """Merged by one block, and doubled by the next."""
     model = redrawn(timm_vit(**TIMM))
@@ -158,15 +153,34 @@ def once(build: Callable[[], nn.Module]) -> nn.Module:
     return build()
 
 
-@pytest.mark.parametrize("build", [merged, merged_last, restored, queries, windows, features])
+@pytest.mark.parametrize("build", [merged, restored, queries, windows, features])
 def test_every_method_refuses_by_name(method: str, build: Callable[[], nn.Module]):
     with pytest.raises(CaptumVitError):
         explained(method, once(build), image(), target=(1, 2, 3) if build in (queries, windows) else 1)
 
 
 def test_merged_tokens_are_counted():
-    with pytest.raises(cv.UnsupportedModelError, match="17 tokens that enter the first block, and 9 further on"):
+    with pytest.raises(cv.UnsupportedModelError, match="changes its size on the way") as refused:
         cv.GenAtt(merged()).attribute(image(), target=1)
+    assert "(1, 17, 24), 1 blocks on a stream of (1, 9, 24)" in refused.value.got
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_tokens_that_are_merged_behind_the_last_block_are_explained(method: str, pool: str):
+    """What follows the last feed-forward belongs to the head: means of pairs have the mean of the patches."""
+    plain = redrawn(timm_vit(**TIMM | {"global_pool": pool}))
+    model = copy.deepcopy(plain)
+    model.blocks[-1].__class__ = Merging
+    one_token = method in ("PredictionMap", "PredicAtt") and pool == "avg"  # makes no pair
+    if one_token or method == "TokenAblation":  # nor does an odd number of them
+        with pytest.raises(cv.UnsupportedModelError, match="NaN" if one_token else "fewer tokens: RuntimeError"):
+            explained(method, model, image(), target=1)
+        return
+    torch.manual_seed(0)
+    found = explained(method, model, image(), target=1)
+    torch.manual_seed(0)
+    wanted = explained(method, plain, image(), target=1)
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
 # -- pictures for a model of timm inside one of Hugging Face -------------------------------------------------------

@@ -96,7 +96,13 @@ class Without:
             return self._run(rows)[0]
         if self.way is None:
             self.way = self._found_way(gone)
-        scores = self._run(rows, gone, self.way)[0]
+        try:
+            scores = self._run(rows, gone, self.way)[0]
+        except (CaptumVitError, torch.OutOfMemoryError):
+            raise
+        except MISFITS as error:  # the model takes the halves of the trial, but not every other number of tokens
+            why = f"{int(gone[0].sum())} fewer tokens: {type(error).__name__}: {error}".splitlines()[0]
+            raise self._unsupported("taken away", why) from error
         if gone.all(1).any() and not scores.isfinite().all():
             wanted = "At least one patch left, since the head reads patches."
             raise InputError(wanted, "every patch of a picture gone", "fractions below 1.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.description.refusals import several_sequences
+from captum_vit.description.refusals import runs_again, several_sequences
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
@@ -169,11 +169,7 @@ class Watch:
 
     def _see_blocks(self, tokens: Tensor) -> None:
         if self._reached_blocks:
-            raise TraceError(
-                "A model that runs its transformer once in a pass.",
-                f"{type(self.model).__name__}, in which the first block ran again",
-                "the module inside that runs once: a map belongs to one view of the input, not to several.",
-            )
+            raise runs_again(self.model)
         if len(tokens) != self._batch:
             raise several_sequences(len(tokens), self._batch)
         self._n_entered = 0 if tokens.dim() != 3 else tokens.shape[1]
