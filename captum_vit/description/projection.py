@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_vit.description.graph import Graph
 from captum_vit.description.stream import Layer
-from captum_vit.description.values import FACTOR, PROJECT, RESHAPE, Call, Op, Value
+from captum_vit.description.values import FACTOR, PROJECT, RESHAPE, TIMES, Call, Op, Value
 from captum_vit.errors import MODEL_ERRORS
 from captum_vit.sites.nests import first_tensor
 
@@ -36,10 +36,11 @@ def projection(graph: Graph, layer: Layer) -> Projection:
         if made.has_numbers_of(layer.branch):
             scale = None
         else:
-            found = _factors(made, layer.branch) if _only_multiplied(graph, made, layer.branch) else None
-            if found is None:
+            fits, scale = (
+                _scale_of(graph, made, layer.branch) if _only_multiplied(graph, made, layer.branch) else (False, None)
+            )
+            if not fits:
                 continue
-            scale = _own(graph, found, layer)
         between = "a factor before the addition" if layer.scaled else _other_order(given, layer)
         if isinstance(scale, partial) and scale.func is torch.clone and graph.decides:
             between = between or "a factor that may be another one for other inputs"
@@ -117,32 +118,40 @@ def _only_multiplied(graph: Graph, made: Value, branch: Value) -> bool:
     return True
 
 
-def _factors(made: Value, branch: Value) -> Tensor | None:  # shape: (D,)
-    """One factor for each channel that makes one value of the other; None if there are none."""
+def _rows(made: Value, branch: Value) -> tuple[Tensor, Tensor] | None:  # shapes: (R, D) each
+    """Some rows of a value, and of what it becomes; None where they do not go together."""
     wanted = branch.tensor
     y = next((v.tensor for v in made.root.same if v.tensor.shape == wanted.shape), made.tensor)
     if y.numel() != wanted.numel() or y.shape[-1] != wanted.shape[-1]:
         return None
     rows, gained = (t.reshape(-1, wanted.shape[-1]) for t in (y, wanted))
     some = slice(None, None, len(rows) // ROWS + 1)
-    rows, gained = rows[some].double(), gained[some].double()
-    factors = (rows * gained).sum(0) / rows.pow(2).sum(0).clamp_min(1e-30)
-    misfit, fits = (factors * rows - gained).norm(), max(SCALED, _rounding(wanted)) * gained.norm()
-    return factors if misfit < fits + _step(wanted) * gained.numel() ** 0.5 else None
+    return rows[some].double(), gained[some].double()
 
 
-def _own(graph: Graph, factors: Tensor, layer: Layer) -> Callable[[], Tensor] | None:
-    """What gives these factors: the model's own tensor, where it multiplies by one, else they themselves."""
-    if (factors - 1).abs().max() < 1e-5:
-        return None
-    assert layer.joined.op is not None
-    for op in graph.ops[layer.attention.op.index : layer.joined.op.index + 1]:
-        for value in op.takes if op.name in FACTOR else ():
-            held = value.root.tensor.flatten()
-            same = not graph.depends(value) and held.shape == factors.shape
-            if same and torch.allclose(held.double(), factors, rtol=1e-3, atol=1e-6):
-                return graph.own(value.root.tensor) or partial(torch.clone, held.detach())
-    return partial(torch.clone, factors)
+def _scale_of(graph: Graph, made: Value, branch: Value) -> tuple[bool, Callable[[], Tensor] | None]:
+    """Whether one factor for each channel makes the branch, and what gives these factors; None where they are one.
+
+    The model's own tensor, where it multiplies by one, whatever it holds now: weights may be loaded later.
+    """
+    found = _rows(made, branch)
+    if found is None:
+        return False, None
+    rows, gained = found
+    fits = max(SCALED, _rounding(branch.tensor)) * gained.norm() + _step(branch.tensor) * gained.numel() ** 0.5
+    for factor in _multiplied_by(graph, made, branch):
+        if (rows * factor.flatten().double() - gained).norm() <= fits:
+            return True, graph.own(factor) or partial(torch.clone, factor.detach().flatten())
+    factors = (rows * gained).sum(0) / rows.pow(2).sum(0).clamp_min(1e-30)  # shape: (D,)
+    is_one = bool((factors - 1).abs().max() < 1e-5)
+    return bool((factors * rows - gained).norm() < fits), None if is_one else partial(torch.clone, factors)
+
+
+def _multiplied_by(graph: Graph, made: Value, branch: Value) -> list[Tensor]:
+    """Tensors with a number for each channel, not made of the inputs, by which one value becomes another."""
+    values = (value for op in _path(graph, made, branch) if op.name in TIMES for value in op.takes)
+    tensors = [v.root.tensor for v in values if not graph.depends(v)]
+    return [tensor for tensor in tensors if tensor.numel() == branch.tensor.shape[-1]]
 
 
 def _other_order(given: Value, layer: Layer) -> str:

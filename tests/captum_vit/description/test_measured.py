@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.transformer import Block, Transformer
 from captum_vit.sites.site import Place, Site
 from captum_vit.trace.run.state import undisturbed
-from tests.models import CASES, FURTHER, SIZES, VOCABULARY, Case, padded, redrawn, slow_beyond_slice
+from tests.models import CASES, FURTHER, SIZES, TIMM, VOCABULARY, Case, padded, redrawn, slow_beyond_slice, timm_vit
 from tests.models.specs import SPECS
 
 PLACES = ("entrance", "attn_in", "mid", "out", "before_mid", "before_norm")
@@ -182,3 +183,24 @@ def test_few_words_or_one_again_and_again_show_the_norms_of_others(name: str):
     wanted = norms_of(model, torch.tensor([[5, 9, 7, 12, 6, 8]]))
     for ids in ([[5]], [[5, 7]], [[5, 7], [8, 6]], [[5, 5, 5, 5, 5]]):
         assert norms_of(model, torch.tensor(ids)) == wanted
+
+
+LATER = {
+    "LayerScale of one": lambda block: [block.ls1.gamma.data.fill_(1)],
+    "projection of zero": lambda block: [p.data.zero_() for p in block.attn.proj.parameters()],
+}
+
+
+@pytest.mark.parametrize("start", LATER)
+@pytest.mark.parametrize("method", ["VTranM", "GlobEnc"])
+def test_weights_that_come_after_the_description_count(start: str, method: str):
+    """A factor of one, or a branch of zeros, shows no scale, but the scale is there."""
+    x, trained = torch.randn(1, 3, 32, 32), redrawn(timm_vit(**TIMM, init_values=0.1))
+    model = deepcopy(trained)
+    for block in model.blocks:
+        LATER[start](block)
+    cv.spec_of(model, x)
+    for p, weight in zip(model.parameters(), trained.parameters(), strict=True):
+        p.data.copy_(weight)
+    found, wanted = (cv.METHODS[method](m).attribute(x, target=1) for m in (model, trained))
+    assert torch.equal(found, wanted)
