@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from inspect import signature
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from captum.attr import Attribution
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from captum_vit.attr import METHODS
@@ -19,6 +21,7 @@ from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.inputs.class_names import class_names, target_index
 from captum_vit.inputs.images import display_image, image_tensor
 from captum_vit.inputs.rgb import open_picture
+from captum_vit.inputs.signals import Signal, read_signal
 from captum_vit.inputs.texts import read_text
 from captum_vit.models.library import is_text_model
 from captum_vit.models.modules import module_of
@@ -29,7 +32,8 @@ from captum_vit.trace.run.repeated import same_again
 from captum_vit.trace.run.score import checked_target, select, transform
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 from captum_vit.trace.run.watch import Watch
-from captum_vit.viz import Explanation
+from captum_vit.viz import Explanation, film, slices, spectrogram, wave
+from captum_vit.viz.marks import mark_of
 from captum_vit.viz.pieces import pieces
 
 Batch = TypeVar("Batch", Tensor, list[Any])
@@ -50,7 +54,7 @@ def explain(
     words: bool = False,
     **options: Any,
 ) -> Explanation:
-    """Explain one picture, one text, or one pair of texts.
+    """Explain one picture, one text or pair of texts, one video, sound or volume.
 
     Args:
         model: as it was loaded, in eval mode; or a target module around it.
@@ -58,13 +62,16 @@ def explain(
             configuration says (transparent pixels are composed on white, 16-bit grey is read by its upper byte, of
             an animation the first frame); a **float tensor, which is taken as already preprocessed**; for text
             models a string, a **tuple** of two strings (a pair), or token ids (T,) or (1, T). A list is a batch, of
-            one.
+            one. A video, a sound or a volume is a float tensor that is preprocessed, (1, T, C, H, W) or
+            (1, C, D, H, W), (1, S) samples or (1, T, F) mel bands; with a ``processor``, a list of frames, uint8
+            frames (T, H, W, 3), or the samples of a sound.
         target: the number or name of an output; a list of them gives a map for each; a tuple for outputs of
             more than two dimensions, as in Captum: ``(position, "PER")`` for a head that scores every token; None
             explains what the model predicts.
         method: a name in ``captum_vit.METHODS``, a class or another function of the model, or an instance for
             this very model.
-        processor: an image processor or transform, in place of the model's own.
+        processor: an image processor or transform, in place of the model's own; a video processor or a feature
+            extractor for a video or a sound, which is called with the rate of samples that it has itself.
         tokenizer: in place of the one stored beside the model.
         tokens: what token ids stand for, where ids are handed in.
         special: show the tokens that frame a text ([CLS], [SEP], ...); ``.map`` holds them in any case.
@@ -98,14 +105,14 @@ def explain(
         watch = Watch(model, transformer_of(model, inputs, args))
         output = watch.run(inputs, args).detach()
         image = None if given.image is None else watch.under_grid(given.image)
+        mark = None if image is not given.image else mark_of(module_of(model), (*inputs, *args))
     targets = _targets(model, target, output)
     scores = transform(output, "auto", model)
     values = [select(scores, one).item() for one in targets]  # refuses what is out of range before the work
     if args:
         options["additional_forward_args"] = args
-    text = given.image is None
     with same_again(model, given.inputs, output):
-        maps = [_plain(attribution.attribute(given.inputs, target=one, **options), text) for one in targets]
+        maps = [_plain(attribution.attribute(given.inputs, target=one, **options), given) for one in targets]
     return Explanation(
         maps=torch.stack(maps),
         targets=targets,
@@ -113,6 +120,9 @@ def explain(
         scores=values,
         method=name,
         image=image,
+        signal=None if given.signal is None else given.signal.seen,
+        drawing=None if given.signal is None else _drawing(given.signal),
+        mark=mark,
         tokens=given.tokens,
         segments=given.segments,
         word_ids=given.word_ids,
@@ -170,6 +180,7 @@ class _Given(NamedTuple):
     segments: Sequence[int] | None = None
     word_ids: Sequence[int | None] | None = None
     args: tuple[Any, ...] = ()
+    signal: Signal | None = None
 
 
 def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: Sequence[str] | None) -> _Given:
@@ -177,6 +188,8 @@ def _read(model: nn.Module, given: Any, processor: Any, tokenizer: Any, tokens: 
     if isinstance(given, str | tuple | list) and reads_texts:
         words = read_text(model, given, tokenizer)
         return _Given(words.ids, None, words.tokens, words.segments, words.word_ids, words.args)
+    if not reads_texts and (signal := read_signal(model, given, processor)) is not None:
+        return _Given(signal.inputs, signal=signal)
     if isinstance(given, list):
         given = _one(given)[0]
     if isinstance(given, str | PathLike):
@@ -249,9 +262,20 @@ def _label(model: nn.Module, target: Any, output: Tensor, tokens: Sequence[str] 
     return f"{name} at {target[0]}, {next(piece.text for piece in pieces(tokens) if place in piece.tokens)}"
 
 
-def _plain(found: Any, text: bool) -> Tensor:  # shape: (h, w), or (T,) for a text
+def _drawing(signal: Signal) -> Callable[..., Figure]:
+    """What draws maps over a video, a sound or a volume."""
+    if signal.kind == "wave":
+        return partial(wave, seconds=signal.seconds)
+    drawings: dict[str, Callable[..., Figure]] = {"video": film, "volume": slices, "spectrogram": spectrogram}
+    return drawings[signal.kind]
+
+
+def _plain(found: Any, given: _Given) -> Tensor:  # shape: (h, w), (T,) for a text, or along the axes of a signal
     """One map without batch and channels; products over channels are summed."""
     relevance = found[0] if isinstance(found, tuple) else found
+    if given.signal is not None:
+        return given.signal.one_map(relevance.detach())
+    text = given.image is None
     wanted = 2 if text else 4
     if relevance.dim() == 3 and text:
         relevance = relevance.sum(-1)

@@ -80,26 +80,32 @@ class BeforeActivation(TargetModule):
         return before
 
 
-def box_logits(model: nn.Module, inputs: tuple[Any, ...], name: str | int | None) -> Tensor:  # shape: (B, Q, 4)
-    """Four numbers for each query, as they are before their sigmoid.
+def boxes_of(
+    model: nn.Module, inputs: tuple[Any, ...], name: str | int | None
+) -> tuple[list[tuple[Tensor, Tensor]], str]:
+    """Outputs (B, Q, 4), each with what went into its sigmoid; and all outputs in words, for an error.
 
-    Without a name it is the only output (B, Q, 4) that is the result of a sigmoid; a named one that is none is taken
-    as it is.
-
-    Raises:
-        UnsupportedModelError: no such output, or several.
+    Without a name they are those that are the result of a sigmoid; a named one that is none stands for both.
     """
     with Activations(SIGMOIDS) as seen:
         said = model(*inputs)
     outputs: Mapping[str | int, Tensor] = held_by(said) if name is None else {name: tensor_of(said, name)}
-    boxes = {key: x for key, x in outputs.items() if x.dim() == 3 and x.shape[-1] == 4}
-    logits = {key: before for key, x in boxes.items() if (before := seen.before(x)) is not None}
-    found = boxes | logits if name is not None else logits
-    if len(found) == 1:
-        return next(iter(found.values()))
-    shapes = ", ".join(f"{key!r} {tuple(x.shape)}" for key, x in outputs.items()) or type(said).__name__
+    pairs = [(x, seen.before(x)) for x in outputs.values() if x.dim() == 3 and x.shape[-1] == 4]
+    boxes = [(x, x if before is None else before) for x, before in pairs if before is not None or name is not None]
+    return boxes, ", ".join(f"{key!r} {tuple(x.shape)}" for key, x in outputs.items()) or type(said).__name__
+
+
+def box_logits(model: nn.Module, inputs: tuple[Any, ...], name: str | int | None) -> Tensor:  # shape: (B, Q, 4)
+    """Four numbers for each query, as they are before their sigmoid.
+
+    Raises:
+        UnsupportedModelError: no such output, or several.
+    """
+    boxes, outputs = boxes_of(model, inputs, name)
+    if len(boxes) == 1:
+        return boxes[0][1]
     raise UnsupportedModelError(
         "A model with one output (samples, queries, 4) that is the result of a sigmoid.",
-        f"{type(model).__name__} with {len(found)} of them among {shapes}",
+        f"{type(model).__name__} with {len(boxes)} of them among {outputs}",
         "output=..., with the name or the place of the boxes.",
     )

@@ -120,6 +120,10 @@ class Pixel(Spatial):
             self._refuse_outside(scores, place)
         return at_each(scores, places)
 
+    def space(self, *inputs: Any) -> tuple[int, ...]:
+        """The size of the output in which a pixel for all samples is counted; costs the model's forward."""
+        return tuple(self._scores(inputs, len(self.at)).shape[2:]) if self.at is not None else ()
+
     def _refuse_outside(self, scores: Tensor, place: Sequence[int]) -> None:
         space = scores.shape[2:]
         if not all(0 <= i < n for i, n in zip(place, space, strict=True)):

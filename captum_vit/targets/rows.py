@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from captum_vit.errors import TargetError
 from captum_vit.models.output import tensor_of
 from captum_vit.options import integer, kind_of
-from captum_vit.targets.before_activation import box_logits
+from captum_vit.targets.before_activation import box_logits, boxes_of
 from captum_vit.targets.dense import Dense, at_each, no_such
 
 
@@ -23,7 +23,7 @@ class Row(Dense):
         self.what = f"The number of a {self.row}, an integer,"
         self.number = None if number is None else integer(self.row, number, 0, hint=f"{self.row}=0, the first one.")
 
-    def _of_row(self, scores: Tensor, places: Tensor | int) -> Tensor:  # shape: (B, K)
+    def of_row(self, scores: Tensor, places: Tensor | int) -> Tensor:  # shape: (B, K)
         found = places.flatten().tolist() if isinstance(places, Tensor) else [places]
         if isinstance(places, Tensor) and (places.is_floating_point() or len(found) != len(scores)):
             raise TargetError(f"{self.what} for each of {len(scores)} samples.", kind_of(places), "torch.tensor([3]).")
@@ -32,16 +32,16 @@ class Row(Dense):
             raise TargetError(wanted, f"{self.row} {outside[0]}", f"{scores.shape[1] - 1} at most.")
         return at_each(scores.mT, places.view(-1, 1)) if isinstance(places, Tensor) else scores[:, places]
 
-    def _given(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Tensor | int]:
+    def given(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Tensor | int]:
         return self.split(inputs) if self.number is None else (inputs, self.number)
 
     def forward(self, *inputs: Any) -> Tensor:  # shape: (B, K)
-        given, places = self._given(inputs)
+        given, places = self.given(inputs)
         said = self.model(*given)
         scores = tensor_of(said, self.output)
         if scores.dim() != 3:
             raise no_such(f"samples, a {self.row} in each row, and classes", scores, said, 3)
-        return self._of_row(scores, places)
+        return self.of_row(scores, places)
 
 
 class Query(Row):
@@ -62,7 +62,7 @@ class Query(Row):
         UnsupportedModelError: in the forward, an output that is not (samples, queries, classes).
 
     Example:
-        >>> found = yolos(images).logits.softmax(-1)[..., :-1].amax(-1).argmax(1)  # the surest query of each
+        >>> found = yolos(images).logits.softmax(-1)[..., :-1].amax(-1).argmax(1)  # doctest: +SKIP
         >>> DecompX(Query(yolos)).attribute(images, 17, additional_forward_args=found)  # doctest: +SKIP
     """
 
@@ -103,8 +103,8 @@ class Box(Row):
         self.raw_scores = True
 
     def forward(self, *inputs: Any) -> Tensor:  # shape: (B, 4)
-        given, places = self._given(inputs)
-        return self._of_row(box_logits(self.model, given, self.output), places)
+        given, places = self.given(inputs)
+        return self.of_row(box_logits(self.model, given, self.output), places)
 
 
 class Frame(Row):
@@ -129,3 +129,10 @@ class Frame(Row):
 
     def __init__(self, model: nn.Module, frame: int | None = None, *, output: str | int | None = None) -> None:
         super().__init__(model, frame, output)
+
+
+def box_of(target: Query | Box, *inputs: Any) -> Tensor | None:  # shape: (B, 4)
+    """Where the box of a query lies, of a model that gives one output of boxes; costs the model's forward."""
+    given, places = target.given(inputs)
+    boxes, _ = boxes_of(target.model, given, target.output if isinstance(target, Box) else None)
+    return target.of_row(boxes[0][0], places) if len(boxes) == 1 else None

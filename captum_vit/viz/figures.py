@@ -45,6 +45,14 @@ def with_dpi(figure: Figure, dpi: float) -> Figure:
     return figure
 
 
+def widened(figure: Figure, width: float) -> Figure:
+    """The figure at another width, in inches, in the same proportions."""
+    before = figure.get_size_inches()
+    times = number("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.") / before[0]
+    figure.set_size_inches(*(times * before))
+    return figure
+
+
 def draw(axes: Axes, rgb: np.ndarray, title: str = "") -> None:
     axes.imshow(rgb.clip(0, 1))
     axes.set_axis_off()

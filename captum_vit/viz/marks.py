@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError
 from captum_vit.options import shown
+from captum_vit.targets.dense import Pixel, Region
+from captum_vit.targets.rows import Box, Query, box_of
 from captum_vit.viz.blending import plane
 from captum_vit.viz.figures import cased
 
@@ -92,3 +94,19 @@ def _outline(axes: Axes, mask: Tensor) -> None:
     lines.set_path_effects(cased(2.6))
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
+
+
+def mark_of(model: nn.Module, inputs: tuple[Any, ...]) -> Mark | None:
+    """What a dense target is about, for one picture: a pixel, a region, a query's box; None for any other model.
+
+    Costs a forward pass for a pixel that is counted in the output, and for a box.
+    """
+    if isinstance(model, Region) and model.mask is not None and model.mask.dim() == 2:
+        return Mark.of_region(model.mask)
+    if isinstance(model, Pixel) and model.at is not None and len(model.at) == 2:
+        size = model.size if model.size is not None else model.space(*inputs)
+        return Mark.at_pixel(model.at, size)
+    if isinstance(model, Query | Box) and model.number is not None:
+        box = box_of(model, *inputs)
+        return None if box is None else Mark.of_box(box[0])
+    return None
