@@ -68,8 +68,8 @@ class BeforeActivation(TargetModule):
 
     def forward(self, *inputs: Any) -> Tensor:
         with Activations(SIGMOIDS | SOFTMAXES) as seen:
-            said = self.model(*inputs)
-        found = tensor_of(said, self.output)
+            output = self.model(*inputs)
+        found = tensor_of(output, self.output)
         before = seen.before(found)
         if before is None:
             raise UnsupportedModelError(
@@ -88,11 +88,11 @@ def boxes_of(
     Without a name they are those that are the result of a sigmoid; a named one that is none stands for both.
     """
     with Activations(SIGMOIDS) as seen:
-        said = model(*inputs)
-    outputs: Mapping[str | int, Tensor] = held_by(said) if name is None else {name: tensor_of(said, name)}
+        output = model(*inputs)
+    outputs: Mapping[str | int, Tensor] = held_by(output) if name is None else {name: tensor_of(output, name)}
     pairs = [(x, seen.before(x)) for x in outputs.values() if x.dim() == 3 and x.shape[-1] == 4]
     boxes = [(x, x if before is None else before) for x, before in pairs if before is not None or name is not None]
-    return boxes, ", ".join(f"{key!r} {tuple(x.shape)}" for key, x in outputs.items()) or type(said).__name__
+    return boxes, ", ".join(f"{key!r} {tuple(x.shape)}" for key, x in outputs.items()) or type(output).__name__
 
 
 def box_logits(model: nn.Module, inputs: tuple[Any, ...], name: str | int | None) -> Tensor:  # shape: (B, Q, 4)

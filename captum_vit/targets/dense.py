@@ -53,11 +53,11 @@ class Spatial(Dense):
 
     def _scores(self, given: tuple[Any, ...], n: int) -> Tensor:  # shape: (B, K, *space)
         """The output with n dimensions of space; one without classes has one score for each place."""
-        said = self.model(*given)
-        scores = tensor_of(said, self.output)
+        output = self.model(*given)
+        scores = tensor_of(output, self.output)
         scores = scores.unsqueeze(1) if scores.dim() == n + 1 else scores
         if scores.dim() != n + 2:
-            raise no_such(f"samples, classes and {n} dimensions of space", scores, said, n + 2)
+            raise no_such(f"samples, classes and {n} dimensions of space", scores, output, n + 2)
         if self.size is None:
             return scores
         if len(self.size) != n or n not in RESIZE:
@@ -215,8 +215,8 @@ def at_each(
     return scores.movedim(1, -1)[(torch.arange(len(scores), device=scores.device), *index)]
 
 
-def no_such(wanted: str, scores: Tensor, said: Any, dims: int) -> UnsupportedModelError:
+def no_such(wanted: str, scores: Tensor, output: Any, dims: int) -> UnsupportedModelError:
     """An output of another kind; those that would fit are named."""
-    fit = [repr(name) for name, x in held_by(said).items() if x.dim() == dims]
+    fit = [repr(name) for name, x in held_by(output).items() if x.dim() == dims]
     hint = f"output={' or '.join(fit)}." if fit else "another target: captum_vit.Scalar takes any function."
     return UnsupportedModelError(f"An output of {wanted}.", f"shape {tuple(scores.shape)}", hint)

@@ -37,10 +37,10 @@ class Row(Dense):
 
     def forward(self, *inputs: Any) -> Tensor:  # shape: (B, K)
         given, places = self.given(inputs)
-        said = self.model(*given)
-        scores = tensor_of(said, self.output)
+        output = self.model(*given)
+        scores = tensor_of(output, self.output)
         if scores.dim() != 3:
-            raise no_such(f"samples, a {self.row} in each row, and classes", scores, said, 3)
+            raise no_such(f"samples, a {self.row} in each row, and classes", scores, output, 3)
         return self.of_row(scores, places)
 
 
