@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import one_of
 
-Box = tuple[int, int, int, int]
-"""Top, left, bottom and right edge in pixels of an image; it may reach beyond."""
+Box = tuple[int, ...]
+"""First steps along the axes of a grid, and then those behind the last: of an image top, left, bottom and right edge in
+pixels. It may reach beyond."""
 
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by the number of axes
 OUTPUTS = ("grid", "tokens", "pixels", "channels")
 
 
@@ -25,17 +27,18 @@ class TokenLayout:
 
     Args:
         n_tokens: length of the sequence, special tokens included.
-        grid: rows and columns of places; None for text, where every token stands for a word.
-        image_size: height and width of the input in pixels; None for text.
+        grid: rows and columns of places, or those along each axis of a film or a volume; None for text, where every
+            token stands for a word.
+        image_size: height and width of the input in pixels, or its steps along each of these axes; None for text.
         keep: (B, N) True where a text token is real and False where it is padding; None if all are real.
-        covered: the rectangle of pixels that the places divide evenly; None where that is the image.
+        covered: the pixels that the places divide evenly; None where that is the image.
         places: the token of each place, row by row, and -1 for a place without one; None where these are the last
             tokens, in this order.
     """
 
     n_tokens: int
-    grid: tuple[int, int] | None = None
-    image_size: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
+    image_size: tuple[int, ...] | None = None
     keep: Tensor | None = None
     covered: Box | None = None
     places: tuple[int, ...] | None = None
@@ -74,7 +77,7 @@ class TokenLayout:
         """The pixels that the grid covers: all, but where a border is not read, or was added by padding."""
         if self.image_size is None:
             raise OptionError("Patches of an image.", "a text", 'output="tokens".')
-        return (0, 0, *self.image_size) if self.covered is None else self.covered
+        return (*[0] * len(self.image_size), *self.image_size) if self.covered is None else self.covered
 
     def patches(
         self,
@@ -125,8 +128,8 @@ class TokenLayout:
     def to_grid(
         self,
         relevance: Tensor,  # shape: (B, N, ...)
-    ) -> Tensor:  # shape: (B, ..., h, w); text (B, N, ...) unchanged
-        """Patches as a picture; a trailing class dimension becomes the channels."""
+    ) -> Tensor:  # shape: (B, ..., h, w), or (B, ..., t, h, w); text (B, N, ...) unchanged
+        """Patches as a picture, or as a film; a trailing class dimension becomes the channels."""
         if self.grid is None:
             return relevance
         patches = self.patches(relevance)
@@ -136,15 +139,15 @@ class TokenLayout:
     def to_pixels(
         self,
         relevance: Tensor,  # shape: (B, N)
-    ) -> Tensor:  # shape: (B, 1, H, W)
-        """The grid enlarged bilinearly to the pixels that it covers; zero where the model reads none."""
+    ) -> Tensor:  # shape: (B, 1, H, W), or (B, 1, T, H, W)
+        """The grid enlarged linearly to the pixels that it covers; zero where the model reads none."""
         if self.grid is None or self.image_size is None:
             raise OptionError(
                 'output="pixels" needs an image.',
                 "a model whose tokens are not patches of an image",
                 'output="tokens".',
             )
-        return placed(self.to_grid(relevance), self.box, self.image_size, "bilinear")
+        return placed(self.to_grid(relevance), self.box, self.image_size, LINEAR[len(self.grid)])
 
     def patch_size(
         self,
@@ -154,7 +157,7 @@ class TokenLayout:
         if image.dim() != 4:
             raise InputError("An image (B, C, H, W).", f"shape {tuple(image.shape)}", "a method that reads tokens.")
         height, width = image.shape[-2:]
-        if self.grid is not None and (height, width) == self.image_size:
+        if self.grid is not None and len(self.grid) == 2 and (height, width) == self.image_size:
             top, left, bottom, right = self.box
             if (bottom - top) % self.grid[0] == (right - left) % self.grid[1] == 0:
                 return (bottom - top) // self.grid[0], (right - left) // self.grid[1]
@@ -225,15 +228,16 @@ class TokenLayout:
 
 
 def placed(
-    maps: Tensor,  # shape: (B, C, h, w)
+    maps: Tensor,  # shape: (B, C, h, w), or with other axes
     box: Box,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     mode: str,
 ) -> Tensor:  # shape: (B, C, H, W)
     """Grids enlarged to the pixels that they cover, in an image of this size; zero elsewhere."""
-    top, left, bottom, right = box
-    large = F.interpolate(maps, (bottom - top, right - left), mode=mode)
-    return F.pad(large, (left, size[1] - right, top, size[0] - bottom))
+    starts, ends = box[: len(size)], box[len(size) :]
+    sides = list(zip(starts, ends, size, strict=True))
+    large = F.interpolate(maps, tuple(end - start for start, end, _ in sides), mode=mode)
+    return F.pad(large, [pad for start, end, whole in reversed(sides) for pad in (start, whole - end)])
 
 
 def check_output(output: str, allowed: tuple[str, ...] = OUTPUTS) -> str:

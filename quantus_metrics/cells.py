@@ -57,7 +57,10 @@ def patches_of(
     except (InputError, ModelStateError, TraceError, UnsupportedModelError):
         return None  # a convolutional network, say, or a model that no method of ours explains
     with undisturbed(module):
-        return None if layout.grid is None else Patches(layout.grid, layout.box)
+        if layout.grid is None or len(layout.grid) != 2:
+            return None
+        rows, columns = layout.grid
+        return Patches((rows, columns), layout.box)
 
 
 def box_under(

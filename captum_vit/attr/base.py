@@ -25,7 +25,7 @@ from captum_vit.trace.record.products import over_channels
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.rollout import gradient_x_input
 from captum_vit.trace.replay.reading import Reading
-from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.finite import refuse_not_finite, samples
 from captum_vit.trace.run.layers import layer_index
 from captum_vit.trace.run.score import checked_target, select
@@ -146,7 +146,7 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         start: int | None = None,
     ) -> Record:
         checked, args = self._checked(inputs, target), forward_args(args)
-        transformer = transformer_of(self.model, checked, args)
+        transformer = stream_of(self.model, checked, args)
         found = record(
             self.model,
             transformer,

@@ -102,7 +102,7 @@ class TokenCAM(TokenAttribution):
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         tokens, grads = found.seen["tokens"], found.grads["tokens"]
-        return [self._product(tokens[layer], grads[layer], found.layout) for layer in found.layers]
+        return [self._product(tokens[layer], grads[layer], found.layout_of(layer)) for layer in found.layers]
 
     def _product(self, x: Tensor, g: Tensor, layout: TokenLayout) -> Tensor:  # shape: (B, N, D)
         x, g = widened(x), widened(g)

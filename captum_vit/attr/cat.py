@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import InputProducts
+from captum_vit.models.transformer import Transformer
 from captum_vit.trace.modes.rules import checked_rule
-from captum_vit.trace.record.record import Record
+from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import gradient_x_input
+from captum_vit.trace.record.summed import summed
 
 
 class CAT(InputProducts):
@@ -20,6 +21,9 @@ class CAT(InputProducts):
 
     Signed. Costs one forward and one backward pass. In a CLS-pooled pre-norm model the last block's term
     is zero for patches, since a patch reaches the logit there through a LayerNorm that is free of scale.
+
+    Where blocks have tokens on several grids, each map is laid on the grid of the first block: the relevance of a cell
+    is divided evenly over those that it covers.
 
     Departs from the AttCAT paper, which writes the tokens that leave each block. We take those that enter it, as the
     SkipPLUS paper and the code of the AttCAT authors do, so that PLUS over InputXGradient is exactly this method. The
@@ -42,5 +46,8 @@ class CAT(InputProducts):
         super().__init__(forward_func, start_layer, output=output)
         self.rule = checked_rule(rule)
 
+    def want(self, transformer: Transformer) -> Want:
+        return replace(super().want(transformer), every_layout=True)
+
     def relevance(self, found: Record) -> Tensor:
-        return reduce(torch.add, gradient_x_input(found))
+        return summed(found, gradient_x_input(found), found.layers)

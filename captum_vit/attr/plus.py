@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from functools import reduce
+from dataclasses import replace
 
-import torch
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from captum_vit.attr.base import MAPS, TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.summed import summed
 from captum_vit.trace.replay.subnetwork import SubNetwork
 from captum_vit.trace.run.layers import chosen_layers, layer_index, listed
 from captum_vit.trace.run.score import plain_target, select
@@ -30,7 +30,8 @@ class PLUS(TokenAttribution):
 
     ``f_l`` is the model from block l on and ``x_l`` the tokens that enter it. Methods with one map for each
     layer (GenAtt, RawAttention) contribute those one-layer maps. The wrapped method's sign and output form
-    are kept; over a Captum method the map is the grid.
+    are kept; over a Captum method the map is the grid. Where blocks have tokens on several grids, each map is laid on
+    the grid of the first start layer: the relevance of a cell is divided evenly over those that it covers.
 
     Costs over a method of this package: one forward and one backward pass for all layers together. Over one of
     Captum's (InputXGradient, Saliency, IntegratedGradients, or NoiseTunnel around one of them): one forward
@@ -68,10 +69,11 @@ class PLUS(TokenAttribution):
         return self._chosen(transformer)[0]
 
     def want(self, transformer: Transformer) -> Want:
-        return self.method.want(transformer) if self._offered else Want(seen=["tokens"])
+        want = self.method.want(transformer) if self._offered else Want(seen=["tokens"])
+        return replace(want, every_layout=True)
 
     def relevance(self, found: Record) -> Tensor:
-        return reduce(torch.add, self._terms(found))
+        return summed(found, self._terms(found), self._chosen(found.transformer))
 
     def _terms(self, found: Record) -> list[Tensor]:
         """For each start layer the method's map of f_l."""

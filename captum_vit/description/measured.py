@@ -19,7 +19,7 @@ from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
 from captum_vit.description.stack import chained, find_ends
 from captum_vit.description.stream import Layer, add_feed_forwards, layer_of
-from captum_vit.description.tower import tower_of
+from captum_vit.description.tower import family, tower_of
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.per_sample import first_samples
@@ -88,7 +88,7 @@ def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tupl
             replace(block, follows=places.follow(before.out, block.entrance)) for before, block in pairwise(blocks)
         ]
         calls = tuple(graph.names) if graph.decides else ()
-        return Transformer(tower, blocks, name_in(model, tower), _family(tower), calls=calls)
+        return Transformer(tower, blocks, name_in(model, tower), family(tower), calls=calls)
     finally:
         graph.release()
 
@@ -129,15 +129,6 @@ def _missing(layer: Layer, between: str) -> dict[str, str]:
         "mid_norm": beside if layer.parallel else "no module is the norm before its feed-forward",
         "out_proj": f"{between} between its heads and the stream",
     }
-
-
-_NAMES = {"transformers": "Hugging Face"}
-
-
-def _family(tower: nn.Module) -> str:
-    """Package and class, for people."""
-    package = type(tower).__module__.partition(".")[0]
-    return f"{_NAMES.get(package, package)} {type(tower).__name__}"
 
 
 def refuse_other(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:

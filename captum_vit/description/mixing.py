@@ -12,8 +12,8 @@ from captum_vit.description.graph import Graph, picks
 from captum_vit.description.stack import layers_before, layers_behind
 from captum_vit.description.stream import Layer
 from captum_vit.description.values import ADD, FACTOR, RESHAPE, Op, Value
+from captum_vit.sites.arranged import Visit
 from captum_vit.sites.calls import ValueSite, Visits
-from captum_vit.sites.site import Visit
 
 TURNED = {"transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT", "t", "adjoint"}
 # Calls that treat each token by itself, if tokens are the first axes of what they make.

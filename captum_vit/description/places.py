@@ -24,16 +24,13 @@ class Places:
     A result of a torch call otherwise.
     """
 
-    def __init__(self, graph: Graph, layers: list[Layer], sizes: tuple[int, int, int]) -> None:
+    def __init__(self, graph: Graph, layers: list[Layer], sizes: tuple[int, ...]) -> None:
         self.graph, self.sizes = graph, sizes
         self.attentions = [layer.attention.op for layer in layers]
 
     def entering(self, value: Value, inside: Call | None) -> Place:
         """The tokens that enter a block: at its own call, or the smallest call that all their readers lie in."""
-        complete = [c for c in self.taking(value) if self._holds_readers(c, value)]
-        if inside in complete:
-            return self.input_of(inside)
-        place = self.input_of(complete[-1]) if complete else self.at(value)
+        place = self.entered(value, inside)
         if place is None:
             raise UnsupportedModelError(
                 f"A stream of shape {self.sizes}: samples, tokens and channels.",
@@ -42,6 +39,13 @@ class Places:
                 "a model whose blocks take and return tokens with the batch first.",
             )
         return place
+
+    def entered(self, value: Value, inside: Call | None) -> Site | ValueSite | None:
+        """The same; None where no module and no torch call gives the value in this shape to all who read it."""
+        complete = [c for c in self.taking(value) if self._holds_readers(c, value)]
+        if inside in complete:
+            return self.input_of(inside)
+        return self.input_of(complete[-1]) if complete else self.at(value)
 
     def leaving(self, value: Value, call: Call) -> Place:
         """The tokens that leave a block: at its own call, unless parts of the model read them that share no call.
@@ -82,7 +86,7 @@ class Places:
             return self.input_of(very[0]) if very else by_value
         return by_value
 
-    def at(self, value: Value) -> Place | None:
+    def at(self, value: Value) -> Site | ValueSite | None:
         """Where a value leaves a module, or the torch call that makes it; None where it has no shape of tokens."""
         left = [
             c
@@ -118,11 +122,14 @@ class Places:
         """Whether one and the same tensor leaves a module and then enters one."""
         if not (isinstance(left, Site) and isinstance(entered, Site)):
             return False
-        first, second = self._value_at(left), self._value_at(entered)
+        first, second = self.value_at(left), self.value_at(entered)
         return first is not None and first is second
 
-    def _value_at(self, site: Site) -> Value | None:
-        """The tensor that enters or leaves one call of a module."""
+    def value_at(self, site: Site | ValueSite) -> Value | None:
+        """The tensor that enters or leaves one call of a module, or that a torch call makes."""
+        if isinstance(site, ValueSite):
+            made = (value for op in self.graph.ops if op.number == site.number for value in op.makes)
+            return next((value for value in made if value.result == site.result), None)
         calls = [c for c in self.graph.calls if uncompiled(c.module) is site.module and c.nth == site.nth]
         values = [v for c in calls[:1] for v in (c.takes if site.side == "input" else c.gives)]
         return values[0] if values else None

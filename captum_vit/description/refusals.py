@@ -10,7 +10,7 @@ from captum_vit.description.attention import Attention
 from captum_vit.description.graph import Graph
 from captum_vit.description.stack import layers_behind
 from captum_vit.description.stream import CROSS, Layer
-from captum_vit.description.values import Op
+from captum_vit.description.values import Op, Value
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.modules import named_tower
 
@@ -54,13 +54,15 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
         behind = "behind" if why == CROSS or (attention.rows > 1 and attention.columns != tokens) else ""
         if place := _place(attention, chain) or behind:
             raise refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
-    last = layers_behind(graph, chain[-1])
-    random = [op for op in graph.ops if _is_random(op) and last.made_from(op.makes[0])]
-    if random:
-        raise refused(
-            model, f"random numbers ({random[0].name}) that take part in its tokens: every pass is another one"
-        )
+    random = random_call(graph, layers_behind(graph, chain[-1]))
+    if random is not None:
+        raise refused(model, f"random numbers ({random.name}) that take part in its tokens: every pass is another one")
     return chain
+
+
+def random_call(graph: Graph, value: Value) -> Op | None:
+    """A call that draws numbers that take part in making a value."""
+    return next((op for op in graph.ops if _is_random(op) and value.made_from(op.makes[0])), None)
 
 
 def _is_random(op: Op) -> bool:
@@ -109,10 +111,10 @@ def _fault(graph: Graph, chain: list[Layer], batch: int) -> str:
         fits = [v for v in layer.stream.same if v.tensor.dim() == 3 and len(v.tensor) == batch]
         if stream.dim() == 3 and len(stream) != batch == stream.shape[1]:
             return where + f"the stream is {tuple(stream.shape)}, the sequence before the batch of {batch}"
-        if not fits or (stream.dim() == 3 and len(stream) != batch):
-            return where + f"the stream is {tuple(stream.shape)}, not one sequence for each of {batch} samples"
         if not attention.rows == attention.columns == tokens:
             return where + f"{_shape(attention)}, with a stream of {tokens} tokens: windows, channels, or other tokens"
+        if not fits or (stream.dim() == 3 and len(stream) != batch):
+            return where + f"the stream is {tuple(stream.shape)}, not one sequence for each of {batch} samples"
         if _of_channels(layer, batch):
             return where + "channels attend to channels"
         if (convolution := _convolution(graph, layer)) is not None:

@@ -30,3 +30,12 @@ def _takes_tokens(call: Call, first: Layer) -> bool:
         return not call.takes
     x = call.takes[0].tensor
     return x.dim() == stream.dim() and x.shape[:-1] == stream.shape[:-1]
+
+
+_NAMES = {"transformers": "Hugging Face"}
+
+
+def family(tower: nn.Module) -> str:
+    """Package and class, for people."""
+    package = type(tower).__module__.partition(".")[0]
+    return f"{_NAMES.get(package, package)} {type(tower).__name__}"

@@ -68,8 +68,8 @@ class Report:
         return None if self.layout is None else self.layout.n_tokens
 
     @property
-    def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of patches; None for text."""
+    def grid(self) -> tuple[int, ...] | None:
+        """Rows and columns of patches, or their numbers along each axis of a film; None for text."""
         return None if self.layout is None else self.layout.grid
 
     @property
@@ -143,9 +143,9 @@ def _tokens(layout: TokenLayout | None) -> str | None:
         return None
     if layout.grid is None or layout.image_size is None:
         return f"{layout.n_tokens} of text"
-    (h, w), (height, width) = layout.grid, layout.image_size
+    cells, pixels = (" x ".join(map(str, sizes)) for sizes in (layout.grid, layout.image_size))
     kind = "prefix" if layout.in_front else "special"
-    return f"{layout.n_tokens}: {len(layout.special)} {kind}, {h} x {w} patches of {height} x {width} pixels"
+    return f"{layout.n_tokens}: {len(layout.special)} {kind}, {cells} patches of {pixels} pixels"
 
 
 def _line(name: str, text: str, width: int = 9, hanging: int | None = None) -> str:

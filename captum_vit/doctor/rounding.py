@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Transformer
+from captum_vit.sites.arranged import Visit
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.site import Visit
 from captum_vit.trace.run.state import dtype_of
 from captum_vit.trace.run.watch import Watch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Block:
         module: the one module call that is the block; None where there is none.
         follows: whether the very tensor that leaves the block before was seen to enter.
         missing: by name of a part that is None, what there is in its place.
+        cells: how many there are along each axis of its tensor but the batch and the features, where that was found.
+        tokens_of: the first block whose tokens lie as those of this one do, where that was found.
     """
 
     entrance: Place
@@ -53,11 +56,28 @@ class Block:
     module: nn.Module | None = None
     follows: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
+    cells: tuple[int, ...] = ()
+    tokens_of: int = 0
 
     def places(self) -> list[Place]:
         """Those that it has."""
         places = (self.entrance, self.attn_in, self.mid, self.out, self.before_mid, self.before_norm)
         return [place for place in places if place is not None]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A torch call that adds a branch to the stream.
+
+    Args:
+        number: which call, counted by :class:`captum_vit.sites.calls.Calls`.
+        name: of the function.
+        stream: which of the tensors that it is given is the stream.
+    """
+
+    number: int
+    name: str
+    stream: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,9 @@ class Transformer:
         returns: what a block returns, from the tokens that leave it, where that is more than tokens.
         calls: names of all torch calls of a pass, where the model's code depends on numbers that it computes; a pass
             that makes others is refused.
+        refusal: why no attention can be followed through its blocks, such as one in windows; None where it can.
+            Methods that need tokens and gradients alone work all the same.
+        additions: of such a network, what adds to its stream.
     """
 
     tower: nn.Module
@@ -80,6 +103,8 @@ class Transformer:
     family: str = "custom"
     returns: Callable[[Tensor], Any] | None = None
     calls: tuple[str, ...] = ()
+    refusal: UnsupportedModelError | None = None
+    additions: tuple[Addition, ...] = ()
 
     @cached_property
     def post_norm(self) -> bool:
@@ -95,9 +120,28 @@ class Transformer:
     def stacked(self) -> bool:
         """Whether every block is a module that runs once, so that it can be skipped."""
         modules = self.modules()
+        if self.refusal is not None:  # what enters a block may have another shape than what entered the one before
+            return False
         return (
             not self.calls and len(set(modules)) == len(self.blocks) and all(block.out.of == 1 for block in self.blocks)
         )
+
+    @cached_property
+    def stages(self) -> list[range]:
+        """Blocks in a row that have as many cells."""
+        numbers = [prod(block.cells) for block in self.blocks]
+        starts = [k for k, number in enumerate(numbers) if k == 0 or number != numbers[k - 1]]
+        return [range(a, b) for a, b in zip(starts, [*starts[1:], len(self.blocks)], strict=True)]
+
+    @property
+    def default_layer(self) -> int:
+        """The block that is read where none is named: the last one of the first stage that ends in the second half."""
+        return next(stage[-1] for stage in self.stages if 2 * stage.stop > len(self.blocks))
+
+    def refuse_attention(self) -> None:
+        """Refuse what needs attention that can be followed."""
+        if self.refusal is not None:
+            raise UnsupportedModelError(self.refusal.wanted, self.refusal.got, self.refusal.hint)
 
     def returning(self, returns: Callable[[Tensor], Any]) -> Transformer:
         """The same, knowing what its blocks return."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import TraceError
+from captum_vit.sites.arranged import Visit, of_tokens
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import swap, tensors_in
-from captum_vit.sites.site import Visit
 
 
 class Calls(Mode):
@@ -30,14 +30,18 @@ class Calls(Mode):
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs one call; what it returns takes the place of the result."""
-        result = func(*args, **kwargs)
         if _VISITED.now:
-            return result
+            return func(*args, **kwargs)
+        result = self.made(func, args, kwargs)
         results = tensors_in(result)
         if results:
             number, self.number = self.number, self.number + 1
             result = self.returned(number, func, args, result, results)
         return result
+
+    def made(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What a call of the model's own code returns; it has the number ``self.number`` if that is a tensor."""
+        return func(*args, **kwargs)
 
     def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
         """Sees the results of a call; what it returns takes their place."""
@@ -67,12 +71,14 @@ class ValueSite:
         name: of the function; a pass that calls another one there is refused.
         result: which of the tensors that the call returns.
         of: how many calls a whole pass makes; another number is refused.
+        features: as of a :class:`Site`.
     """
 
     number: int
     name: str
     result: int
     of: int
+    features: int | None = None
 
     @property
     def label(self) -> str:
@@ -100,17 +106,17 @@ class Visits(Calls):
         super().__init__()
         self.by_number: dict[int, list[tuple[ValueSite, Visit]]] = {}
         for site, visit in visits:
-            self.by_number.setdefault(site.number, []).append((site, visit))
+            self.by_number.setdefault(site.number, []).append((site, of_tokens(visit, site.features)))
         self.of = len(names) or (visits[-1][0].of if visits else 0)
         self.names = names
 
     def returned(self, number: int, func: Any, args: tuple[Any, ...], result: Any, results: list[Tensor]) -> Any:
         if self.names and name_of(func) not in self.names[number : number + 1]:
-            raise _other_code(f"{name_of(func)} as call {number}", f"{(*self.names, 'none')[: number + 1][-1]}")
+            raise other_code(f"{name_of(func)} as call {number}", f"{(*self.names, 'none')[: number + 1][-1]}")
         for site, visit in self.by_number.get(number, ()):
             name = name_of(func)
             if name != site.name or len(results) <= site.result:
-                raise _other_code(f"{name} as call {number}", site.label)
+                raise other_code(f"{name} as call {number}", site.label)
             old = results[site.result]
             put = _visited(old, visit, args[0] if works_in_place(name) and args else None)
             if not (works_in_place(name) and args):
@@ -121,7 +127,7 @@ class Visits(Calls):
     def refuse_other_code(self) -> None:
         """Refuse a whole pass that made other calls than the one in which the sites were found."""
         if self.number != self.of:
-            raise _other_code(f"{self.number} calls", f"{self.of}")
+            raise other_code(f"{self.number} calls", f"{self.of}")
 
 
 def _visited(old: Tensor, visit: Visit, written: Tensor | None) -> Tensor:
@@ -160,7 +166,7 @@ class Entered:
         self._stack.close()
 
 
-def _other_code(got: str, wanted: str) -> TraceError:
+def other_code(got: str, wanted: str) -> TraceError:
     return TraceError(
         "A model that makes the same torch calls in every pass over inputs of one shape.",
         f"{got}, in the place of {wanted}",

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from captum_vit.sites.arranged import Visit, of_tokens
 from captum_vit.sites.nests import first_tensor, swap
-
-Visit = Callable[[Tensor], Tensor | None]
-"""Sees the tensor at a site; returns another one to put in its place, or None to leave it."""
 
 _NUMBERS = count()
 
@@ -84,6 +82,10 @@ class Place(Protocol):
     def of(self) -> int:
         """How many calls of its kind a pass makes."""
 
+    @property
+    def features(self) -> int | None:
+        """The axis of its tensor that holds features, where visitors see tokens (B, N, D) in its place."""
+
     def hook(self, visit: Visit, *, first: bool = False) -> Handle:
         """Call ``visit`` there on every pass until the handle is removed."""
 
@@ -100,12 +102,15 @@ class Site:
         side: where its tensor is.
         nth: which of its calls, where it runs several times in a pass.
         of: how many calls a pass makes; 1 means that every call is visited.
+        features: the axis of its tensor that holds features, where visitors see tokens (B, N, D) in its place: all
+            other axes but the batch are cells. None: they see the tensor as it is.
     """
 
     module: nn.Module
     side: Literal["input", "output"]
     nth: int = 0
     of: int = 1
+    features: int | None = None
 
     @property
     def label(self) -> str:
@@ -117,7 +122,7 @@ class Site:
 
         ``first`` visits before the hooks that are already there.
         """
-        calls = count()
+        calls, visit = count(), of_tokens(visit, self.features)
 
         def after(module: nn.Module, args: Any, output: Any) -> Any:
             if self.of > 1 and next(calls) % self.of != self.nth:

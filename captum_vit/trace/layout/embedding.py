@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_vit.description.bare import WithoutBranches
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.transformer import Addition
 from captum_vit.sites.site import Place, reached
 
 AT_ONCE = 2**22  # numbers of the input, in the rows that are run together
@@ -18,7 +21,9 @@ AT_ONCE = 2**22  # numbers of the input, in the rows that are run together
 
 @dataclass(frozen=True)
 class Embedding:
-    """From one of a model's inputs to the tokens that enter its first block; the other inputs are the first sample's.
+    """From one of a model's inputs to the tokens at a place, such as its first block.
+
+    The other inputs are the first sample's.
 
     Args:
         model: what is called.
@@ -28,6 +33,7 @@ class Embedding:
         which: the number, in inputs and arguments, of what is changed.
         shown: takes the place of the first sample; None: it is used as it is.
         other_draws: a model that draws random numbers is given others than in a run without this.
+        additions: what adds to the stream before the place, and is left out.
     """
 
     model: nn.Module
@@ -37,6 +43,7 @@ class Embedding:
     which: int = 0
     shown: Tensor | None = None  # shape: (1, ...)
     other_draws: bool = False
+    additions: tuple[Addition, ...] = ()
 
     @property
     def sample(self) -> Tensor:  # shape: (1, ...)
@@ -58,7 +65,8 @@ class Embedding:
             if self.other_draws:
                 torch.rand(1), torch.rand(1, device=rows.device)
             try:
-                seen = reached(self.entrance, lambda: self.model(*given))
+                with WithoutBranches(self.additions) if self.additions else nullcontext():
+                    seen = reached(self.entrance, lambda: self.model(*given))
             except (CaptumVitError, torch.OutOfMemoryError):
                 raise
             except MISFITS as error:

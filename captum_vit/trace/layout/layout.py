@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.models.per_sample import is_of_each_sample
-from captum_vit.tokens import TokenLayout
+from captum_vit.tokens import LINEAR, TokenLayout
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.features import by_features
 from captum_vit.trace.layout.grid import Grid, grid_of
@@ -24,12 +24,10 @@ class Layout:
     Args:
         n_tokens: how many enter the first block.
         grid: the places of a picture's tokens; None for words, which are in their order.
-        size: steps of the picture along the two axes of its grid.
     """
 
     n_tokens: int
     grid: Grid | None = None
-    size: tuple[int, int] = (0, 0)
 
     def of(
         self,
@@ -39,15 +37,16 @@ class Layout:
         """For a layer with so many tokens: those of the blocks, or others of which the places are the last.
 
         Raises:
-            UnsupportedModelError: a grid of other axes than rows and columns; a layer of other tokens.
+            UnsupportedModelError: a grid of more than three axes.
+        InputError: a layer of other tokens.
         """
         if self.grid is None:
             return TokenLayout(n_tokens, keep=keep)
         axes, tokens = self.grid.axes, self.grid.tokens
         behind = tokens == tuple(range(self.n_tokens - len(tokens), self.n_tokens))
-        if len(axes) != 2:
+        if len(axes) not in LINEAR:
             raise UnsupportedModelError(
-                "Tokens in rows and columns.",
+                "Tokens in rows and columns, or along three axes.",
                 f"a grid of {self.grid}",
                 'output="channels" at a layer; one frame, or one group of channels, at a time.',
             )
@@ -57,14 +56,14 @@ class Layout:
                 f"{n_tokens} tokens",
                 'a block or a norm inside one, or output="channels".',
             )
-        rows, columns = axes
-        box = (rows.start, columns.start, rows.end, columns.end)
+        size = tuple(axis.size for axis in axes)
+        box = (*(axis.start for axis in axes), *(axis.end for axis in axes))
         return TokenLayout(
             n_tokens,
-            (rows.cells, columns.cells),
-            self.size,
+            tuple(axis.cells for axis in axes),
+            size,
             keep,
-            None if box == (0, 0, *self.size) else box,
+            None if box == (*[0] * len(size), *size) else box,
             None if behind else tokens,
         )
 
@@ -161,6 +160,7 @@ def _of_picture(embedding: Embedding, reach: Reach) -> Layout:
         if found is None:
             raise
         grid = grid_of(found, shape)
-    if len(shape) == 2 and grid.axes[-1].cells == 1 and list(grid.tokens) == sorted(grid.tokens):
+    in_a_row = len(shape) == 2 and any(axis.cells == 1 for axis in grid.axes)
+    if in_a_row and list(grid.tokens) == sorted(grid.tokens):
         return Layout(n_tokens)
-    return Layout(n_tokens, grid, (shape[-2], shape[-1]))
+    return Layout(n_tokens, grid)

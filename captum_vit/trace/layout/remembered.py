@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.transformer import Addition
 from captum_vit.sites.site import Place, Site, ThisThreadOnly
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.layout import Layout, measured
@@ -30,6 +31,7 @@ def layout_for(
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     real: Tensor | None = None,  # shape: (T,), words that are no padding; None: all
+    additions: tuple[Addition, ...] = (),
 ) -> Layout:
     """Where the tokens of these inputs lie: measured for the first sample, or remembered of inputs of its shape.
 
@@ -40,7 +42,7 @@ def layout_for(
         InputError: masks that hide other patches of one picture than of another.
     """
     first, *others = (
-        _layout_of_first(model, entrance, blocks, _from(row, inputs, inputs), _from(row, args, inputs), real)
+        _layout_of_first(model, entrance, blocks, _from(row, inputs, inputs), _from(row, args, inputs), real, additions)
         for row in _rows_masked_apart(inputs, args)
     )
     if any(other != first for other in others):
@@ -76,11 +78,12 @@ def _layout_of_first(
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
     real: Tensor | None,
+    additions: tuple[Addition, ...],
 ) -> Layout:
     key = _key(entrance, inputs, args)
     known = _KNOWN.setdefault(model, {})
     if key not in known or not all(state.holds() for state in known[key][1]):
-        embedding = Embedding(model, entrance, inputs, args)
+        embedding = Embedding(model, entrance, inputs, args, additions=additions)
         plain, ran = _first_run(embedding, entrance, blocks)
         known.pop(key, None)
         known[key] = _measured(embedding, plain, real), _states(model, ran)

@@ -12,8 +12,9 @@ from torch import Tensor
 from captum_vit.errors import OptionError, TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
+from captum_vit.sites.arranged import Visit
 from captum_vit.sites.mode import Mode
-from captum_vit.sites.site import Place, Visit
+from captum_vit.sites.site import Place
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.record.pooling import ROWS
@@ -49,6 +50,7 @@ class Want:
         first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
             much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
         site: one more place whose tensor is kept.
+        every_layout: find where the tokens of every block lie, in a network whose blocks have tokens of several kinds.
 
     Raises:
         OptionError: an unknown kind, score or rule.
@@ -64,6 +66,7 @@ class Want:
     incomplete: bool = False
     first_row: bool = False
     site: Place | None = None
+    every_layout: bool = False
 
     def __post_init__(self) -> None:
         for name, kinds in (("seen", self.seen), ("grads", self.grads)):
@@ -79,6 +82,13 @@ class Want:
     @property
     def kinds(self) -> set[str]:
         return {*self.seen, *self.grads}
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether more than the tokens of blocks, and gradients there, is asked for."""
+        return (
+            self.kinds != {"tokens"} or self.relevance or self.row is not None or self.biases or self.site is not None
+        )
 
 
 class Probe:

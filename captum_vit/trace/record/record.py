@@ -53,6 +53,7 @@ class Record:
     args: tuple[Any, ...] = ()
     target: TargetType = None
     eps: float = 0.0  # the rounding of the least precise tensor that was seen
+    layouts: dict[int, TokenLayout] = field(default_factory=dict)  # of blocks, where theirs is not that of the record
 
     @property
     def row(self) -> Tensor:  # shape: (B, 1, N); (B, C, N) for the evidence of each of C outputs
@@ -87,6 +88,10 @@ class Record:
         """The blocks that were recorded."""
         return range(self.start, len(self.transformer.blocks))
 
+    def layout_of(self, layer: int) -> TokenLayout:
+        """Where the tokens that enter a block lie."""
+        return self.layouts.get(layer, self.layout)
+
     def biases_of(self, layer: int) -> Tensor:  # shape: (B, N)
         """What the biases of a block add to the score, token by token; the last block's include those after it."""
         depth = len(self.transformer.blocks)
@@ -118,11 +123,14 @@ def record(
         InputError: an output that is not a number.
         TraceError: a block whose attention was not seen, or a gradient that did not arrive.
     """
+    if want.needs_attention:
+        transformer.refuse_attention()
     if want.relevance:
         refuse_half_precision(model)
     if want.grads or want.row:
         refuse_opaque(model)
-    watch = Watch(model, transformer)
+    blocks = transformer.blocks
+    watch = Watch(model, transformer, place=blocks[blocks[start].tokens_of].entrance)
     probe = Probe(transformer, want, start)
     probe.attach(watch)
     bias_tap = BiasTap(lambda: probe.place)
@@ -154,7 +162,10 @@ def record(
     refuse_not_finite(output.detach(), "output", infinite=False)
 
     seen = probe.seen
-    found = Record(watch.described(transformer), watch.layout(probe.n_tokens), output.detach(), {}, start=start)
+    n_tokens = probe.n_tokens if transformer.refusal is None else seen["tokens"][start].shape[1]
+    found = Record(watch.described(transformer), watch.layout(n_tokens), output.detach(), {}, start=start)
+    if want.every_layout and transformer.refusal is not None:
+        found.layouts = {layer: watch.layout_of_block(layer, x.shape[1]) for layer, x in seen["tokens"].items()}
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.row:
         if probe.last_rows is None:

@@ -56,7 +56,7 @@ def leaf_at(
         return leaves[-1]
 
     refuse_opaque(model)
-    watch = Watch(model, transformer)
+    watch = Watch(model, transformer, place=site)
     watch.at(site, leaf)
     output = watch.run(inputs, args)
     if not leaves:

@@ -18,7 +18,7 @@ from captum_vit.trace.replay.cls_tail import ClsTail, cls_tail, may_have_cls_tai
 from captum_vit.trace.replay.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.replay.gradient import gradient_at, leaf_at
 from captum_vit.trace.replay.replay import Prefix, Replay, run_prefix
-from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.describe import arranged_site, stream_of
 from captum_vit.trace.run.layers import Layer, literal_module, reading_point
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import Watch
@@ -57,7 +57,7 @@ class Reading:
         refuse_unknown(self.grad_kwargs)
         literal = self.layer is not None and not isinstance(self.layer, int)
         self.transformer: Transformer | None = (
-            None if literal and self.channels else transformer_of(self.model, self.inputs, self.args)
+            None if literal and self.channels else stream_of(self.model, self.inputs, self.args)
         )
         self.site = self._site()
         self._call = (self.model, self.transformer, self.site, self.inputs, self.args)
@@ -130,14 +130,19 @@ class Reading:
         return layout
 
     def _site(self) -> Place:
-        layer = -1 if self.layer is None else self.layer
-        if not isinstance(layer, int):
-            return Site(literal_module(self.model, layer), "input" if self.at_input else "output")
-        return reading_point(self.described, layer)
+        if self.layer is not None and not isinstance(self.layer, int):
+            site = Site(literal_module(self.model, self.layer), "input" if self.at_input else "output")
+            return (
+                site
+                if self.transformer is None
+                else arranged_site(self.model, self.transformer, site, self.inputs, self.args)
+            )
+        return reading_point(self.described, self.described.default_layer if self.layer is None else self.layer)
 
     def _may_have_tail(self) -> bool:
         if (
             self.transformer is None
+            or self.transformer.refusal is not None
             or self.transformer.calls
             or self.channels
             or self.grad_kwargs

@@ -53,7 +53,7 @@ def run_prefix(
     streams: list[Tensor] = []
     seen: list[Tensor] = []
     block = None if transformer is None else _block_around(transformer, site)
-    watch = Watch(model, transformer)
+    watch = Watch(model, transformer, place=site)
     if transformer is not None and block is not None:
         watch.at(Site(transformer.modules()[block], "input"), lambda x: streams.append(x))
     watch.at(site, lambda x: seen.append(x))

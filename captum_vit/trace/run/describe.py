@@ -13,15 +13,16 @@ from captum._utils.common import _format_additional_forward_args
 from torch import Tensor, nn
 
 from captum_vit.description.measured import measured, refuse_other
+from captum_vit.description.staged import features_at, staged
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.example import example
 from captum_vit.models.modules import module_of, modules_of, named_tower
-from captum_vit.models.per_sample import is_of_each_sample
+from captum_vit.models.per_sample import first_samples, is_of_each_sample
 from captum_vit.models.registry import Describe, all_known, registered
 from captum_vit.models.towers import refuse_both
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
-from captum_vit.sites.site import reached
+from captum_vit.sites.site import Site, reached
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -36,6 +37,7 @@ class Remembered:
     specs: tuple[Describe, ...]  # all that were registered
     by_kind: dict[Hashable, tuple[Transformer, ref[nn.Module]]] = field(default_factory=dict)  # the tower is apart
     refusals: dict[Hashable, UnsupportedModelError] = field(default_factory=dict)
+    features: dict[Hashable, int | None] = field(default_factory=dict)  # the axis of features at a module
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
@@ -91,7 +93,20 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
     all its places are modules that run once. Call it inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Raises:
-        UnsupportedModelError: no transformer, or more than one, was found; it says what was found.
+        UnsupportedModelError: no transformer, or more than one, was found, or its attention cannot be followed; it says
+            what was found.
+        InputError: the model refuses the inputs.
+    """
+    found = stream_of(model, inputs, args)
+    found.refuse_attention()
+    return found
+
+
+def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
+    """The same; or, where no attention can be followed, the blocks of the network by what adds to its stream.
+
+    Raises:
+        UnsupportedModelError: no such blocks were found either.
         InputError: the model refuses the inputs.
     """
     modules = [*modules_of(model), named_tower(model) or model]
@@ -104,6 +119,23 @@ def transformer_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any
         found = _found(model, inputs, args, before.refusals, shapes)
         before.add(shapes if found.fixed else (shapes, _batch(inputs, args)), found)
     return found
+
+
+def arranged_site(
+    model: nn.Module, transformer: Transformer, site: Site, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> Site:
+    """A module's place, with the axis of its tensor that holds features, in a network whose blocks may have any shape.
+
+    Found by one pass, and remembered for inputs of the same shapes.
+    """
+    if transformer.refusal is None:
+        return site
+    known, key = _REMEMBERED[model].features, (id(site.module), site.side, _shapes(inputs, args))
+    if key not in known:
+        first, others = first_samples(inputs, args)
+        with torch.random.fork_rng({x.device for x in inputs if x.is_cuda}):
+            known[key] = features_at(model, site, first, others)
+    return replace(site, features=known[key])
 
 
 def _found(
@@ -126,6 +158,9 @@ def _found(
         try:
             return measured(model, inputs, args)
         except UnsupportedModelError as error:
+            found = staged(model, *first_samples(inputs, args), error)
+            if found is not None:
+                return found
             refusals[shapes] = UnsupportedModelError(error.wanted, error.got, error.hint)
             raise
 

@@ -19,9 +19,10 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.positions import refuse_too_long
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
+from captum_vit.sites.arranged import Visit
 from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.nests import first_tensor, swap
-from captum_vit.sites.site import Place, Site, ThisThreadOnly, Visit, hooked
+from captum_vit.sites.site import Place, Site, ThisThreadOnly, hooked
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.layout import Layout
 from captum_vit.trace.layout.remembered import layout_for
@@ -37,9 +38,13 @@ class Watch:
         transformer: the tower in it; None watches no blocks.
         thinned: tokens are taken out of this pass on purpose. In another one a model whose blocks do not keep their
             tokens (merged, dropped, added) is refused.
+        place: where tokens are read, in a network whose blocks have tokens of several kinds; None: the first block.
     """
 
-    def __init__(self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False, place: Place | None = None
+    ) -> None:
+        self.place = place
         self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self.visits: list[tuple[Place, Visit]] = []
@@ -97,9 +102,24 @@ class Watch:
             self._refuse_prompts(n_tokens)
         if self._layout is None:
             assert self.transformer is not None
-            first, real = self.transformer.blocks[0], None if self._keep is None else self._keep[0]
-            self._layout = layout_for(self.model, first.entrance, self.transformer.modules(), *self._call, real)
+            staged = self.transformer.refusal is not None
+            place = self.place if staged and self.place is not None else self.transformer.blocks[0].entrance
+            self._layout = self._layout_of(self.transformer, place)
         return self._layout.of(n_tokens, self._keep)
+
+    def layout_of_block(self, layer: int, n_tokens: int) -> TokenLayout:
+        """Where the tokens that enter a block lie."""
+        assert self.transformer is not None
+        if self.transformer.refusal is None:
+            return self.layout(n_tokens)
+        blocks = self.transformer.blocks
+        return self._layout_of(self.transformer, blocks[blocks[layer].tokens_of].entrance).of(n_tokens, self._keep)
+
+    def _layout_of(self, transformer: Transformer, place: Place) -> Layout:
+        real = None if self._keep is None else self._keep[0]
+        staged = transformer.refusal is not None
+        blocks = () if staged else transformer.modules()
+        return layout_for(self.model, place, blocks, *self._call, real, transformer.additions)
 
     def layout_at(
         self,
@@ -120,7 +140,7 @@ class Watch:
     ) -> Tensor:
         """The part of a picture that the grid of patches covers, with zeros where the model pads it."""
         layout = self.layout(self._n_entered)
-        if layout.covered is None or picture.shape[-2:] != layout.image_size:
+        if layout.covered is None or len(layout.covered) != 4 or picture.shape[-2:] != layout.image_size:
             return picture
         (top, left, bottom, right), (height, width) = layout.covered, picture.shape[-2:]
         return F.pad(picture, (-left, right - width, -top, bottom - height))
@@ -190,7 +210,9 @@ class Watch:
         if layer != before + 1:
             raise _other_blocks(self.model, f"block {layer} at another place")
         self._left = layer, tokens
-        if self.thinned or tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
+        assert self.transformer is not None
+        staged = self.transformer.refusal is not None
+        if self.thinned or staged or tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
             return
         raise UnsupportedModelError(
             "Blocks that keep one token for each place from the first to the last.",
