@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import local
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_vit.errors import TraceError
 from captum_vit.sites.arranged import Visit, of_tokens
@@ -52,6 +54,18 @@ def name_of(func: Any) -> str:
     """A torch function as people write it, such as ``add``, ``__getitem__``, or ``mT``, an attribute."""
     name: str = getattr(func, "__name__", str(func))
     return name_of(func.__self__) if name == "__get__" else name
+
+
+def called_by() -> str:
+    """The two innermost modules that run now, by their classes."""
+    found: list[nn.Module] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(found) < 2:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and all(owner is not module for module in found):
+            found.append(owner)
+        frame = frame.f_back
+    return " in ".join(type(module).__name__ for module in found)
 
 
 def works_in_place(name: str) -> bool:

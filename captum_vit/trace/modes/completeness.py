@@ -36,7 +36,7 @@ def refuse_gap(
     if not (gap > eps**0.5 * size).any():
         return
     row = int((gap / size).argmax())
-    unknown = ", ".join(sorted(set(_custom(score.grad_fn))))
+    unknown = ", ".join(sorted(set(custom_functions(score.grad_fn))))
     raise UnsupportedModelError(
         f'A model in which tokens and biases sum to the score under rule="{rule}".',
         f"{found[row]:.4g} for a score of {wide[row]:.4g}"
@@ -45,7 +45,7 @@ def refuse_gap(
     )
 
 
-def _custom(root: Any) -> Iterator[str]:
+def custom_functions(root: Any) -> Iterator[str]:
     """Names of functions in a graph that bring their own derivative."""
     seen, waiting = set(), [root]
     while waiting:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,9 @@ from torch.nn import functional as F
 from torch.overrides import resolve_name
 
 from captum_vit.errors import UnsupportedModelError
+from captum_vit.sites.calls import called_by
 from captum_vit.sites.multi_head import unpacked_multi_head
+from captum_vit.sites.site import next_number
 from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.explicit import Attention, explicit
 from captum_vit.trace.modes.functions import PRODUCTS, is_in_place
@@ -141,30 +145,48 @@ class Halved(torch.autograd.Function):
 
 
 class Uncovered(torch.autograd.Function):
-    """A result that may be used as a constant; a gradient that arrives is refused."""
+    """A result that may be used as a constant; where a gradient arrives, ``refuse`` is called."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, func: Any) -> Tensor:
-        ctx.func = func
+    def forward(ctx: Any, y: Tensor, refuse: Callable[[], None]) -> Tensor:
+        ctx.refuse = refuse
         ctx.mark_dirty(y)  # no view of it: a model may go on to write over the result
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> NoReturn:
-        raise not_covered(ctx.func)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.refuse()
+        return grad, None
 
 
-def uncovered(func: Any, result: Any) -> Any:
-    """Results of a function that no rule covers; one that writes over its input is refused at once."""
-    if isinstance(result, Tensor):
-        if result.requires_grad and is_in_place(func):
-            raise not_covered(func)
-        return Uncovered.apply(result, func) if result.requires_grad else result
-    return type(result)(uncovered(func, x) for x in result) if isinstance(result, tuple | list) else result
+Outside = dict[int, UnsupportedModelError]
+"""Calls that no rule covers and that a gradient reached, by their numbers: later ones are larger."""
 
 
-def not_covered(func: Any) -> UnsupportedModelError:
-    """What a model does between the tokens and its output that no rule covers."""
+def uncovered(func: Any, result: Any, outside: Outside | None = None) -> Any:
+    """Results of a function that no rule covers; one that writes over its input is refused at once.
+
+    Where a gradient arrives the function is refused, or noted in ``outside`` if that is given.
+    """
+    if isinstance(result, tuple | list):
+        return type(result)(uncovered(func, x, outside) for x in result)
+    if not isinstance(result, Tensor) or not result.requires_grad:
+        return result
+    error = not_covered(func, called_by())
+    if is_in_place(func):
+        raise error
+    return Uncovered.apply(result, partial(_refuse, error, next_number(), outside))
+
+
+def _refuse(error: UnsupportedModelError, number: int, outside: Outside | None) -> None:
+    if outside is None:
+        raise error
+    outside[number] = error
+
+
+def not_covered(func: Any, modules: str) -> UnsupportedModelError:
+    """What a model does, in these modules, between the tokens and its output that no rule covers."""
+    name = resolve_name(func) or func.__name__
     hint = 'rule="grad", or a method of the plain gradient, such as LayerCDAM.'
     if func in SOFTMAX or func in LOGARITHMS:
         hint = f"the scores before it: the model without its last layer. Or {hint}"
@@ -172,7 +194,7 @@ def not_covered(func: Any) -> UnsupportedModelError:
         hint = f'rule="libra", which shares a product of two streams in halves. Or {hint}'
     return UnsupportedModelError(
         "Linear layers, norms, attention, and functions of single entries, which this rule covers.",
-        f"`{resolve_name(func) or func.__name__}` on the way from the tokens to the output",
+        f"`{name}`{f' ({modules})' * bool(modules)} on the way from the tokens to the output",
         hint,
     )
 

@@ -53,7 +53,7 @@ from captum_vit.trace.modes.entrywise import (
     vanishes,
     written_over,
 )
-from captum_vit.trace.modes.frozen import SPELLED, WHOLE, FrozenActivation, Halved, uncovered
+from captum_vit.trace.modes.frozen import SPELLED, WHOLE, FrozenActivation, Halved, Outside, uncovered
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -66,7 +66,14 @@ class Frozen(Mode):
     another stream (SwiGLU, GeGLU) counts the activation as the gate; of two activations the one that is not zero at
     zero, such as a sigmoid. An inverse square root is taken for the deviation of a norm that is written out, and what
     a stream is divided by is held too.
+
+    Args:
+        outside: where calls that no rule covers are noted as a gradient reaches them; else they are refused.
     """
+
+    def __init__(self, outside: Outside | None = None) -> None:
+        super().__init__()
+        self.outside = outside
 
     def __torch_function__(self, func: Any, types: Any, args: Arguments = (), kwargs: Keywords | None = None) -> Any:
         kwargs = kwargs or {}
@@ -109,7 +116,7 @@ class Frozen(Mode):
     def _softmax(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """Constants in an attention; the weights of experts are a gate, and the end of a model is refused."""
         y: Tensor = func(*args, **kwargs)
-        return y.detach() if y.dim() > 2 else mark(uncovered(func, y), None, 1.0, True)
+        return y.detach() if y.dim() > 2 else mark(uncovered(func, y, self.outside), None, 1.0, True)
 
     def _deviation(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         return func(*args, **kwargs).detach()
@@ -198,7 +205,7 @@ class Frozen(Mode):
         return self._uncovered(func, func(*args, **kwargs))
 
     def _uncovered(self, func: Any, result: Any) -> Any:
-        return uncovered(func, result)
+        return uncovered(func, result, self.outside)
 
     def _written_over(self, plain: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """The result of a call elsewhere, then written over its first argument."""
@@ -274,7 +281,7 @@ class Conservative(Frozen):
         return result
 
 
-_MODES: dict[str, list[type[TorchFunctionMode]]] = {
+_MODES: dict[str, list[type[Frozen]]] = {
     "grad": [], "frozen": [Frozen], "libra": [Libra], "conservative": [Conservative],
 }  # fmt: skip
 RULES = tuple(_MODES)
@@ -283,6 +290,12 @@ RULES = tuple(_MODES)
 def checked_rule(rule: str) -> str:
     """The rule, if there is one of that name."""
     return one_of("rule", rule, RULES)
+
+
+def noting_mode(rule: str, outside: Outside) -> TorchFunctionMode:
+    """The mode of a rule, in which calls that it does not cover are noted as a gradient reaches them."""
+    (mode,) = _MODES[checked_rule(rule)]
+    return mode(outside)
 
 
 def rule_modes(rule: str) -> list[TorchFunctionMode]:

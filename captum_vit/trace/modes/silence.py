@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_vit.models.transformer import Transformer
-from captum_vit.sites.calls import name_of
+from captum_vit.sites.calls import called_by, name_of
 from captum_vit.sites.einsums import PAIRED
 from captum_vit.sites.mode import Mode
 from captum_vit.trace.modes.attention_weights import SOFTMAX, begins, carried, follow, marked
@@ -66,18 +65,6 @@ class _Follower(Mode):
         if is_in_place(func):
             return carried(args[0]) is None
         return carried(result) is None and any(isinstance(x, Tensor) for x in _flat(result))
-
-
-def called_by() -> str:
-    """The two innermost modules that run now, by their classes."""
-    found: list[nn.Module] = []
-    frame = sys._getframe(2)
-    while frame.f_back is not None and len(found) < 2:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and all(owner is not module for module in found):
-            found.append(owner)
-        frame = frame.f_back
-    return " in ".join(type(module).__name__ for module in found)
 
 
 def _flat(tree: Any) -> list[Any]:

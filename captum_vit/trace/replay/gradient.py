@@ -25,6 +25,7 @@ class Leaf:
     tokens: Tensor  # shape: (B, N, D), the leaf
     output: Tensor  # shape: (B, K), with a graph
     watch: Watch
+    times: int  # how often the site was reached
 
 
 @dataclass
@@ -68,7 +69,7 @@ def leaf_at(
     if transformer is not None:
         refuse_several(len(leaves), site.label)
     refuse_not_finite(output.detach(), "output", infinite=False)
-    return Leaf(leaves[-1], output, watch)
+    return Leaf(leaves[-1], output, watch, len(leaves))
 
 
 def refuse_several(times: int, label: str) -> None:
