@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captum_vit.description.attention import PART
 from captum_vit.description.graph import Graph
 from captum_vit.description.stream import index_of, operands, unscaled
 from captum_vit.description.values import PROJECT, Op, Value
@@ -12,6 +13,7 @@ WORK = PROJECT | {
     "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "layer_norm", "rms_norm", "group_norm",
     "batch_norm", "instance_norm", "scaled_dot_product_attention",
 }  # fmt: skip
+TOGETHER = {"cat", "concat", "concatenate"}
 FEWEST = 2  # joins of a stream
 
 
@@ -20,9 +22,15 @@ class Join:
     """A value, and the sum of it and a branch that is made of it."""
 
     op: Op
-    stream: Value
+    stream: Value  # all of it, where the addition takes a part
     given: Value  # the tensor that the addition takes for the stream
     branch: Value
+    origins: list[Value]  # what the branch is made of: the stream, or what it is put together from
+
+    @property
+    def whole(self) -> Value:
+        """The stream as the addition takes it; where it takes a part, as it is before."""
+        return self.given if self.given.has_numbers_of(self.stream) else self.stream
 
     @property
     def joined(self) -> Value:
@@ -31,7 +39,8 @@ class Join:
 
     def holds(self, value: Value) -> bool:
         """Whether a value lies in the branch."""
-        return value.made_from(self.stream) and self.branch.made_from(value) and not value.has_numbers_of(self.stream)
+        begins = any(value.has_numbers_of(origin) for origin in (self.stream, *self.origins))
+        return not begins and any(map(value.made_from, self.origins)) and self.branch.made_from(value)
 
 
 def joins_of(graph: Graph, batch: int) -> list[Join]:
@@ -50,9 +59,23 @@ def _join(graph: Graph, op: Op, batch: int) -> Join | None:
         return None
     for given, branch in operands(op):
         stream, _ = unscaled(given, branch)
-        if stream is not None and graph.depends(stream) and _works(graph, stream, branch):
-            return Join(op, stream, given, branch)
+        origins = [] if stream is None else [stream]
+        if stream is None:
+            stream, origins = given.root, _parts(graph, given, branch)
+            if origins and stream.op is not None and stream.op.name in PART:
+                stream = origins[0]
+        if origins and graph.depends(stream) and any(_works(graph, origin, branch) for origin in origins):
+            return Join(op, stream, given, branch, origins)
     return None
+
+
+def _parts(graph: Graph, given: Value, branch: Value) -> list[Value]:
+    """What a stream is a part of, or is put together from, if the branch is made of that."""
+    root = given.root
+    if root.op is None or root.op.name not in PART | TOGETHER:
+        return []
+    parts = [value.root for value in root.op.takes if graph.depends(value)]
+    return parts if all(branch.made_from(part) for part in parts) else []
 
 
 def _works(graph: Graph, stream: Value, branch: Value) -> bool:

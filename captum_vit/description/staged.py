@@ -38,12 +38,12 @@ class Group:
 
     joins: list[Join]
     call: Call | None
-    features: int  # the axis, in the tensor that the first addition takes
+    features: int = -1  # the axis, in the stream's tensor; -1 where none is known
 
     @property
     def tensor(self) -> Tensor:
         """The stream as the first addition takes it."""
-        return self.joins[0].given.tensor
+        return self.joins[0].whole.tensor
 
     @property
     def cells(self) -> tuple[int, ...]:
@@ -141,14 +141,22 @@ def _grouped(graph: Graph, chain: list[Join]) -> list[Group]:
     """The joins of one call that takes the stream before them and gives the last of them are one block."""
     groups: list[Group] = []
     for join in chain:
-        axis = features_of(join.given, join.branch)
         call = _call_around(graph, join)
         before = groups[-1] if groups else None
         if before is not None and call is not None and call is before.call:
             before.joins.append(join)
         else:
-            groups.append(Group([join], call, -1 if axis is None else axis))
-    return [part for group in groups for part in _apart(group)]
+            groups.append(Group([join], call))
+    groups = [part for group in groups for part in _apart(group)]
+    known: dict[torch.Size, int] = {}
+    for join in chain:
+        axis = features_of(join.whole, join.branch)
+        if axis is not None:
+            known.setdefault(join.whole.tensor.shape, axis)
+    for group in groups:
+        axis = features_of(group.joins[0].whole, group.joins[0].branch)
+        group.features = known.get(group.tensor.shape, -1) if axis is None else axis
+    return groups
 
 
 def _call_around(graph: Graph, join: Join) -> Call | None:
@@ -172,7 +180,7 @@ def _apart(group: Group) -> list[Group]:
     call, first, last = group.call, group.joins[0], group.joins[-1]
     if call is not None and call.takes[0].has_numbers_of(first.stream) and call.gives[0].has_numbers_of(last.joined):
         return [group]
-    return [Group([join], None, group.features) for join in group.joins]
+    return [Group([join], None) for join in group.joins]
 
 
 def _block(graph: Graph, group: Group, batch: int, refusal: UnsupportedModelError) -> Block | None:
@@ -180,14 +188,14 @@ def _block(graph: Graph, group: Group, batch: int, refusal: UnsupportedModelErro
     first, last = group.joins[0], group.joins[-1]
     if group.features < 0:
         return None
-    entrance = _place(graph, first.stream, first.given, group.features, group.call)
+    entrance = _place(graph, first.stream, first.whole, group.features, group.call)
     joined = last.joined
     axis = axis_like(joined.tensor, group.tensor, group.features, numbers=False)
     out = None if axis is None else _place(graph, joined, joined, axis, group.call, leaves=True)
     if entrance is None or out is None:
         return None
-    norm = norm_of_stream(graph, first.given, group.features, first.branch)
-    reads = None if norm is None else _place(graph, norm, first.given, group.features, None, leaves=True)
+    norm = norm_of_stream(graph, first.whole, group.features, first.branch)
+    reads = None if norm is None else _place(graph, norm, first.whole, group.features, None, leaves=True)
     parts = ("mid", "before_mid", "before_norm", "first_norm", "last_norm", "mid_norm", "out_proj", "attn_scale")
     return Block(
         entrance=entrance,
