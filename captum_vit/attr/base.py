@@ -174,8 +174,9 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         at_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
         rule: str = "grad",
+        channels: bool | None = None,
     ) -> Reading:
-        channels = self.output == "channels"
+        channels = self.output == "channels" if channels is None else channels
         boolean("attribute_to_layer_input", at_input)
         checked = self._checked(inputs, target)
         return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs, rule)

@@ -9,14 +9,13 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import PRODUCTS, TokenAttribution, forward_args
+from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean
 from captum_vit.tokens import TokenLayout
-from captum_vit.trace.modes.rules import checked_rule, under
+from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.record.products import over_channels
 from captum_vit.trace.record.record import Record, Want
-from captum_vit.trace.replay.reading import Reading
 from captum_vit.trace.run.layers import Layer
 from captum_vit.trace.run.state import undisturbed, widened
 
@@ -86,10 +85,8 @@ class TokenCAM(TokenAttribution):
         """
         boolean("relu_attributions", relu_attributions)
         boolean("attribute_to_layer_input", attribute_to_layer_input)
-        with undisturbed(self.model), under(self.rule):
-            checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
-            at_input = attribute_to_layer_input
-            reading = Reading(self.model, self.layer, checked, args, at_input, grad_kwargs=grad_kwargs, rule=self.rule)
+        given = (inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
+        with undisturbed(self.model), self._reading(*given, channels=False).ruled() as reading:
             tokens, grad, layout = reading.tokens_and_gradient(target)
             assert layout is not None  # it is None only for unreduced products of any layer
             relevance = self._product(tokens, grad, layout)

@@ -13,7 +13,7 @@ from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.errors import LayerError, OptionError
 from captum_vit.options import boolean
 from captum_vit.trace.modes.held import attention_held
-from captum_vit.trace.modes.rules import checked_rule, under
+from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.run.layers import block_of
 from captum_vit.trace.run.state import undisturbed
 
@@ -96,10 +96,8 @@ class LayerCDAM(TokenAttribution):
             LayerError: the layer is not part of the model, or no patch gets a gradient there.
         """
         boolean("relu_attributions", relu_attributions)
-        with undisturbed(self.model), under(self.rule):
-            reading = self._reading(
-                inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule
-            )
+        given = (inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
+        with undisturbed(self.model), self._reading(*given).ruled() as reading:
             relevance, layout = reading.gradient_x_tokens(target)
             if relu_attributions and self.output != "channels":
                 relevance = F.relu(relevance)
@@ -120,8 +118,9 @@ class LayerCDAM(TokenAttribution):
         """
         if self.output == "channels":
             raise OptionError("A map for every class.", 'output="channels"', "attribute, one class at a time.")
-        with undisturbed(self.model), under(self.rule):
-            scores, layout = self._reading(inputs, None, additional_forward_args, rule=self.rule).every_output()
+        given = (inputs, None, additional_forward_args)
+        with undisturbed(self.model), self._reading(*given, rule=self.rule).ruled() as reading:
+            scores, layout = reading.every_output()
             return self._finish_classes(scores, layout, inputs)
 
     def value_and_key_terms(
@@ -153,8 +152,8 @@ class LayerCDAM(TokenAttribution):
         layer = -1 if self.layer is None else self.layer
         if not isinstance(layer, int):
             raise LayerError("The index of a block, which has values and keys.", f"the layer {layer!r}", "layer=None.")
-        with undisturbed(self.model), under(self.rule):
-            reading = self._reading(inputs, target, additional_forward_args, rule=self.rule)
+        given = (inputs, target, additional_forward_args)
+        with undisturbed(self.model), self._reading(*given, rule=self.rule).ruled() as reading:
             both, layout = reading.gradient_x_tokens(target)
             with attention_held(block_of(reading.described, layer)):
                 values, _ = reading.gradient_x_tokens(target)

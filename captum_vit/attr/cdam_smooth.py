@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.options import IN_MEMORY, boolean, generator_or_none, integer, integer_or_none, number
-from captum_vit.trace.modes.rules import checked_rule, under
+from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.replay.replay import portions
 from captum_vit.trace.run.state import undisturbed
 
@@ -106,10 +106,8 @@ class LayerSmoothCDAM(TokenAttribution):
         generator_or_none("generator", generator)
         integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
         number("stdev", stdev, least=0, hint="stdev=0.5, half the spread of normalised tokens.")
-        with undisturbed(self.model), under(self.rule):
-            reading = self._reading(
-                inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule
-            )
+        given = (inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs, self.rule)
+        with undisturbed(self.model), self._reading(*given).ruled() as reading:
             prefix, behind = reading.walk()
             T, total = prefix.tokens, torch.zeros(())
             sizes = portions(n_samples, len(T), internal_batch_size, behind.slope_rows)

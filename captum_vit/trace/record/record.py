@@ -25,6 +25,7 @@ from captum_vit.trace.modes.silence import what_ran
 from captum_vit.trace.record.head import HeadTap, runs_past
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
+from captum_vit.trace.replay.accepted import refuse_incomplete
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
@@ -125,6 +126,7 @@ def record(
     """
     if want.needs_attention:
         transformer.refuse_attention()
+    refuse_incomplete(model, transformer, transformer.blocks[start].entrance, inputs, args, want.rule)
     if want.relevance:
         refuse_half_precision(model)
     if want.grads or want.row:

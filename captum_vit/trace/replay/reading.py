@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,9 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.site import Place, Site
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.modes.rules import under
 from captum_vit.trace.record.products import over_channels
+from captum_vit.trace.replay.accepted import refuse_incomplete
 from captum_vit.trace.replay.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.replay.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.replay.gradient import gradient_at, leaf_at
@@ -41,7 +45,7 @@ class Reading:
         at_input: read a literal layer's input.
         channels: leave products unreduced; the layer then may be any layer, of any model.
         grad_kwargs: further arguments of ``torch.autograd.grad``.
-        rule: the backward rule that the caller has set; the CLS tail knows the plain gradient alone.
+        rule: the backward rule, which :meth:`ruled` sets; the CLS tail knows the plain gradient alone.
     """
 
     model: nn.Module
@@ -61,6 +65,14 @@ class Reading:
         )
         self.site = self._site()
         self._call = (self.model, self.transformer, self.site, self.inputs, self.args)
+        if self.transformer is not None:
+            refuse_incomplete(self.model, self.transformer, self.site, self.inputs, self.args, self.rule)
+
+    @contextmanager
+    def ruled(self) -> Iterator[Reading]:
+        """Inside, forward passes build their graph under its rule."""
+        with under(self.rule):
+            yield self
 
     @property
     def described(self) -> Transformer:

@@ -22,7 +22,7 @@ from captum_vit.models.registry import Describe, all_known, registered
 from captum_vit.models.towers import refuse_both
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
-from captum_vit.sites.site import Site, reached
+from captum_vit.sites.site import Place, Site, reached
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -38,6 +38,7 @@ class Remembered:
     by_kind: dict[Hashable, tuple[Transformer, ref[nn.Module]]] = field(default_factory=dict)  # the tower is apart
     refusals: dict[Hashable, UnsupportedModelError] = field(default_factory=dict)
     features: dict[Hashable, int | None] = field(default_factory=dict)  # the axis of features at a module
+    proofs: dict[Hashable, UnsupportedModelError | None] = field(default_factory=dict)  # why a rule is not complete
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
@@ -113,12 +114,17 @@ def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
     before = _REMEMBERED.get(model)
     if before is None or not before.still_holds(modules):
         before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
-    shapes = _shapes(inputs, args)
+    shapes = shapes_of(inputs, args)
     found = before.get(shapes) or before.get((shapes, _batch(inputs, args)))
     if found is None:
         found = _found(model, inputs, args, before.refusals, shapes)
         before.add(shapes if found.fixed else (shapes, _batch(inputs, args)), found)
     return found
+
+
+def remembered(model: nn.Module) -> Remembered:
+    """What is known of a model whose stream has been found."""
+    return _REMEMBERED[model]
 
 
 def arranged_site(
@@ -130,7 +136,7 @@ def arranged_site(
     """
     if transformer.refusal is None:
         return site
-    known, key = _REMEMBERED[model].features, (id(site.module), site.side, _shapes(inputs, args))
+    known, key = remembered(model).features, (where_of(site), shapes_of(inputs, args))
     if key not in known:
         first, others = first_samples(inputs, args)
         with torch.random.fork_rng({x.device for x in inputs if x.is_cuda}):
@@ -170,7 +176,12 @@ def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], 
     return reached(described.blocks[0].entrance, lambda: model(*inputs, *args)) is not None
 
 
-def _shapes(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
+def where_of(place: Place) -> Hashable:
+    """What tells a place from others of the same model, and keeps no module alive."""
+    return (id(place.module), place.side, place.nth) if isinstance(place, Site) else place
+
+
+def shapes_of(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
     """Shapes and types of one sample, and other arguments."""
     batch = len(inputs[0])
     tensors = [

@@ -1,0 +1,45 @@
+"""Whether a rule is complete on a network whose attention cannot be followed: proved once, and remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_vit.errors import UnsupportedModelError
+from captum_vit.models.per_sample import first_samples
+from captum_vit.models.transformer import Transformer
+from captum_vit.sites.site import Place
+from captum_vit.trace.modes.completeness import COMPLETE
+from captum_vit.trace.replay.proof import proof
+from captum_vit.trace.run.describe import remembered, shapes_of, where_of
+
+
+def refuse_incomplete(
+    model: nn.Module,
+    transformer: Transformer,
+    place: Place,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    rule: str,
+) -> None:
+    """Refuse a network on which tokens and biases do not sum to the score under a rule that says that they do.
+
+    Where attention can be followed nothing is tried. Else it costs a forward and a backward pass of one sample, the
+    first time that a model is given inputs of this shape. Call it inside ``undisturbed``, and under no rule.
+
+    Raises:
+        UnsupportedModelError: the first operation that the rule does not cover, or the two sums.
+    """
+    if transformer.refusal is None or rule not in COMPLETE:
+        return
+    known, key = remembered(model).proofs, (rule, where_of(place), shapes_of(inputs, args))
+    if key not in known:
+        try:
+            proof(model, *first_samples(inputs, args), place, rule).refuse()
+            known[key] = None
+        except UnsupportedModelError as error:
+            known[key] = UnsupportedModelError(error.wanted, error.got, error.hint)
+    error = known[key]
+    if error is not None:
+        raise UnsupportedModelError(error.wanted, error.got, error.hint)
