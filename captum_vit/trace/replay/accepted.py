@@ -40,6 +40,6 @@ def refuse_incomplete(
             known[key] = None
         except UnsupportedModelError as error:
             known[key] = UnsupportedModelError(error.wanted, error.got, error.hint)
-    error = known[key]
-    if error is not None:
-        raise UnsupportedModelError(error.wanted, error.got, error.hint)
+    refusal = known[key]
+    if refusal is not None:
+        raise UnsupportedModelError(refusal.wanted, refusal.got, refusal.hint)

@@ -178,7 +178,7 @@ def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], 
 
 def where_of(place: Place) -> Hashable:
     """What tells a place from others of the same model, and keeps no module alive."""
-    return (id(place.module), place.side, place.nth) if isinstance(place, Site) else place
+    return (id(place.module), place.side, place.nth) if isinstance(place, Site) else repr(place)
 
 
 def shapes_of(inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Hashable:
