@@ -13,6 +13,7 @@ from captum_vit.attr.base import forward_args
 from captum_vit.doctor.blunt import blunt
 from captum_vit.doctor.identities import identities
 from captum_vit.doctor.report import DEFECT, Report, reason_of
+from captum_vit.doctor.staged import complete, stages
 from captum_vit.doctor.subject import Subject
 from captum_vit.doctor.sums import stream_kinds
 from captum_vit.errors import CaptumVitError, PartialMapWarning, ZeroMapWarning
@@ -23,7 +24,7 @@ from captum_vit.models.per_sample import of_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.record import Record, Want, record
-from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 
 
@@ -55,7 +56,7 @@ def doctor(
         batch = len(given if isinstance(given, Tensor) else given[0])
         args = of_samples(forward_args(additional_forward_args), batch, slice(1))
         with undisturbed(model):
-            transformer = transformer_of(model, sample, args)
+            transformer = stream_of(model, sample, args)
     except CaptumVitError as error:
         return _refused(report, reason_of(error))
     _describe(report, model, transformer)
@@ -67,12 +68,16 @@ def doctor(
             return _refused(report, "The model's own output is NaN or infinite.")
         attended = _examine(report, bare, transformer, sample, args)
         target = None if scores is None else _largest(scores)
-        if scores is not None and report.layout is not None:
+        if transformer.refusal is not None:
+            report.problems.append(f"No attention that can be followed: {transformer.refusal.got}")
+            report.stages, report.complete = stages(transformer), complete(bare, transformer, sample, args)
+        elif scores is not None and report.layout is not None:
             report.identities = identities(Subject(bare, transformer, sample, args, scores, target, attended))
         tried = {name: _trial(name, model, sample, args, target) for name in METHODS}
         report.methods = {name: reason for name, (reason, _) in tried.items()}
         maps = {name: found for name, (_, found) in tried.items() if found is not None}
-        report.blunt = _blunt(bare, transformer, sample, args, target, maps) if maps else {}
+        followed = maps if transformer.refusal is None else {}
+        report.blunt = _blunt(bare, transformer, sample, args, target, followed) if followed else {}
     return report
 
 
@@ -111,11 +116,12 @@ def _examine(
     found, attended = look(Want(seen=["tokens"])), None
     if found is not None:
         report.layout, report.width = found.layout, found.seen["tokens"][0].shape[-1]
+    if found is not None and transformer.refusal is None:
         attended = look(Want(seen=stream_kinds(transformer)))
         if attended is not None:
             report.heads = attended.seen["probs"][0].shape[1]
         pooled = look(Want(row="outputs"))
-        report.pooling = None if pooled is None else _pooling(pooled.row[0, 0], report.layout)
+        report.pooling = None if pooled is None else _pooling(pooled.row[0, 0], found.layout)
     return attended
 
 

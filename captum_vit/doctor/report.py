@@ -45,6 +45,8 @@ class Report:
     that begins with ``DEFECT`` is no refusal but an error nobody foresaw: worth an issue. ``identities`` are what the
     formulas claim of any model, tried on this one; a method that works may still rest on one that does not hold.
     ``blunt`` are those whose map is nearly what the head reads in the last block, on this very input.
+    ``stages`` and ``complete`` are of a network whose attention cannot be followed: how many blocks have how many
+    cells, and the rules under which tokens and biases sum to the score.
     """
 
     model: str
@@ -57,6 +59,8 @@ class Report:
     layout: TokenLayout | None = None
     pooling: str | None = None
     weights: str | None = None
+    stages: str | None = None
+    complete: str | None = None
     problems: list[str] = field(default_factory=list)
     identities: list[Identity] = field(default_factory=list)
     methods: dict[str, str | None] = field(default_factory=dict)
@@ -84,7 +88,9 @@ class Report:
             "tower": self.tower,
             "blocks": f"{self.depth} x {self.blocks}, width {self.width or '?'}, {self.heads or '?'} heads",
             "tokens": _tokens(self.layout),
+            "stages": self.stages,
             "pooling": self.pooling,
+            "complete": self.complete,
             "weights": self.weights,
         }
         lines = [self.model, *(_line(name, fact) for name, fact in facts.items() if fact and self.family)]

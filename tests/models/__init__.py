@@ -13,15 +13,15 @@ import pytest
 from tests.models.digits import digits
 from tests.models.huggingface import DEBERTA, PICTURE, SIZES, VOCABULARY, WINDOW, captions, clip_model, padded
 from tests.models.open_clip import open_clip_model
-from tests.models.strangers import READ_HEADS, STRANGERS
+from tests.models.strangers import OF_TOKENS, READ_HEADS, STRANGERS
 from tests.models.table import CASES, CLASSES, FURTHER, TEXTS, TRAINED, Case, case, image, redrawn
 from tests.models.timm import TIMM, timm_case, timm_vit
 from tests.models.torchvision import torchvision_vit
 
 __all__ = [
-    "CASES", "CLASSES", "DEBERTA", "FURTHER", "PICTURE", "READ_HEADS", "SIZES", "SLICE", "STRANGERS", "TEXTS", "TIMM",
-    "TRAINED", "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "digits", "image", "open_clip_model",
-    "padded", "redrawn", "slow_beyond_slice", "timm_case", "timm_vit", "torchvision_vit",
+    "CASES", "CLASSES", "DEBERTA", "FURTHER", "OF_TOKENS", "PICTURE", "READ_HEADS", "SIZES", "SLICE", "STRANGERS",
+    "TEXTS", "TIMM", "TRAINED", "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "digits", "image",
+    "open_clip_model", "padded", "redrawn", "slow_beyond_slice", "timm_case", "timm_vit", "torchvision_vit",
 ]  # fmt: skip
 
 SLICE = ("timm ViT", "timm SigLIP", "HF BERT", "HF CLIP")

@@ -10,6 +10,12 @@ from torch import nn
 
 from tests.models.table import CLASSES
 
+OF_TOKENS = {  # need no attention that can be followed
+    "LayerCDAM", "LayerSmoothCDAM", "LayerIntegratedCDAM", "DecompX", "PLUS(DecompX)", "SkipPLUS(DecompX)",
+    "PLUS(InputXGradient)", "CAT", "TokenGradCAM", "TokenGradCAMPlusPlus", "TokenXGradCAM", "TokenHiResCAM",
+    "TokenGradCAMElementWise", "TokenLayerCAM", "Saliency", "InputXGradient", "IntegratedGradients", "SmoothGrad",
+    "ConservativeLRP", "RandomAttribution",
+}  # fmt: skip
 READ_HEADS = {"VTranM", "AttIN", "GlobEnc", "ALTI", "PLUS(GlobEnc)", "PLUS(ALTI)"}  # refuse what mixes the heads
 
 

@@ -102,7 +102,7 @@ class Probe:
         self.leaf: Tensor | None = None  # the tokens at which the graph begins, in front of block ``start``
         self.at_site: Tensor | None = None
         self.unsure: tuple[int, Tensor] | None = None  # block and probabilities whose samples are known by order alone
-        self.batch = self.n_tokens = 0
+        self.batch = self.n_tokens = self.n_first = 0  # the last of the block that is watched first
         self.place = 0  # the last block that was entered; after the blocks their number
         self.done = False  # all blocks are behind
         self.behind: list[Mode] = []  # active from then on
@@ -134,6 +134,8 @@ class Probe:
     def _enter(self, layer: int) -> Visit:
         def visit(x: Tensor) -> Tensor | None:
             self._block, self.place, self.batch, self.n_tokens = layer, layer, *x.shape[:2]
+            if layer == self.start:
+                self.n_first = x.shape[1]
             leaf = None
             if layer == self.start and self.want.grads:
                 torch.set_grad_enabled(True)

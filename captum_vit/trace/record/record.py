@@ -164,7 +164,7 @@ def record(
     refuse_not_finite(output.detach(), "output", infinite=False)
 
     seen = probe.seen
-    n_tokens = probe.n_tokens if transformer.refusal is None else seen["tokens"][start].shape[1]
+    n_tokens = probe.n_tokens if transformer.refusal is None else probe.n_first
     found = Record(watch.described(transformer), watch.layout(n_tokens), output.detach(), {}, start=start)
     if want.every_layout and transformer.refusal is not None:
         found.layouts = {layer: watch.layout_of_block(layer, x.shape[1]) for layer, x in seen["tokens"].items()}
