@@ -27,7 +27,7 @@ from captum_vit.models.library import is_text_model
 from captum_vit.models.modules import module_of
 from captum_vit.models.towers import refuse_both
 from captum_vit.options import kind_of, known, shown
-from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.repeated import same_again
 from captum_vit.trace.run.score import checked_target, select, transform
 from captum_vit.trace.run.state import checked_inputs, undisturbed
@@ -102,7 +102,7 @@ def explain(
     args = forward_args(options.get("additional_forward_args")) or given.args
     with undisturbed(model):
         inputs = checked_inputs(given.inputs, model)
-        watch = Watch(model, transformer_of(model, inputs, args))
+        watch = Watch(model, stream_of(model, inputs, args))
         output = watch.run(inputs, args).detach()
         image = None if given.image is None else watch.under_grid(given.image)
         mark = None if image is not given.image else mark_of(module_of(model), (*inputs, *args))

@@ -168,7 +168,7 @@ MIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 def test_tokens_that_reach_each_other_beside_the_attention_are_refused(name: str):
     build, why = MIXED[name]
     with pytest.raises(cv.UnsupportedModelError) as error:
-        LayerCDAM(built(build), output="tokens").attribute(X, target=1)
+        RawAttention(built(build), output="tokens").attribute(X, target=1)
     assert why in str(error.value)
 
 
@@ -249,7 +249,7 @@ class Prompted(Stack):
         return x
 
 
-@pytest.mark.parametrize("method", [LayerCDAM, RawAttention, DecompX])
+@pytest.mark.parametrize("method", [GenAtt, RawAttention])
 def test_prompts_that_are_put_in_anew_are_refused(method: type):
     with pytest.raises(cv.UnsupportedModelError, match=rf"2 of {N} tokens are put in anew"):
         method(built(Prompted), output="tokens").attribute(X, target=1)

@@ -223,9 +223,16 @@ class Doubled(nn.Module):
         return torch.cat([self.co(x), self.da(x)], -1)
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 24, 32), (2, 2, 3, 24, 32)], ids=["channel groups", "frames"])
+def test_a_third_axis_is_one_of_the_grid(shape: tuple[int, ...]):
+    model, x = vek(Groups(2), grid=(3, 8)), torch.randn(shape)
+    assert found(model, x).grid == (2, 3, 4)
+    assert cv.LayerCDAM(model).attribute(x, target=1).shape == (2, 1, 2, 3, 4)
+    size = (*shape[1:2], *shape[-2:])
+    assert cv.LayerCDAM(model, output="pixels").attribute(x, target=1).shape == (2, 1, *size)
+
+
 REFUSED = {
-    "channel groups": (lambda: Groups(2), (2, 6, 24, 32), r"2 \(dimension 1\) x 3 \(row\) x 4 \(column\)"),
-    "frames": (lambda: Groups(2), (2, 2, 3, 24, 32), r"2 \(dimension 1\) x 3 \(row\) x 4 \(column\)"),
     "two tokens at a place": (Doubled, PICTURES, "24 tokens that read 12 places"),
 }
 
