@@ -25,7 +25,8 @@ See = Callable[[int, Tensor], None]
 
 # Which argument is the bias, and whether channels are the second dimension of the output or the last ones.
 LAST = {F.linear: 2, F.layer_norm: 3}
-SECOND = {torch.conv1d: 2, torch.conv2d: 2, F.group_norm: 3}
+SECOND = {torch.conv1d: 2, torch.conv2d: 2, torch.conv3d: 2, torch.conv_transpose1d: 2, torch.conv_transpose2d: 2,
+          torch.conv_transpose3d: 2, F.group_norm: 3, F.instance_norm: 4}  # fmt: skip
 SUMS = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__radd__,
         torch.Tensor.__iadd__, torch.addmm, torch.Tensor.addmm}  # fmt: skip
 
@@ -54,6 +55,9 @@ class BiasTap(Mode):
         with torch._C.DisableTorchFunction():  # what is done here is no call of the model
             held, named = constants(args), constant(kwargs) if kwargs else kwargs
         result = func(*held, **named)
+        if func is Tensor.__setitem__:
+            with torch._C.DisableTorchFunction():
+                self._look(func, args, kwargs, args[0])
         if isinstance(result, Tensor):
             with torch._C.DisableTorchFunction():
                 self._look(func, args, kwargs, result)

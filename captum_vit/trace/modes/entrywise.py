@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_vit.trace.modes.functions import NEGATED, VANISHING, is_in_place
+from captum_vit.trace.modes.functions import FILLED, NEGATED, VANISHING, WHERE, is_in_place
 
 NO_TENSORS: frozenset[type] = frozenset(
     {int, float, bool, str, type(None), type(...), slice, torch.dtype, torch.Size, torch.device}
@@ -182,6 +182,35 @@ def moved(func: Any, streams: list[Tensor], args: tuple[Any, ...], kwargs: dict[
         if gate and isinstance(y, Tensor) and y.requires_grad and not any(y is x for x in streams):
             mark(y, None, gate.zero, True)
     return result
+
+
+def with_constants(
+    y: Tensor, func: Any, streams: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """Let what was made of streams and constants, in a sum or side by side, carry what it is without the streams."""
+    if not y.requires_grad or not _brings_constants(func, streams, args, kwargs):
+        return y
+    without, named = emptied((args, kwargs), streams)
+    return adds(y, lambda: func(*without, **named))
+
+
+def _brings_constants(func: Any, streams: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether anything but zeros comes in beside the streams."""
+    if func in FILLED:
+        value = kwargs.get("value", args[-1])
+        return isinstance(value, Tensor | str) or value != 0
+    given = (*args, *kwargs.values())
+    parts = next((x for x in given if isinstance(x, tuple | list)), given)
+    return func in WHERE or any(isinstance(x, Tensor) and all(x is not s for s in streams) for x in parts)
+
+
+def emptied(tree: Any, streams: list[Tensor]) -> Any:
+    """The same with zeros for streams."""
+    if isinstance(tree, Tensor):
+        return tree.new_zeros(()).expand(tree.shape) if any(tree is s and s.requires_grad for s in streams) else tree
+    if type(tree) is dict:
+        return {name: emptied(x, streams) for name, x in tree.items()}
+    return type(tree)(emptied(x, streams) for x in tree) if type(tree) in (tuple, list) else tree
 
 
 def unmark(x: Tensor) -> Tensor:

@@ -22,10 +22,15 @@ from captum_vit.trace.modes.functions import PRODUCTS, is_in_place
 
 def frozen_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Attention whose probabilities are constants; only the values carry a gradient. Without one it stays fused."""
+    args, kwargs = _held(args), {name: _held(x) for name, x in kwargs.items()}  # a mask may depend on the queries
     if not value.requires_grad:
         return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **kwargs)
     attention: Attention = explicit(query.detach(), key.detach(), value, *args, **kwargs)
     return attention.context
+
+
+def _held(x: Any) -> Any:
+    return x.detach() if isinstance(x, Tensor) else tuple(map(_held, x)) if isinstance(x, tuple) else x
 
 
 def frozen_length(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
@@ -115,6 +120,27 @@ class FrozenRMSNorm(torch.autograd.Function):
         return g * inverse_rms, None, None, None
 
 
+class FrozenBatchNorm(torch.autograd.Function):
+    """Batch norm with fixed statistics, a multiple of each channel.
+
+    The derivative that PyTorch has for it is wrong on a CPU for one sample whose gradient has its channels last.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+        training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
+        slope = (variance + eps).rsqrt()
+        ctx.save_for_backward(slope if weight is None else slope * weight)
+        return F.batch_norm(x, mean, variance, weight, bias, False, momentum, eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return (grad * slope.to(grad.dtype).view(-1, *[1] * (grad.dim() - 2)), *[None] * 7)
+
+
 class FrozenActivation(torch.autograd.Function):
     """The zero-origin rule: y = f(0) + slope x, with the slope (y - f(0)) / x a constant in the backward pass."""
 
@@ -175,7 +201,8 @@ def uncovered(func: Any, result: Any, outside: Outside | None = None) -> Any:
     error = not_covered(func, called_by())
     if is_in_place(func):
         raise error
-    return Uncovered.apply(result, partial(_refuse, error, next_number(), outside))
+    y = result if outside is None else result.clone()  # its own derivative, which goes on then, may have kept it
+    return Uncovered.apply(y, partial(_refuse, error, next_number(), outside))
 
 
 def _refuse(error: UnsupportedModelError, number: int, outside: Outside | None) -> None:
@@ -211,6 +238,28 @@ def frozen_rms_norm(*args: Any, **kwargs: Any) -> Tensor:
     return y
 
 
+def frozen_batch_norm(*args: Any, **kwargs: Any) -> Tensor:
+    """``F.batch_norm`` with fixed statistics."""
+    y: Tensor = FrozenBatchNorm.apply(*_positional(_BATCH, args, kwargs))
+    return y
+
+
+def frozen_instance_norm(
+    x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """``F.instance_norm`` with the deviation of every channel of a sample a constant; statistics of its own only."""
+    if use_input_stats:
+        return frozen_groups(x, x.shape[1], weight, bias, eps)
+    y = F.instance_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    found: Tensor = uncovered(F.instance_norm, y)
+    return found
+
+
+_BATCH = {
+    "input": None, "running_mean": None, "running_var": None, "weight": None, "bias": None, "training": False,
+    "momentum": 0.1, "eps": 1e-5,
+}  # fmt: skip
 _NORM = {"input": None, "normalized_shape": None, "weight": None, "bias": None, "eps": 1e-5}
 _RMS = {"input": None, "normalized_shape": None, "weight": None, "eps": None}
 
@@ -223,7 +272,7 @@ def _positional(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[st
 LOGARITHMS: set[Any] = {torch.log_softmax, F.log_softmax, torch.Tensor.log_softmax}
 WHOLE: dict[Any, Any] = {
     F.scaled_dot_product_attention: frozen_attention, F.normalize: frozen_length, F.layer_norm: frozen_layer_norm,
-    F.rms_norm: frozen_rms_norm, F.group_norm: frozen_groups,
+    F.rms_norm: frozen_rms_norm, F.group_norm: frozen_groups, F.instance_norm: frozen_instance_norm,
 }  # fmt: skip
 """What is held in one piece."""
 SPELLED: dict[Any, Any] = {

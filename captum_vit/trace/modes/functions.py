@@ -55,10 +55,16 @@ MOVES = named(
     "fill_ zero_ index_add_ index_copy_ index_fill_ index_put_ masked_fill_ masked_scatter_ scatter_ scatter_add_ "
     "squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_"
 )
+SAMPLED = named("grid_sample")
+"""Linear in what is looked at, not in where."""
+JOINED = named("cat concat concatenate stack hstack vstack dstack column_stack pad masked_fill")
+"""Moves by which constants come in beside a stream."""
+FILLED = named("pad masked_fill")
+"""Those by which a number does."""
 # A length is among them, for what Euler says of it: gradient x input is all of a length too.
 LINEAR = named(
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d conv1d conv2d conv3d "
-    "conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff dot grid_sample inner interpolate kron linear mean "
+    "conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff dot inner interpolate kron linear mean "
     "mv nanmean nansum norm outer sum tensordot trace upsample vdot"
 ) | {torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.vecdot}
 

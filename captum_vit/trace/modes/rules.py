@@ -42,6 +42,7 @@ from captum_vit.trace.modes.entrywise import (
     copied,
     curved,
     detached,
+    emptied,
     entrywise,
     is_gate,
     mark,
@@ -51,9 +52,18 @@ from captum_vit.trace.modes.entrywise import (
     shifted,
     summed,
     vanishes,
+    with_constants,
     written_over,
 )
-from captum_vit.trace.modes.frozen import SPELLED, WHOLE, FrozenActivation, Halved, Outside, uncovered
+from captum_vit.trace.modes.frozen import (
+    SPELLED,
+    WHOLE,
+    FrozenActivation,
+    Halved,
+    Outside,
+    frozen_batch_norm,
+    uncovered,
+)
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -107,8 +117,25 @@ class Frozen(Mode):
         marked = [x for x in streams if MARK in x.__dict__]
         return moved(func, streams, args, kwargs) if marked else func(*args, **kwargs)
 
+    def _joined(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        return with_constants(moved(func, streams, args, kwargs), func, streams, args, kwargs)
+
     def _moved_over(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
-        return moved(func, streams, args, kwargs)
+        x, others = args[0], args[1:]
+        if any(x is s for s in streams):
+            return moved(func, streams, args, kwargs)
+        before = x.detach().clone()  # a constant that is written over in part
+        without, named = emptied((others, kwargs), streams)
+        result = moved(func, streams, args, kwargs)
+        func(before, *without, **named)
+        adds(x, lambda: before)
+        return result
+
+    def _sampled(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
+        """Where a grid looks is a constant."""
+        x = args[0] if args else kwargs["input"]
+        held = [s for s in streams if s is not x] if self.holds else []
+        return func(*detached(args, held), **detached(kwargs, held))
 
     def _summed(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         return summed(func, streams, args, kwargs)
@@ -123,13 +150,16 @@ class Frozen(Mode):
 
     def _other(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         if func is F.batch_norm and args[1] is not None and not kwargs.get("training"):
-            return func(*args, **kwargs)
+            return frozen_batch_norm(*args, **kwargs)
         return self._uncovered(func, func(*args, **kwargs))
 
     def _linear(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         """Linear in one stream; a product of two, but for the sum that some begin with."""
         factors = [x for x in streams if x is not args[0]] if func in functions.ADDED else streams
-        return func(*args, **kwargs) if len(factors) < 2 else self._of_streams(func, factors, args, kwargs)
+        if len(factors) > 1:
+            return self._of_streams(func, factors, args, kwargs)
+        y = func(*args, **kwargs)
+        return with_constants(y, func, streams, args, kwargs) if func in functions.ADDED else y
 
     def _product(self, func: Any, streams: list[Tensor], args: Arguments, kwargs: Keywords) -> Any:
         if len(streams) == 1:
@@ -165,7 +195,7 @@ class Frozen(Mode):
         origin = common_origin(streams)
         chosen = func in functions.WHERE and not operands(args[0] if func is torch.where else args[1])
         if chosen or (origin is None and (func in functions.WHERE or functions.chooses(func, args))):
-            return moved(func, streams, args, kwargs)
+            return with_constants(moved(func, streams, args, kwargs), func, streams, args, kwargs)
         if origin is None:
             return self._uncovered(func, func(*args, **kwargs))
         y = func(*args, **kwargs)
@@ -243,6 +273,8 @@ _KINDS = {
         "_product": functions.PRODUCTS,
         "_summed": functions.SUMS | functions.NEGATED,
         "_moved": functions.MOVES,
+        "_joined": functions.JOINED,
+        "_sampled": functions.SAMPLED,
         "_moved_over": set(filter(functions.is_in_place, functions.MOVES)),
     }.items()
     for func in known
