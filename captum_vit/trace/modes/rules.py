@@ -14,6 +14,12 @@ An activation f is what it computes, not how it is written: as a module or a fun
 ``x * torch.sigmoid(1.702 * x)``. It counts as :math:`f(0) + s\\,x` with its slope :math:`s = (f(x) - f(0)) / x` held,
 and f(0), which softplus and sigmoid have, is a bias of the tokens where it arises. Under ``"frozen"`` and ``"libra"`` a
 function that is neither linear nor of single entries is refused by name where a gradient arrives at it.
+
+Under these two rules the deviations of layer, RMS, group and instance norms, what a stream is divided by, the grid of
+``grid_sample`` and masks of an attention are held as well. A constant that is added, concatenated, filled in or written
+beside a stream is a bias: tables of positions, class tokens that come late. A product of two streams of which none is a
+gate (gMLP, FocalNet) is shared in halves under ``"libra"``, and refused under ``"frozen"``.
+:func:`captum_vit.trace.replay.proof.proof` finds by one run whether a rule is complete for a model.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_the_first_operation_outside_the_rule_is_named_with_its_module(rule: str
     found = proved(Cumulated(), rule)
     assert not found.closes
     assert [name in what for name, what in zip(("cumprod", "logsumexp"), found.outside, strict=True)] == [True, True]
-    with pytest.raises(UnsupportedModelError, match="cumprod.*Cumulated in Plain"):
+    with pytest.raises(UnsupportedModelError, match=r"cumprod.*Cumulated in Plain"):
         found.refuse()
 
 
