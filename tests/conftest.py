@@ -18,6 +18,7 @@ torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+LONG = ("test_examples.py", "test_app.py", "test_runner.py")  # begun last, a test of a minute would be waited for
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -26,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `full` wait for --full; tests marked `gpu` wait for an accelerator."""
+    """Tests marked `full` wait for --full, those marked `gpu` for an accelerator; long ones come first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
     if not config.getoption("--full"):
         waiting = [item for item in items if item.get_closest_marker("full")]
         config.stash[LEFT_OUT] = len(waiting)
@@ -48,7 +50,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A worker that is done takes over what waits elsewhere: the slow tests, examples and notebooks, come last."""
+    """A worker that is done takes over what waits elsewhere."""
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)

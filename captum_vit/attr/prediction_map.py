@@ -197,8 +197,6 @@ class PredicAtt(PredictionMap):
         self.prediction = boolean("prediction", prediction)
         self.temperature = number("temperature", temperature, above=0, hint="temperature=1.0, as in the paper.")
         self.attention_layers = listed("attention_layers", attention_layers)
-        if self.attention_layers == []:
-            raise OptionError("At least one attention layer.", "none", "attention_layers=None for all of them.")
 
     def want(self, transformer: Transformer) -> Want:
         if self.attention == "none":

@@ -90,4 +90,7 @@ def listed(name: str, layers: Any) -> list[Any] | None:
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         wanted = f"`{name}` must be indices of blocks, or None for all."
         raise OptionError(wanted, shown(layers), f"{name}=[0, 1], or range(6).")
-    return list(layers)
+    chosen = list(layers)
+    if not chosen:
+        raise OptionError(f"At least one layer in `{name}`.", "none", f"{name}=None for all of them.")
+    return chosen
