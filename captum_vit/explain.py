@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from captum.attr import Attribution
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from captum_vit.attr import METHODS
@@ -33,6 +32,7 @@ from captum_vit.trace.run.score import checked_target, select, transform
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 from captum_vit.trace.run.watch import Watch
 from captum_vit.viz import Explanation, film, slices, spectrogram, wave
+from captum_vit.viz.explanation import Drawing
 from captum_vit.viz.marks import mark_of
 from captum_vit.viz.pieces import pieces
 
@@ -262,11 +262,11 @@ def _label(model: nn.Module, target: Any, output: Tensor, tokens: Sequence[str] 
     return f"{name} at {target[0]}, {next(piece.text for piece in pieces(tokens) if place in piece.tokens)}"
 
 
-def _drawing(signal: Signal) -> Callable[..., Figure]:
+def _drawing(signal: Signal) -> Drawing:
     """What draws maps over a video, a sound or a volume."""
     if signal.kind == "wave":
         return partial(wave, seconds=signal.seconds)
-    drawings: dict[str, Callable[..., Figure]] = {"video": film, "volume": slices, "spectrogram": spectrogram}
+    drawings: dict[str, Drawing] = {"video": film, "volume": slices, "spectrogram": spectrogram}
     return drawings[signal.kind]
 
 

@@ -23,6 +23,9 @@ from captum_vit.viz.marks import Mark
 from captum_vit.viz.pictures import panels
 from captum_vit.viz.words import TokenText, text
 
+Drawing = Callable[..., Figure]
+"""What draws a map over what a model saw: :func:`~captum_vit.viz.film` or one of its kin."""
+
 PICTURES = (".png", ".pdf", ".svg")
 SUFFIXES = (*PICTURES, ".html", ".npy")
 PANELS = tuple(signature(panels).parameters)[2:]
@@ -60,7 +63,7 @@ class Explanation:
     method: str
     image: Tensor | None = None
     signal: Tensor | None = None
-    drawing: Callable[..., Figure] | None = None
+    drawing: Drawing | None = None
     mark: Mark | None = None
     tokens: Sequence[str] | None = None
     segments: Sequence[int] | None = None
@@ -105,9 +108,7 @@ class Explanation:
             )
         return figure if dpi is None else with_dpi(figure, dpi)
 
-    def _drawn(
-        self, signal: Tensor, drawing: Callable[..., Figure], width: float | None, style: dict[str, Any]
-    ) -> Figure:
+    def _drawn(self, signal: Tensor, drawing: Drawing, width: float | None, style: dict[str, Any]) -> Figure:
         """A film, a sound or a volume: one map, with what it explains above."""
         if len(self.maps) != 1:
             hint = "explanation.maps[k] and captum_vit.viz.film, spectrogram, wave or slices, for each of them."

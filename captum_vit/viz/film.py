@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from captum_vit.errors import InputError
@@ -85,6 +86,8 @@ def film(
             over[0].title.set_fontweight("bold")
     bars = figure.add_subplot(grid[2, : len(shown)])
     _bars(bars, evidence, times / unit, shown)
+    if per_second is None:
+        bars.xaxis.set_major_locator(MaxNLocator(integer=True))
     bars.set_xlabel("frame" if per_second is None else "time (s)", fontsize=8, color=INK, labelpad=2)
     if title:
         figure.suptitle(title, fontsize=10, color=INK, parse_math=False)

@@ -8,7 +8,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 def random_weights(model: nn.Module) -> nn.Module:
-    """Weights under which every part has a say, the same each time."""
+    """Weights under which every part has a say, without zeros."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
