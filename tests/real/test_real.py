@@ -128,7 +128,7 @@ def test_without_a_model_a_script_says_what_it_wants(
         runpy.run_path(str(ROOT / "tests" / "real" / f"{script}.py"), run_name="__main__")
     assert not end.value.code
     said = capsys.readouterr().out
-    assert said.startswith("skipped: no model given.") and "docs/real-models.md" in said
+    assert said.startswith("skipped: no model given") and "docs/real-models.md" in said
 
 
 def test_the_page_shows_what_the_scripts_print() -> None:
