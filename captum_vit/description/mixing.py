@@ -12,6 +12,7 @@ from captum_vit.description.graph import Graph, picks
 from captum_vit.description.stack import layers_before, layers_behind
 from captum_vit.description.stream import Layer
 from captum_vit.description.values import ADD, FACTOR, RESHAPE, Op, Value
+from captum_vit.errors import TraceError
 from captum_vit.sites.arranged import Visit
 from captum_vit.sites.calls import ValueSite, Visits
 
@@ -52,8 +53,16 @@ def mixing(
     for k, (stretch, start, stop) in enumerate(first):
         visits.append((start, _changing(stretch.start.tensor, width)))
         visits.append((stop, _comparing(k, stretch.end.tensor, width, reached)))
-    with Visits(visits):
-        model(*inputs, *args)
+    try:
+        with (mode := Visits(visits)):
+            model(*inputs, *args)
+        mode.refuse_other_code()
+    except TraceError as error:
+        raise TraceError(  # not remembered: the model may be set to run otherwise
+            "A model that makes the same torch calls whatever its tokens hold.",
+            f"{type(model).__name__}, which makes others for other tokens, as a loop over experts does",
+            'model.set_experts_implementation("grouped_mm") for experts of Hugging Face.',
+        ) from error
     found = next((first[k][0] for k in sorted(reached) if reached[k] > LEAST), None)
     if found is None:
         return ""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import MixtralConfig, MixtralForSequenceClassification
 
 import captum_vit as cv
 from tests.captum_vit.description.unnamed import Aa, Base, N, feed_forward
@@ -112,3 +113,24 @@ def test_an_attribute_that_turns_is_a_place() -> None:
     model, x = built(Turned), torch.randn(2, 3, 32, 32)
     assert cv.spec_of(model, x).blocks[0].entrance.label.endswith("(mT)")
     assert cv.LayerCDAM(model).attribute(x, target=1).shape == (2, 1, 4, 4)
+
+
+def mixtral(experts: str) -> nn.Module:
+    """Two of sixteen experts for each token."""
+    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 60, "head_dim": 8}
+    heads = {"num_attention_heads": 3, "num_key_value_heads": 3, "num_local_experts": 16, "num_experts_per_tok": 2}
+    model = MixtralForSequenceClassification(MixtralConfig(**sizes, **heads, num_labels=5, pad_token_id=0))
+    model.set_experts_implementation(experts)
+    return redrawn(model)
+
+
+def test_a_loop_over_experts_is_refused_with_what_works() -> None:
+    model, ids = mixtral("eager"), torch.arange(2, 16).view(2, 7)
+    with pytest.raises(cv.TraceError, match="a loop over experts") as refused:
+        cv.LayerCDAM(model).attribute(ids, target=1)
+    eval(refused.value.hint.partition(" for ")[0], {"model": model})
+    found = cv.LayerCDAM(model).attribute(ids, target=1)
+    alone = [cv.LayerCDAM(model).attribute(row[None], target=1)[0] for row in ids]
+    assert torch.allclose(found, torch.stack(alone), atol=1e-5) and found.any(1).all()
+    with pytest.raises(cv.UnsupportedModelError, match="_grouped_mm"):
+        cv.DecompX(model).attribute(ids, target=1)
