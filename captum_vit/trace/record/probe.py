@@ -87,7 +87,11 @@ class Want:
     def needs_attention(self) -> bool:
         """Whether more than the tokens of blocks, and gradients there, is asked for."""
         return (
-            self.kinds != {"tokens"} or self.relevance or self.row is not None or self.biases or self.site is not None
+            bool(self.kinds - {"tokens"})
+            or self.relevance
+            or self.row is not None
+            or self.biases
+            or self.site is not None
         )
 
 

@@ -14,6 +14,7 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.remembered import layout_for
 from captum_vit.trace.layout.spread import spread
+from captum_vit.trace.replay.proof import proof
 from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.state import undisturbed
 
@@ -111,11 +112,14 @@ def test_the_default_is_the_last_block_of_the_first_stage_that_ends_in_the_secon
 
 @pytest.mark.parametrize("make", [swin, convnext])
 def test_decompx_and_biases_sum_to_the_logit(make: Callable[[], nn.Module], images: Tensor) -> None:
-    """DecompX alone falls short by what biases add; the proof that it is complete has been run before."""
     model = make()
+    with undisturbed(model):
+        entrance = stream_of(model, (images,), ()).blocks[0].entrance
+        proved = proof(model, (images,), (), entrance, "frozen", lambda output: output[:, 1].sum())
+    assert proved.residual < 1e-12 and abs(proved.biases) > 1e-3 * proved.size
     found = cv.DecompX(model).attribute(images, target=1)
-    assert found.shape == (2, 1, 16, 16) and found.dtype == torch.float64
-    assert not torch.allclose(found, cv.TokenHiResCAM(model, 0).attribute(images, target=1))
+    assert found.shape == (2, 1, 16, 16)
+    assert found.sum().item() == pytest.approx(proved.tokens, rel=1e-9)
 
 
 def test_cat_sums_stages_on_the_finest_grid(images: Tensor) -> None:
@@ -156,7 +160,6 @@ def test_what_needs_attention_refuses_by_name_and_points_to_decompx(
 
 @pytest.mark.parametrize("make", [hf_swin, pvt])
 def test_sequences_are_laid_out_as_the_picture(make: Callable[[], nn.Module], images: Tensor) -> None:
-    """A picture that differs in one corner moves the map of the difference there."""
     model = make()
     with undisturbed(model):
         transformer = stream_of(model, (images,), ())
