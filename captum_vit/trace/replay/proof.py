@@ -14,6 +14,7 @@ from captum_vit.trace.modes.biases import BiasTap
 from captum_vit.trace.modes.completeness import COMPLETE, custom_functions
 from captum_vit.trace.modes.frozen import Outside
 from captum_vit.trace.modes.rules import noting_mode
+from captum_vit.trace.replay.ends import refuse_probability
 from captum_vit.trace.replay.gradient import gradient_of, leaf_at, refuse_several
 from captum_vit.trace.run.score import mixed
 
@@ -86,9 +87,10 @@ def proof(
     Raises:
         OptionError: the rule does not say that tokens and biases sum to the score.
         LayerError, TraceError: nothing runs at the place, or several times.
-        UnsupportedModelError: an operation that no rule covers writes over a stream.
+        UnsupportedModelError: an operation that no rule covers writes over a stream, or the scores are probabilities.
     """
     one_of("rule", rule, COMPLETE)
+    refuse_probability(model, inputs, args, rule)
     outside: Outside = {}
     parts: list[Tensor] = []
     tap = BiasTap(lambda: 0)

@@ -168,3 +168,25 @@ def test_without_the_tap_nothing_is_proved() -> None:
     (g,) = torch.autograd.grad(y, x)
     assert abs((g * x).sum() - y) > 0.1
     torch.testing.assert_close((g * x).sum() + sum(part.sum() for part in seen), y)
+
+
+class Ended(nn.Module):
+    """Logits, and what makes probabilities of them."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.head, self.end = nn.Identity(), nn.Linear(4, 5).double(), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.head(self.first(x)).unsqueeze(1))[:, 0]
+
+
+@pytest.mark.parametrize("end", [nn.Sigmoid(), torch.sigmoid, nn.Softmax(-1), lambda y: y.softmax(-1)])
+def test_a_probability_at_the_end_is_refused_by_the_layer_before_it(end: Callable[[Tensor], Tensor]) -> None:
+    model, x = Ended(end).eval(), noise(2, 6, 4)
+    with undisturbed(model), pytest.raises(UnsupportedModelError, match=r"`head` \(Linear\)") as caught:
+        proof(model, (x,), (), Site(model.first, "output"), "frozen")
+    assert "returns what `head`" in caught.value.hint
+    open_ended = Ended(nn.Identity()).eval()
+    with undisturbed(open_ended):
+        assert proof(open_ended, (x,), (), Site(open_ended.first, "output"), "frozen").closes
