@@ -246,18 +246,6 @@ _HF = {
         neck_hidden_sizes=[16, 16, 16, 16],
         fusion_hidden_size=16,
     ),
-    "HF DPT, depth": _hugging_face(
-        "DPTForDepthEstimation",
-        "DPTConfig",
-        "dpt.encoder.layer.1",
-        IMAGES,
-        **SMALL | {"num_hidden_layers": 4},
-        image_size=64,
-        patch_size=16,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[16, 16, 16, 16],
-        fusion_hidden_size=16,
-    ),
     "HF MobileViT": _hugging_face(
         "MobileViTForImageClassification",
         "MobileViTConfig",
@@ -298,7 +286,7 @@ _TORCHVISION = {
         partial(torchvision.models.MaxVit, (64, 64), 16, 4, [16, 32], [1, 1], 8, 0.0, num_classes=5), "blocks.1", IMAGES
     ),
 }
-_HALVED = {  # products of two streams: complete under "libra" alone
+_HALVED = {  # products of two streams: FocalNet is complete under "libra" alone
     "timm gMLP": _timm("gmlp_ti16_224", "blocks.15", img_size=64),
     "timm FocalNet": _timm("focalnet_tiny_srf", "layers.1"),
     "timm MobileViTv2": _timm("mobilevitv2_050", "stages.3"),
