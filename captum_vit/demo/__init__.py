@@ -3,6 +3,7 @@
 Digit scenes    digit_scenes, Scenes; demo_vit, demo_swin
 Captions        demo_clip, demo_clip_tokenizer
 Reviews         generated_reviews, Reviews; demo_bert, demo_bert_tokenizer
+Sounds          tone_clips, Clips; demo_ast, demo_ast_extractor
 
 Nothing is downloaded: the digits come with scikit-learn, the weights with this package. Each folder here
 holds one kind of data, its model, the script that trained it and the weights with their card.
@@ -11,10 +12,14 @@ holds one kind of data, its model, the script that trained it and the weights wi
 from captum_vit.demo.captions import demo_clip, demo_clip_tokenizer
 from captum_vit.demo.digits import Scenes, demo_swin, demo_vit, digit_scenes
 from captum_vit.demo.reviews import Reviews, demo_bert, demo_bert_tokenizer, generated_reviews
+from captum_vit.demo.sounds import Clips, demo_ast, demo_ast_extractor, tone_clips
 
 __all__ = [
+    "Clips",
     "Reviews",
     "Scenes",
+    "demo_ast",
+    "demo_ast_extractor",
     "demo_bert",
     "demo_bert_tokenizer",
     "demo_clip",
@@ -23,4 +28,5 @@ __all__ = [
     "demo_vit",
     "digit_scenes",
     "generated_reviews",
+    "tone_clips",
 ]

@@ -25,10 +25,10 @@ import torch
 from captum.attr import Attribution
 
 import captum_vit as cv
-from captum_vit.demo import demo_vit, digit_scenes
+from captum_vit.demo import demo_vit
 from captum_vit.errors import CaptumVitError
 from tests.benchmarks.cost import ratio
-from tests.benchmarks.pointing import hits
+from tests.benchmarks.pointing import hits, scenes
 from tests.models import CASES, Case
 
 README = Path(__file__).parents[2] / "README.md"
@@ -120,7 +120,7 @@ def figures(name: str, repeats: int) -> dict[str, str]:
     method, pointing = cv.METHODS[name](model), cv.METHODS[name](small)
     cost = ratio(model, lambda batch: method.attribute(batch, target=3), torch.randn(4, 3, 224, 224), repeats)
     torch.manual_seed(0)  # some methods draw from the global generator
-    right, _ = hits(pointing, digit_scenes(200, 2, seed=1))
+    right, _ = hits(pointing, scenes(200, 1))
     return {"forwards": f"{cost:.2f}", "pointing": f"{right.double().mean():.3f}"}
 
 

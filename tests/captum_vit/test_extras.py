@@ -16,7 +16,8 @@ CALLS = {
     "hf": ("load_model('hf:here')", "main(['explain', 'a film', '--model', 'hf:here'])"),
     "demo": (
         "demo.demo_vit()", "demo.demo_bert()", "demo.demo_clip()", "demo.demo_bert_tokenizer()",
-        "demo.demo_clip_tokenizer()", "demo.digit_scenes(1)", "demo.demo_swin()",
+        "demo.demo_clip_tokenizer()", "demo.digit_scenes(1)", "demo.demo_swin()", "demo.demo_ast()",
+        "demo.demo_ast_extractor()",
     ),
     "quantus": ("__import__('quantus_metrics')", "main(['demo'])", "main(['benchmark', 'spec.toml'])"),
 }  # fmt: skip
