@@ -5,6 +5,7 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
 
+import captum_vit as cv
 from captum_vit.demo import demo_swin, demo_vit, digit_scenes
 from captum_vit.demo.digits.evaluation import effect, evaluate
 from captum_vit.demo.digits.swin.model import WEIGHTS
@@ -12,6 +13,7 @@ from captum_vit.demo.digits.swin.start import start_from_vit
 from captum_vit.demo.digits.swin.train import main
 from captum_vit.demo.training import schedule
 from captum_vit.demo.weights import load_weights
+from quantus_metrics.metrics.pointing import pointing_accuracy
 
 
 def test_it_is_an_ordinary_timm_swin() -> None:
@@ -46,6 +48,16 @@ def test_it_names_held_out_digits() -> None:
 def test_a_logit_is_about_its_digit() -> None:
     own, other, share, _ = effect(demo_swin(), seed=1, n=100)
     assert own > 5 > abs(other) and share < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "least"), [("DecompX", 0.97), ("PLUS(DecompX)", 0.97), ("LayerCDAM", 0.9)])
+def test_maps_point_at_the_digit(method: str, least: float) -> None:
+    scenes = digit_scenes(50, 2, seed=1)
+    inputs, target = scenes.images.repeat_interleave(2, 0), scenes.digits.flatten()
+    maps = cv.METHODS[method](demo_swin()).attribute(inputs, target=target)
+    assert maps.shape == (100, 1, 8, 8)
+    assert pointing_accuracy(maps, scenes.masks.flatten(0, 1), 4) >= least
 
 
 def test_the_first_stage_starts_as_the_classifier() -> None:

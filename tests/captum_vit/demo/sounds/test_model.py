@@ -14,6 +14,7 @@ from captum_vit.demo.sounds.model import FOLDER, KINDS, RATE, WEIGHTS
 from captum_vit.demo.sounds.train import main, shifted
 from captum_vit.demo.training import schedule
 from captum_vit.demo.weights import load_weights
+from quantus_metrics.metrics.pointing import pointing_accuracy
 
 
 def test_it_is_an_ordinary_ast() -> None:
@@ -57,8 +58,6 @@ def test_a_map_has_an_axis_for_time_and_one_for_pitch() -> None:
 @pytest.mark.slow
 def test_maps_point_at_the_tone_that_is_named() -> None:
     """In time and in pitch."""
-    from quantus_metrics.metrics.pointing import pointing_accuracy
-
     clips = tone_clips(25, 2, seed=1)
     inputs, target = clips.inputs.repeat_interleave(2, 0), clips.kinds.flatten()
     maps = cv.DecompX(demo_ast()).attribute(inputs, target=target)
