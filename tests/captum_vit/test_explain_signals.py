@@ -68,6 +68,16 @@ def test_a_video_is_a_film() -> None:
     torch.testing.assert_close(cv.explain(model, given, 1, saliency).map, twin)
 
 
+def test_a_method_of_tokens_has_a_map_over_time_or_depth() -> None:
+    model, x = videomae(), torch.randn(1, 4, 3, 32, 32)
+    found = cv.explain(model, x, 1, "GenAtt")
+    torch.testing.assert_close(found.map, cv.GenAtt(model).attribute(x, target=1)[0, 0])
+    assert found.map.shape == (2, 2, 2) and "frame 3" in [axes.get_title() for axes in found.show().axes]
+    voxel, volume = cv.Pixel(volumes(), (1, 6, 2)), torch.randn(1, 1, 8, 8, 8)
+    found = cv.explain(voxel, volume, 1, "GenAtt")
+    torch.testing.assert_close(found.map, cv.GenAtt(voxel).attribute(volume, target=1)[0, 0])
+
+
 def test_a_sound_is_a_spectrogram_with_maps_of_time_and_frequency(tmp_path: Path) -> None:
     model, processor = ast(), tf.ASTFeatureExtractor(max_length=64, num_mel_bins=32)
     given = processor(TONE, sampling_rate=16000, return_tensors="pt")["input_values"]

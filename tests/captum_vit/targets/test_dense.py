@@ -102,6 +102,37 @@ def test_methods_that_read_tokens_explain_them(name: str, method: str) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
 
 
+@pytest.mark.parametrize("name", ["a pixel of Segformer", "a region of Segformer", "a query of DETR", "a box of DETR"])
+def test_networks_without_one_grid_are_explained_under_the_frozen_rule(name: str) -> None:
+    """Windows, pooled keys, a convolutional backbone and cross-attention, whose tokens and biases sum to the score."""
+    make, given, target, read = CASES[name]
+    model = make()
+    found = cv.DecompX(target(model)).attribute(given(), target=1)
+    assert found.shape[:2] == (2, 1) and found.abs().max() > 0
+    if name != "a box of DETR":
+        wanted = cv.DecompX(cv.Scalar(model, read)).attribute(given(), target=1)
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+
+
+class WithSigmoid(nn.Module):
+    """A segmentation model that ends in probabilities."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.end = model, nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.model(x).logits)
+
+
+def test_what_goes_into_a_final_sigmoid_has_the_map_of_the_logit() -> None:
+    model, x = dpt(), pictures()
+    ends = WithSigmoid(model).eval()
+    found = cv.DecompX(cv.Pixel(cv.BeforeActivation(ends), (5, 7))).attribute(x, target=1)
+    wanted = cv.DecompX(cv.Pixel(model, (5, 7))).attribute(x, target=1)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+
+
 def test_each_sample_has_its_own_place() -> None:
     model, x = segformer(), pictures()
     pixels, masks = torch.tensor([[5, 7], [0, 15]]), torch.stack([MASK, MASK.T])
