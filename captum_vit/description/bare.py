@@ -28,4 +28,6 @@ class WithoutBranches(Calls):
         if name != addition.name or len(given) <= addition.stream:
             raise other_code(f"{name} as call {self.number}", addition.name)
         stream = given[addition.stream]
-        return stream if works_in_place(name) else stream.clone()
+        if not works_in_place(name):
+            return stream.clone()
+        return stream if addition.stream == 0 else given[0].copy_(stream)

@@ -88,7 +88,7 @@ def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
             if first is not None and last is not None:
                 found.append(Stretch(f"block {k}, in which tokens reach each other {part}", first, last, []))
     where = "layers behind the last block, in which tokens reach each other without attention"
-    found.append(Stretch(where, chain[-1].out, layers_behind(graph, chain[-1]), []))
+    found.append(Stretch(where, chain[-1].out, layers_behind(graph, chain[-1].out), []))
     begin, count = layers_before(graph, chain[0])
     if count:
         where = "layers before block 0, in which tokens reach each other without attention"

@@ -54,7 +54,7 @@ def checked_chain(graph: Graph, model: nn.Module, batch: int, chains: list[list[
         behind = "behind" if why == CROSS or (attention.rows > 1 and attention.columns != tokens) else ""
         if place := _place(attention, chain) or behind:
             raise refused(model, f"an attention of {attention.rows} to {attention.columns} {place} the blocks: {why}")
-    random = random_call(graph, layers_behind(graph, chain[-1]))
+    random = random_call(graph, layers_behind(graph, chain[-1].out))
     if random is not None:
         raise refused(model, f"random numbers ({random.name}) that take part in its tokens: every pass is another one")
     return chain

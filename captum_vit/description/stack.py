@@ -72,10 +72,10 @@ def layers_before(graph: Graph, layer: Layer) -> tuple[Value, int]:
     return begin, count
 
 
-def layers_behind(graph: Graph, layer: Layer) -> Value:
-    """Where further additions to its stream lead, behind the last layer."""
-    trunk = layer.out
-    for op in graph.ops[index_of(layer.out) + 1 :]:
+def layers_behind(graph: Graph, out: Value) -> Value:
+    """Where further additions to the stream lead, behind what leaves the last layer."""
+    trunk = out
+    for op in graph.ops[index_of(out) + 1 :]:
         for stream, branch in operands(op):
             if branch.made_from(trunk) and (continues(stream, trunk) or normed(stream, trunk, branch)):
                 trunk = op.makes[0]

@@ -17,6 +17,7 @@ from captum_vit.description.graph import Graph
 from captum_vit.description.joins import Join, bare_pasts, chain_of, joins_of
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.refusals import random_call
+from captum_vit.description.stack import layers_behind
 from captum_vit.description.tower import family
 from captum_vit.description.values import Call, Value
 from captum_vit.errors import UnsupportedModelError
@@ -70,7 +71,7 @@ def staged(
         joins = joins_of(graph, len(inputs[0]))
         pasts = bare_pasts(graph, joins)
         chain = chain_of([join for join in joins if pasts[join.stream] & graph.sources], pasts)
-        if not chain or random_call(graph, chain[-1].joined) or _others(joins, chain):
+        if not chain or random_call(graph, layers_behind(graph, chain[-1].joined)) or _others(joins, chain):
             return None
         groups = _grouped(graph, chain)
         blocks = [block for group in groups if (block := _block(graph, group, len(inputs[0]), refusal)) is not None]

@@ -86,7 +86,8 @@ def _describe(report: Report, model: nn.Module, transformer: Transformer) -> Non
     blocks = transformer.blocks
     report.family, report.depth = transformer.family, len(blocks)
     report.tower = f"{transformer.name or 'the model itself'} ({type(transformer.tower).__name__})"
-    report.blocks = ", ".join(dict.fromkeys(type(block).__name__ for block in transformer.modules()))
+    modules = dict.fromkeys(type(block).__name__ for block in transformer.modules())
+    report.blocks = ", ".join(modules) or "addition to the stream"
     tensors = list(model.named_parameters())
     kinds = dict.fromkeys(str(p.dtype).removeprefix("torch.") for _, p in tensors)
     devices = dict.fromkeys(str(p.device) for _, p in tensors)

@@ -19,7 +19,7 @@ import captum_vit as cv
 from captum_vit.errors import CaptumVitError
 from captum_vit.inputs.images import image_tensor
 from tests.contracts.closeness import assert_close
-from tests.models import image, redrawn, timm_vit
+from tests.models import OF_TOKENS, image, redrawn, timm_vit
 from tests.models.timm import TIMM
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48, "num_labels": 5}
@@ -153,10 +153,50 @@ def once(build: Callable[[], nn.Module]) -> nn.Module:
     return build()
 
 
-@pytest.mark.parametrize("build", [merged, restored, queries, windows, features])
+@pytest.mark.parametrize("build", [queries, features])
 def test_every_method_refuses_by_name(method: str, build: Callable[[], nn.Module]):
     with pytest.raises(CaptumVitError):
-        explained(method, once(build), image(), target=(1, 2, 3) if build in (queries, windows) else 1)
+        explained(method, once(build), image(), target=(1, 2, 3) if build is queries else 1)
+
+
+@pytest.mark.parametrize("build", [merged, windows])
+def test_methods_that_follow_attention_refuse_by_name(method: str, build: Callable[[], nn.Module]):
+    """Tokens and gradients alone are right there, on the grid that the tokens have."""
+    target = (1, 2, 3) if build is windows else 1
+    if method in OF_TOKENS:
+        found = explained(method, once(build), image(), target=target)
+        assert found.isfinite().all() and found.any() and found.shape[-2] == 4
+        return
+    with pytest.raises(CaptumVitError):
+        explained(method, once(build), image(), target=target)
+
+
+class ByContent(Block):
+    """A block that sorts its tokens by their length."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        x = super().forward(x, *args, **kwargs)
+        order = x[:, 1:].norm(dim=-1).argsort(1).unsqueeze(-1).expand(-1, -1, x.shape[-1])
+        return torch.cat([x[:, :1], x[:, 1:].gather(1, order)], 1)
+
+
+def test_behind_tokens_that_are_sorted_by_content_no_method_makes_a_map():
+    model = redrawn(timm_vit(**TIMM, block_fn=ByContent))
+    for name in ("LayerCDAM", "SkipPLUS(DecompX)", "CAT", "PLUS(DecompX)"):
+        with pytest.raises(cv.UnsupportedModelError, match="order that does not depend on the picture"):
+            explained(name, model, image(), target=1)
+    with pytest.raises(cv.UnsupportedModelError, match="put in anew"):
+        explained("GenAtt", model, image(), target=1)
+    assert explained("DecompX", model, image(), target=1).any()  # in front of them
+
+
+def test_tokens_of_which_two_stand_for_one_place_have_no_map():
+    model = restored()
+    for name in ("CAT", "PLUS(DecompX)"):
+        with pytest.raises(cv.UnsupportedModelError, match="16 tokens that read 8 places"):
+            explained(name, model, image(), target=1)
+    with pytest.raises(cv.UnsupportedModelError, match="with 2 transformers"):
+        explained("GenAtt", model, image(), target=1)
 
 
 def test_merged_tokens_are_counted():

@@ -13,7 +13,7 @@ from torch import nn
 
 import captum_vit as cv
 from tests.contracts.pairs import SLICE_METHODS
-from tests.malformed.bad import BERT, IDS, IMAGES, MASK, RESNET, VIT, Bad, in_training, options, said, spoilt
+from tests.malformed.bad import BERT, CONVNET, IDS, IMAGES, MASK, VIT, Bad, in_training, options, said, spoilt
 
 INPUTS = [
     None, "photo.jpg", 3, [IMAGES], (), (IMAGES, None), IMAGES.numpy(), IMAGES[:0], torch.tensor(1.0),
@@ -30,14 +30,14 @@ MODELS = {
     "a name": "vit_tiny",
     "the class": nn.Module,
     "a function": VIT.forward_features,
-    "ResNet": RESNET,
+    "a ConvNet": CONVNET,
 }
 
 SCORES, LAYERS = ["probability", None, 1], ["blocks", 3, [], [99], [1.5], [None]]
 FLAGS: list[Any] = ["no", 1, None]
 VALUES: dict[str, list[Any]] = {
     "output": ["map", None, 4, ("grid",)],
-    "layer": ["blocks.99", "", 99, -99, 1.5, True, VIT, RESNET, object()],
+    "layer": ["blocks.99", "", 99, -99, 1.5, True, VIT, CONVNET, object()],
     "start_layer": ["blocks.0", 99, -99, 1.5, True],
     "layers": LAYERS,
     "attention_layers": LAYERS,

@@ -16,7 +16,7 @@ import quantus_metrics as qm
 from quantus_metrics import perturb
 from quantus_metrics.metrics import METRICS
 from quantus_metrics.metrics.base import TokenMetric
-from tests.malformed.bad import BERT, IDS, IMAGES, MASK, RESNET, VIT, Bad, in_training, options, said
+from tests.malformed.bad import BERT, CONVNET, IDS, IMAGES, MASK, VIT, Bad, in_training, options, said
 
 X, Y = IMAGES.numpy(), np.array([1, 4, 2])
 LOST = np.full_like(X, np.nan)
@@ -115,7 +115,7 @@ def curves() -> Iterator[Bad]:
             yield Bad(f"curves({argument}={said(value)})", lambda call=call: perturb.curves(**call), asks=grid)
     yield Bad("curves(target=99)", lambda: perturb.curves(**{**good, "target": 99}), asks=True)
     for remover in (perturb.DropTokens(), perturb.MaskKeys()):
-        for model in (RESNET, lambda x: x, in_training(VIT)):
+        for model in (CONVNET, lambda x: x, in_training(VIT)):
             call = {**good, "remover": remover, "model": model}
             yield Bad(f"curves({remover}, {said(model)[:12]})", lambda call=call: perturb.curves(**call))
     words = {"model": BERT, "input_ids": IDS, "attention_mask": MASK, "target": target, "relevance": torch.rand(3, 9)}
@@ -155,7 +155,7 @@ def removers() -> Iterator[Bad]:
 def doors() -> Iterator[Bad]:
     for factory in (None, "LayerCDAM", 3):
         yield Bad(f"explain_func({factory!r})", lambda f=factory: qm.explain_func(f))
-    for model in (None, "vit", RESNET, in_training(VIT)):
+    for model in (None, "vit", CONVNET, in_training(VIT)):
         yield Bad(f"explain_func(...)({said(model)[:12]})", lambda m=model: EXPLAIN(model=m, inputs=X, targets=Y))
     for x in (None, "photo.jpg", X[:0], LOST, [X[0], "a"]):
         yield Bad(f"explain_func(...)(inputs={said(x)})", lambda x=x: EXPLAIN(model=VIT, inputs=x, targets=Y))
@@ -163,7 +163,7 @@ def doors() -> Iterator[Bad]:
         yield Bad(f"explain_func(...)(targets={said(y)})", lambda y=y: EXPLAIN(model=VIT, inputs=X, targets=y))
     strange = qm.explain_func(lambda model: model)
     yield Bad("explain_func(no attribution)", lambda: strange(model=VIT, inputs=X, targets=Y))
-    other = qm.explain_func(cv.LayerCDAM(RESNET))
+    other = qm.explain_func(cv.LayerCDAM(CONVNET))
     yield Bad("explain_func(an instance for another model)", lambda: other(model=VIT, inputs=X, targets=Y))
     for model in (None, "vit", VIT.forward):
         yield Bad(f"wrap({said(model)[:12]})", lambda m=model: qm.wrap(m))

@@ -13,7 +13,7 @@ from PIL import Image
 
 import captum_vit as cv
 from captum_vit import demo, viz
-from tests.malformed.bad import BERT, CLIP, IDS, IMAGES, RESNET, VIT, Bad, in_training, said, spoilt
+from tests.malformed.bad import BERT, CLIP, CONVNET, IDS, IMAGES, VIT, Bad, in_training, said, spoilt
 
 BANK = torch.randn(2, 24)
 BANKS = [None, "dogs", BANK.tolist(), BANK[0], BANK[:0], BANK[None], BANK / 0]
@@ -54,7 +54,7 @@ def target_modules() -> Iterator[Bad]:
         yield Bad(f"Direction({said(g)})", lambda g=g: cv.Direction(VIT, g))
     for function in (None, "max", 3):
         yield Bad(f"Scalar({function!r})", lambda f=function: cv.Scalar(VIT, f))
-    for layer in ("blocks.99", "", None, 2, RESNET):
+    for layer in ("blocks.99", "", None, 2, CONVNET):
         yield Bad(f"from_layer({said(layer)[:20]})", lambda layer=layer: cv.from_layer(VIT, layer))
 
 
@@ -112,7 +112,7 @@ def targets_from_examples() -> Iterator[Bad]:
 
 
 def specs() -> Iterator[Bad]:
-    for model in (None, "vit", VIT.forward, RESNET, CLIP):
+    for model in (None, "vit", VIT.forward_features, CONVNET, CLIP):
         yield Bad(f"spec_of({said(model)[:20]})", lambda m=model: cv.spec_of(m))
     for classes in ((), (None,), ("",), (3,), ("MyViT", 3)):
         yield Bad(f"register_spec{classes}", lambda c=classes: cv.register_spec(*c, spec=cv.Spec()))
@@ -133,13 +133,13 @@ def explanations() -> Iterator[Bad]:
         yield Bad(f"explain({said(picture)})", lambda p=picture: cv.explain(VIT, p, 0), asks=True)
     for target in ("a cat", "", 99, -99, 1.5, True, [], [0, "a cat"], (), {"a": 1}, torch.tensor(0.5)):
         yield Bad(f"explain(target={said(target)})", lambda t=target: cv.explain(VIT, IMAGES[:1], t), asks=True)
-    for method in ("LayerCAM", "", None, 3, cv.LayerCDAM(BERT), Saliency(RESNET), lambda model: None, VIT):
+    for method in ("LayerCAM", "", None, 3, cv.LayerCDAM(BERT), Saliency(CONVNET), lambda model: None, VIT):
         yield Bad(
             f"explain(method={said(method)[:40]})",
             lambda m=method: cv.explain(VIT, IMAGES[:1], 0, m),
             asks=method is VIT,
         )
-    for model in (None, "vit", RESNET, in_training(VIT)):
+    for model in (None, "vit", CONVNET, in_training(VIT)):
         yield Bad(f"explain({said(model)[:12]}, ...)", lambda m=model: cv.explain(m, IMAGES[:1], 0))
     for text in ("", " ", ("a", "b", "c"), [], (1, 2)):
         yield Bad(f"explain(a text model, {text!r})", lambda t=text: cv.explain(BERT, t, 0))

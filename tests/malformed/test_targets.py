@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import captum_vit as cv
-from tests.malformed.bad import BERT, IMAGES, RESNET, VIT, Bad, refused, table
+from tests.malformed.bad import BERT, CONVNET, IMAGES, VIT, Bad, refused, table
 from tests.malformed.targets import TARGET_CALLS
 
 
@@ -17,7 +17,7 @@ def test_a_bad_call(bad: Bad, tmp_path, monkeypatch):
 
 
 DOCTORED = {
-    "no model": (None, IMAGES), "no transformer": (RESNET, IMAGES), "no tensor": (VIT, "photo.jpg"),
+    "no model": (None, IMAGES), "no transformer": (CONVNET, IMAGES), "no tensor": (VIT, "photo.jpg"),
     "no sample": (VIT, IMAGES[:0]),
     "NaN": (VIT, IMAGES / 0), "another size": (VIT, IMAGES[..., :9]), "pictures for words": (BERT, IMAGES),
 }  # fmt: skip

@@ -80,7 +80,8 @@ def spec_of(
         UnsupportedModelError: no transformer, or more than one, was found; it says what was found.
         InputError: the model refuses the inputs, or does not show what an example of them would be.
     """
-    refuse_both(module_of(model))
+    model = module_of(model)
+    refuse_both(model)
     with undisturbed(model):
         given = checked_inputs(example(model) if inputs is None else inputs, model)
         args = checked_args(_format_additional_forward_args(additional_forward_args) or ())

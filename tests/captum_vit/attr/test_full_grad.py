@@ -157,11 +157,11 @@ class Shifted(nn.Module):
 
 
 class Projected(nn.Module):
-    """A feed-forward that is followed by a convolution over the grid of patches."""
+    """A feed-forward that is followed by a convolution of each patch."""
 
     def __init__(self, mlp: nn.Module) -> None:
         super().__init__()
-        self.mlp, self.conv = mlp, nn.Conv2d(24, 24, 3, padding=1, groups=24).double()
+        self.mlp, self.conv = mlp, nn.Conv2d(24, 24, 1, groups=24).double()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mlp(x)

@@ -58,6 +58,7 @@ def built(size: int) -> VisionTransformer:
 
 def made(model: VisionTransformer, explain: Explain) -> Made:
     x = torch.randn(BATCH, 3, *model.patch_embed.img_size)
+    cv.spec_of(model, x)  # the first pass finds the blocks
     with Made() as seen:
         explain(x)
     return seen

@@ -101,6 +101,7 @@ def test_all_classes_of_a_padded_text() -> None:
 
 
 def test_one_pass_and_no_graph(model: nn.Module, images: Tensor) -> None:
+    cv.spec_of(model, images)  # the first pass finds the blocks
     passes: list[bool] = []
     model.blocks[0].attn.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
     cv.PredicAtt(model).all_classes(images)
@@ -150,6 +151,7 @@ def test_only_the_dot_product_feels_the_scale_of_the_prediction_map(model: nn.Mo
 
 @pytest.mark.parametrize("method", [cv.PredictionMap, cv.PredicAtt])
 def test_a_prediction_map_takes_one_pass_and_no_graph(method: type, model: nn.Module, images: Tensor) -> None:
+    cv.spec_of(model, images)  # the first pass finds the blocks
     graphs: list[bool] = []
     model.blocks[0].attn.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     method(model).attribute(images, target=TARGETS)

@@ -95,7 +95,7 @@ def test_clip_needs_a_target():
 def test_what_is_not_supported_says_why(name: str, build: Callable[[], nn.Module]):
     model = build().eval()
     with pytest.raises(cv.UnsupportedModelError) as caught:
-        cv.LayerCDAM(model).attribute(image(), target=0)
+        cv.GenAtt(model).attribute(image(), target=0)
     error = caught.value
     assert error.wanted and error.hint
     assert type(model).__name__ in error.got

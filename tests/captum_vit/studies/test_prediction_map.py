@@ -99,6 +99,7 @@ def test_many_batches_are_one_large_one() -> None:
 
 def test_one_pass_for_each_batch() -> None:
     model, images = reference_vit(), reference_images()
+    cv.spec_of(model, images)  # the first pass finds the blocks
     passes: list[bool] = []
     model.blocks[0].attn.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
     per_layer(model, [(images, LABELS), (images, LABELS)])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from scipy import stats
 
+import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.errors import InputError, OptionError, TargetError
 from quantus_metrics.metrics.box_sensitivity import box_area, box_correlation, pearson
@@ -217,6 +218,7 @@ def test_images_without_variance_are_skipped_and_counted(additive):
 )
 def test_bad_input_is_refused_before_any_pass(timm_vit, data, options, arrays, error, complaint):
     passes = []
+    cv.spec_of(timm_vit, torch.as_tensor(data["x_batch"]))  # the first pass finds the blocks
     timm_vit.blocks[0].register_forward_hook(lambda *_: passes.append(1))  # an embedding is no pass
     with pytest.raises(error, match=complaint):
         qm.BoxSensitivity(**options)(timm_vit, **{**data, "a_batch": np.random.rand(6, 4, 4), **arrays})

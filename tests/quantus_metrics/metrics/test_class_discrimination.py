@@ -173,6 +173,7 @@ def test_quantus_evaluates_it_beside_its_own(timm_vit, data):
 @pytest.mark.parametrize("inner", INNER, ids=lambda inner: inner.name)
 def test_bad_input_is_refused_before_any_pass(timm_vit, data, inner, wrong, change, error, complaint):
     passes = []
+    cv.spec_of(timm_vit, torch.as_tensor(data["x_batch"]))  # the first pass finds the blocks
     timm_vit.blocks[0].register_forward_hook(lambda *_: passes.append(1))  # an embedding is no pass
     arrays = {**data, "a_batch": np.random.rand(6, 4, 4), "explain_func": qm.explain_func(cv.LayerCDAM), **change}
     with pytest.raises(error, match=complaint):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from quantus.helpers.enums import ScoreDirection
 
+import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.errors import InputError, OptionError, TargetError
 from quantus_metrics.metrics.aopc import aopc
@@ -201,6 +202,7 @@ def test_raw_scores_are_read_as_they_are_and_have_no_logarithm(additive):
 )
 def test_bad_input_is_refused_before_any_pass(timm_vit, data, make, change, error):
     passes = []
+    cv.spec_of(timm_vit, torch.as_tensor(data["x_batch"]))  # the first pass finds the blocks
     timm_vit.blocks[0].register_forward_hook(lambda *_: passes.append(1))  # an embedding is no pass
     with pytest.raises(error):
         make()(timm_vit, **{**data, "a_batch": np.random.rand(6, 4, 4), **change})

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.errors import InputError, OptionError, TargetError
 from quantus_metrics.metrics.deletion import (
@@ -164,6 +165,7 @@ def test_maps_of_pixels_need_the_size_of_a_patch(timm_vit, data):
 )
 def test_bad_input_is_refused_before_any_pass(timm_vit, data, make, change, error):
     passes = []
+    cv.spec_of(timm_vit, torch.as_tensor(data["x_batch"]))  # the first pass finds the blocks
     timm_vit.blocks[0].register_forward_hook(lambda *_: passes.append(1))  # an embedding is no pass
     with pytest.raises(error):
         make()(timm_vit, **{**data, "a_batch": np.random.rand(6, 4, 4), **change})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import captum_vit as cv
 from captum_vit.errors import InputError, ModelStateError, UnsupportedModelError
 from quantus_metrics.bridge import logits, wrap
 from quantus_metrics.perturb import DropTokens, MaskKeys, ReplaceTokens, curves, rank, removable_words
@@ -130,6 +131,7 @@ def test_words_may_be_replaced_instead():
 def test_one_pass_for_each_call(timm_vit):
     """And three rows of trial before, once."""
     images, sizes = torch.randn(4, 3, 32, 32), []
+    cv.spec_of(timm_vit, images)  # the first pass finds the blocks
     timm_vit.blocks[1].register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))  # an embedding is no pass
     answer = DropTokens().bind(timm_vit, images)
     for _ in range(2):
