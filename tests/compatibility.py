@@ -22,7 +22,7 @@ import captum_vit as cv
 from tests.captum_vit.models.families import MORE, UNSUPPORTED
 from tests.contracts.fingerprint import fingerprint
 from tests.contracts.pairs import rows
-from tests.models import CASES, Case, image
+from tests.models import CASES, Case, image, redrawn
 
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
 HEADING = "## Every method on every model\n"
@@ -48,7 +48,7 @@ def families() -> Iterator[tuple[str, Case]]:
         torch.manual_seed(0)
         yield name, rows(build(), slice(0, 1))
     for name, build_model in UNSUPPORTED.items():
-        yield name, Case(build_model().eval(), image()[:1], target=[0])
+        yield name, Case(redrawn(build_model()).eval(), image()[:1], target=[0])
 
 
 def tried(methods: Iterable[str], name: str, case: Case) -> dict[str, Verdict]:
@@ -73,9 +73,18 @@ def _tried(method: str, name: str, case: Case, before: dict[str, Any]) -> Verdic
             verdict = Verdict(said=words[0] if words else "")
     assert fingerprint(model, inputs, *args, rng=False) == before, f"{method} does not leave {name} as it was found"
     if found is not None:
-        assert tuple(found.shape) == shape_of_map(model, inputs), f"{method} on {name}: shape {tuple(found.shape)}"
+        assert is_a_map(found, name, model, inputs), f"{method} on {name}: shape {tuple(found.shape)}"
         assert torch.isfinite(found).all() and len(found.unique()) > 1, f"{method} on {name}: not finite, or constant"
     return verdict
+
+
+def is_a_map(found: Tensor, name: str, model: nn.Module, inputs: Tensor) -> bool:
+    """Whether it is of the patches or the words; of networks with stages, of no more cells than the first one has."""
+    if name not in UNSUPPORTED:
+        return tuple(found.shape) == shape_of_map(model, inputs)
+    stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    most = [size // stride for size, stride in zip(inputs.shape[-2:], stem.stride, strict=True)]
+    return found.shape[:-2] == (1, 1) and all(1 < n <= m for n, m in zip(found.shape[-2:], most, strict=True))
 
 
 def shape_of_map(model: nn.Module, inputs: Tensor) -> tuple[int, ...]:
@@ -97,15 +106,18 @@ def verdicts() -> Verdicts:
 def page(found: Verdicts) -> str:
     """What stands below the heading."""
     columns, reasons = alike(found), reasons_of(found)
-    supported = {name: row for name, row in found.items() if any(v.works for v in row.values())}
-    refused = {name: row for name, row in found.items() if name not in supported}
+    works = {name: row for name, row in found.items() if any(v.works for v in row.values())}
+    supported = {name: row for name, row in works.items() if name not in UNSUPPORTED}
+    of_tokens = {name: row for name, row in works.items() if name in UNSUPPORTED}
+    refused = {name: row for name, row in found.items() if name not in works}
     silent = [v == Verdict() for row in supported.values() for v in row.values()]
     parts = [
         f"`{COMMAND}` wrote what follows. It tried {len(found) * len(cv.METHODS):,} pairs: {len(cv.METHODS)} methods, "
-        f"{len(supported)} kinds of models that are supported and {len(refused)} that are not, all of them tiny, with "
-        "random weights. **✓** means: the method gave a map that is finite, of the right shape and not constant, and "
-        "left the model as it was. **✓ ⚠**: it also warned. **–**: it refused. Numbers lead to the reasons, each the "
-        f"first line of the message. Of the pairs with supported models {sum(silent):,} of {len(silent):,} are ✓.",
+        f"{len(supported)} kinds of models whose attention is followed, {len(of_tokens)} in which methods of tokens "
+        f"and gradients alone work, and {len(refused)} that are refused, all of them tiny, with random weights. "
+        "**✓** means: the method gave a map that is finite, of the right shape and not constant, and left the model as "
+        "it was. **✓ ⚠**: it also warned. **–**: it refused. Numbers lead to the reasons, each the first line of the "
+        f"message. Of the pairs with models whose attention is followed {sum(silent):,} of {len(silent):,} are ✓.",
         "Methods that fare alike everywhere share a column:",
         "\n".join(f"- **{label}** ({len(methods)}): {', '.join(f'`{m}`' for m in methods)}"
                   for label, methods in columns.items()),
@@ -113,6 +125,7 @@ def page(found: Verdicts) -> str:
     for sign, library in LIBRARIES.items():
         mine = {name: row for name, row in supported.items() if name.split()[0] == sign}
         parts += [f"### {library}: {len(mine)}", table(mine, columns, reasons)]
+    parts += [f"### Attention that cannot be followed: {len(of_tokens)}", table(of_tokens, columns, reasons)]
     parts += [f"### Refused by every method: {len(refused)}", table(refused, columns, reasons)]
     parts += ["### Reasons", "\n".join(f"{i}. {reason}" for i, reason in enumerate(reasons, 1))]
     return "\n\n".join(parts) + "\n"

@@ -30,7 +30,7 @@ def call(pair: Pair):
 def sites(pair: Pair) -> list[nn.Module]:
     """The blocks, every norm, and every linear layer outside the blocks: pooling, projections, heads."""
     model = pair.case.forward_func
-    transformer = cv.spec_of(model)
+    transformer = cv.spec_of(model, pair.case.inputs, pair.case.additional_forward_args)
     blocks = transformer.modules()
     inside = {module for block in blocks for module in block.modules()}
     norms = [m for m in transformer.tower.modules() if type(m).__name__.endswith("Norm")]

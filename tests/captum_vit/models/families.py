@@ -167,7 +167,9 @@ def _diff(**kwargs: Any) -> torch.nn.Module:
 UNSUPPORTED: dict[str, Callable[[], torch.nn.Module]] = STRANGERS | {
     "CaiT": lambda: timm.create_model("cait_xxs24_224", img_size=32, patch_size=8, **SMALL),
     "XCiT": lambda: timm.create_model("xcit_nano_12_p16_224", img_size=32, **SMALL),
-    "PiT": lambda: timm.create_model("pit_ti_224", img_size=32, depth=(1, 1, 1), num_classes=CLASSES),
+    "PiT": lambda: timm.create_model(
+        "pit_ti_224", img_size=32, depth=(1, 1), base_dims=(32, 32), heads=(2, 2), num_classes=CLASSES
+    ),
     "ParallelThingsBlock": lambda: timm_vit(**TIMM, block_fn=vision_transformer.ParallelThingsBlock),
     "DiffParallelScalingBlock": lambda: _diff(block_fn=vision_transformer.DiffParallelScalingBlock),
     "DiffAttention": lambda: _diff(attn_layer="diff"),
