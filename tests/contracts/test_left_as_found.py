@@ -1,12 +1,13 @@
 """A model, its inputs and the process are left exactly as found, also after an exception at any point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
+from captum_vit.models.transformer import Block
 from tests.contracts.fingerprint import fingerprint
 from tests.contracts.pairs import Pair, draws, explain
 
@@ -25,6 +26,10 @@ def call(pair: Pair):
     """As a user calls, without setting a seed."""
     case = pair.case
     return pair.on().attribute(case.inputs, target=case.target, additional_forward_args=case.additional_forward_args)
+
+
+def blocks_of(pair: Pair) -> Sequence[Block]:
+    return cv.spec_of(pair.case.forward_func, pair.case.inputs, pair.case.additional_forward_args).blocks
 
 
 def sites(pair: Pair) -> list[nn.Module]:
@@ -85,7 +90,7 @@ def test_after_an_exception_anywhere(pair, request):
     places = [(module, times) for module in sites(pair) for times in (1, 2)]
     chosen = places if request.config.getoption("--full") else places[::3]
     raised = [check_after_failure(pair, module, raises_at(times)) for module, times in chosen]
-    assert sum(raised) >= len(cv.spec_of(pair.case.forward_func).blocks)
+    assert sum(raised) >= len(blocks_of(pair))
 
 
 @pytest.mark.slow

@@ -73,6 +73,14 @@ def is_mask(arg: Any, inputs: Tensor) -> bool:
     )
 
 
+def needs_attention(case: Case) -> None:
+    """A check of tokens that attention reads has nothing to compare with where no attention can be followed."""
+    try:
+        cv.spec_of(case.forward_func, case.inputs, case.additional_forward_args or None)
+    except cv.UnsupportedModelError:
+        raise NotApplicable("its attention cannot be followed") from None
+
+
 # -- the checks ------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +88,10 @@ def cdam(case: Case, maps: dict[str, Tensor]) -> None:
     """LayerCDAM is what autograd gives at the tokens that the last attention reads."""
     if "LayerCDAM" not in maps:
         raise NotApplicable("LayerCDAM is refused")
+    needs_attention(case)
     of = watched(case)
+    if of.last is not None and of.reads[-1].shape[-1] != of.last.shape[-1]:
+        raise NotApplicable("its queries read fewer channels than its stream has")
     found = explained("LayerCDAM", case, output="tokens")
     try:
         close(found, kept(case, twins.cdam(of, case.target)), "all paths")
@@ -93,6 +104,7 @@ def cdam(case: Case, maps: dict[str, Tensor]) -> None:
 
 def blocks(case: Case, maps: dict[str, Tensor]) -> None:
     """There are as many blocks as the configuration says, so that none is passed over."""
+    needs_attention(case)
     n = number_of_blocks(case)
     for layer, there in ((n - 1, True), (n, False)):
         try:
@@ -138,12 +150,16 @@ def rollout(case: Case, maps: dict[str, Tensor]) -> None:
     (g,) = torch.autograd.grad(score, last, allow_unused=True)
     if g is None:
         raise NotApplicable("the head does not read the last hidden state that is returned")
-    read = g.abs().amax(-1).ne(0).float()
-    weights = read / read.sum(1, keepdim=True)
-    if type(case.forward_func).__name__.startswith("Dinov2"):  # CLS beside the mean of the patches: half and half
+    lengths, products = g.norm(dim=-1), (last * g).sum(-1).abs()
+    if lengths.ne(0).sum(1).max() > 1 and (products <= CLOSE * last.norm(dim=-1) * lengths).all():
+        raise NotApplicable("the hidden state that is returned is in front of the last norm")
+    weights = lengths / lengths.sum(1, keepdim=True)
+    if type(case.forward_func).__name__.startswith("Dinov2"):  # CLS beside the mean of the patches, behind a norm
         patches = maps["AttentionRollout"][0].numel()
+        to_cls, to_mean = (mixture @ case.forward_func.classifier.weight.detach()).chunk(2)
         weights[:] = 0
-        weights[:, 0], weights[:, -patches:] = 0.5, 0.5 / patches
+        weights[:, 0], weights[:, -patches:] = to_cls.norm(), to_mean.norm() / patches
+        weights /= weights.sum(1, keepdim=True)
     close(explained("AttentionRollout", case, output="tokens"), kept(case, twins.rollout(of, weights)), "rollout")
 
 
@@ -167,8 +183,19 @@ def attended(case: Case) -> twins.Run:
 
 def rows(case: Case, maps: dict[str, Tensor]) -> None:
     """The map of a sample does not depend on the others of its batch."""
+    if case.inputs.is_floating_point() and not alike(gradient(case)[1:2], gradient(only(case, 1))):
+        raise NotApplicable("PyTorch gives another gradient for one sample, behind a batch norm of channels last")
     for method, found in maps.items():
         close(explained(method, only(case, 1))[0], found[1], method)
+
+
+def gradient(case: Case) -> Tensor:
+    """Of the target's scores with respect to the inputs, by PyTorch alone."""
+    x = case.inputs.detach().clone().requires_grad_()
+    output = case.forward_func(x, *case.additional_forward_args)
+    scores = output if isinstance(output, Tensor) else output.logits
+    one = scores[(torch.arange(len(x)), *torch.tensor([t if isinstance(t, tuple) else (t,) for t in case.target]).T)]
+    return torch.autograd.grad(one.sum(), x)[0].flatten(1)
 
 
 def only(case: Case, i: int, length: int | None = None) -> Case:
@@ -202,6 +229,7 @@ def layout(case: Case, maps: dict[str, Tensor]) -> None:
     """Where one cell of the input is changed, the token moves whose relevance the map shows in this cell."""
     if "LayerCDAM" not in maps:
         raise NotApplicable("LayerCDAM is refused")
+    needs_attention(case)
     tokens = explained("LayerCDAM", case, output="tokens")[0]
     shown = maps["LayerCDAM"][0]
     shown = shown[0] if shown.dim() > 1 else shown  # a grid has one channel

@@ -34,7 +34,7 @@ def belong_to_places(
     first = target_of_rows(target, torch.zeros(1, dtype=torch.long))
 
     def scores(x: Tensor) -> Tensor:  # (1, N, D) -> (1, K)
-        with entering(transformer, len(transformer.blocks), x):
+        with entering(transformer, len(transformer.blocks), x.clone()):  # a model may write over it
             return scores_of(model(*own, *others))
 
     with torch.enable_grad():
