@@ -92,6 +92,8 @@ IMAGES = CASES["timm ViT"]().inputs
 BERT = CASES["HF BERT"]().forward_func
 IDS, MASK = CASES["HF BERT"]().inputs, CASES["HF BERT"]().additional_forward_args[0]
 CLIP = clip_model()
+for described in ((VIT, IMAGES), (BERT, IDS, MASK)):
+    cv.spec_of(*described)  # the first pass finds the blocks
 
 
 class ConvNet(nn.Sequential):
