@@ -19,7 +19,7 @@ FRAMES, BANDS = 96, 64  # of a spectrogram: 10 ms each, and mel bands from 20 to
 
 
 def demo_ast(pretrained: bool = True) -> ASTForAudioClassification:
-    """A transformers ``ASTForAudioClassification`` for :func:`tone_clips`: (B, 96, 64) spectrograms, six kinds.
+    """A transformers ``ASTForAudioClassification`` for ``tone_clips``: (B, 96, 64) spectrograms, six kinds.
 
     It is an ordinary Audio Spectrogram Transformer: patches of 8 frames x 8 bands, numbered band by band and along time
     within a band, behind two prefix tokens, whose mean the classifier reads. Patches do not overlap. Its folder is laid
