@@ -64,7 +64,7 @@ class ZeroMapWarning(UserWarning):
 
 
 class PartialMapWarning(UserWarning):
-    """The head reads tokens of earlier blocks too, which the method leaves out: it follows the last block's alone."""
+    """The head reads tokens of earlier blocks too, which the method leaves out: it follows those of the last block."""
 
 
 class UnrepeatableWarning(UserWarning):

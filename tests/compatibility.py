@@ -113,8 +113,8 @@ def page(found: Verdicts) -> str:
     silent = [v == Verdict() for row in supported.values() for v in row.values()]
     parts = [
         f"`{COMMAND}` wrote what follows. It tried {len(found) * len(cv.METHODS):,} pairs: {len(cv.METHODS)} methods, "
-        f"{len(supported)} kinds of models whose attention is followed, {len(of_tokens)} in which methods of tokens "
-        f"and gradients alone work, and {len(refused)} that are refused, all of them tiny, with random weights. "
+        f"{len(supported)} kinds of models whose attention is followed, {len(of_tokens)} in which methods that need "
+        f"only tokens and gradients work, and {len(refused)} that are refused, all of them tiny, with random weights. "
         "**✓** means: the method gave a map that is finite, of the right shape and not constant, and left the model as "
         "it was. **✓ ⚠**: it also warned. **–**: it refused. Numbers lead to the reasons, each the first line of the "
         f"message. Of the pairs with models whose attention is followed {sum(silent):,} of {len(silent):,} are ✓.",

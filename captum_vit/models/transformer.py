@@ -93,7 +93,7 @@ class Transformer:
         calls: names of all torch calls of a pass, where the model's code depends on numbers that it computes; a pass
             that makes others is refused.
         refusal: why no attention can be followed through its blocks, such as one in windows; None where it can.
-            Methods that need tokens and gradients alone work all the same.
+            Methods that need only tokens and gradients work all the same.
         additions: of such a network, what adds to its stream.
     """
 

@@ -161,7 +161,7 @@ def test_every_method_refuses_by_name(method: str, build: Callable[[], nn.Module
 
 @pytest.mark.parametrize("build", [merged, windows])
 def test_methods_that_follow_attention_refuse_by_name(method: str, build: Callable[[], nn.Module]):
-    """Tokens and gradients alone are right there, on the grid that the tokens have."""
+    """Methods that need only tokens and gradients are right there, on the grid that the tokens have."""
     target = (1, 2, 3) if build is windows else 1
     if method in OF_TOKENS:
         found = explained(method, once(build), image(), target=target)

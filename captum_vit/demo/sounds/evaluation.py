@@ -25,7 +25,7 @@ class Effect(NamedTuple):
 
     own: float  # when it is the tone itself
     other: float  # when it is the other one; negative where the logit rises
-    other_share: float  # mean |other| by mean |own|; 0: the logit is about its tone alone
+    other_share: float  # mean |other| by mean |own|; 0: only its tone moves the logit
     n: int
 
 
@@ -43,8 +43,8 @@ def evaluate(model: nn.Module, seed: int = TEST_SEED, n: int = 1000, split: str 
 def effect(model: nn.Module, seed: int = TEST_SEED, n: int = 1000, split: str = "test") -> Effect:
     """Which tone moves a tone's logit: each clip sounds whole, without the tone, and without the other.
 
-    That a map for a tone should lie on this tone is true of a model only as far as the other tone leaves the logit
-    alone.
+    That a map for a tone should lie on this tone is true of a model only as far as the other tone does not move the
+    logit.
     """
     whole = tone_clips(n, 2, split, seed)
     kind = whole.kinds[:, :1]

@@ -4,8 +4,8 @@ All tones of a clip are to be named, each kind by itself. No masks and no superv
 high a tone sounds is a part of the target. The spectrograms of the training clips are computed once, since the feature
 extractor takes longer for a clip than a step of the model; the clips are then seen again and again in random order.
 
-``--start FIRST --shift 8``: a second phase, in which spectrograms are moved at random in time and pitch, since the
-first alone learns the few training pitches too well. The card gives the command and the figures of both.
+``--start FIRST --shift 8``: a second phase, in which spectrograms are moved at random in time and pitch, since
+the first phase learns the few training pitches too well. The card gives the command and the figures of both.
 """
 
 from __future__ import annotations

@@ -111,6 +111,9 @@ def test_a_norm_of_the_tokens_that_a_mask_keeps_is_found(pool: Callable[[Tensor]
 
 def test_products_that_are_nothing_but_rounding_are_no_evidence() -> None:
     """Each sample has a norm of its own here, so no tensor holds all tokens behind it: lengths of gradients count."""
-    pool = lambda x: torch.stack([F.layer_norm(one, (WIDTH,))[1:].mean(0) for one in x])  # noqa: E731
+
+    def pool(x: Tensor) -> Tensor:
+        return torch.stack([F.layer_norm(one, (WIDTH,))[1:].mean(0) for one in x])
+
     model, x = made(Linear(pool), normalised=False), pictures()
     torch.testing.assert_close(seen(model, x, "evidence").row, seen(model, x, "target").row)
