@@ -14,7 +14,7 @@ class CaptumVitError(Exception):
         self.wanted, self.got, self.hint = wanted, got, hint
         super().__init__(f"{wanted}\nGot: {got}\nTry: {hint}")
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:  # of a pickle and a copy, which have no traceback
         return type(self), (self.wanted, self.got, self.hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -141,7 +142,7 @@ class Transformer:
     def refuse_attention(self) -> None:
         """Refuse what needs attention that can be followed."""
         if self.refusal is not None:
-            raise UnsupportedModelError(self.refusal.wanted, self.refusal.got, self.refusal.hint)
+            raise copy(self.refusal)
 
     def returning(self, returns: Callable[[Tensor], Any]) -> Transformer:
         """The same, knowing what its blocks return."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -91,7 +92,7 @@ def _layout_of_first(
             del known[next(iter(known))]
     found = known[key][0]
     if isinstance(found, UnsupportedModelError):
-        raise UnsupportedModelError(found.wanted, found.got, found.hint)
+        raise copy(found)
     return found
 
 
@@ -100,7 +101,7 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
     try:
         return measured(embedding, plain, real)
     except UnsupportedModelError as error:
-        return UnsupportedModelError(error.wanted, error.got, error.hint)
+        return copy(error)
 
 
 @dataclass(frozen=True)

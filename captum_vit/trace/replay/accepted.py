@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def refuse_incomplete(
             proof(model, *first_samples(inputs, args), place, rule).refuse()
             known[key] = None
         except UnsupportedModelError as error:
-            known[key] = UnsupportedModelError(error.wanted, error.got, error.hint)
+            known[key] = copy(error)
     refusal = known[key]
     if refusal is not None:
-        raise UnsupportedModelError(refusal.wanted, refusal.got, refusal.hint)
+        raise copy(refusal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from operator import is_
 from typing import Any
@@ -154,7 +155,7 @@ def _found(
 ) -> Transformer:
     """Described by hand, or by a pass; or refused as at the first time."""
     if shapes in refusals:
-        raise UnsupportedModelError(refusals[shapes].wanted, refusals[shapes].got, refusals[shapes].hint)
+        raise copy(refusals[shapes])
     refuse_both(model)
     cuda = {x.device for x in inputs if x.is_cuda}  # random numbers of the caller stay as they are
     with model_errors_as_ours(model, *inputs, *args), torch.random.fork_rng(cuda):
@@ -168,7 +169,7 @@ def _found(
             found = staged(model, *first_samples(inputs, args), error)
             if found is not None:
                 return found
-            refusals[shapes] = UnsupportedModelError(error.wanted, error.got, error.hint)
+            refusals[shapes] = copy(error)
             raise
 
 
