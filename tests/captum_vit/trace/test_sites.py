@@ -1,6 +1,7 @@
 """Networks whose attention cannot be followed: maps against hooks by hand, layouts, and what refuses by name."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -14,7 +15,8 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.remembered import layout_for
 from captum_vit.trace.layout.spread import spread
-from captum_vit.trace.replay.proof import proof
+from captum_vit.trace.replay import accepted
+from captum_vit.trace.replay.proof import Proof, proof
 from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.state import undisturbed
 
@@ -212,3 +214,37 @@ def test_a_model_is_left_as_found(images: Tensor) -> None:
     cv.CAT(model).attribute(images, target=1)
     assert torch.equal(model(images), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Written(nn.Module):
+    """A constant is written over a part of the stream, through a view of it, where no rule sees it."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.shift = norm, nn.Parameter(torch.full((2,), 3.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x) * 1
+        y.narrow(-1, 0, 2).copy_(self.shift.expand(*y.shape[:-1], 2))
+        return y
+
+
+def test_a_rule_that_is_not_complete_on_a_network_is_refused_once_and_the_plain_gradient_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+    images: Tensor,
+) -> None:
+    runs: list[str] = []
+
+    def counted(*given: Any) -> Proof:
+        runs.append(given[-1])
+        return proof(*given)
+
+    monkeypatch.setattr(accepted, "proof", counted)
+    model = swin()
+    model.layers[1].blocks[1].norm2 = Written(model.layers[1].blocks[1].norm2).eval()
+    for _ in range(2):
+        with pytest.raises(UnsupportedModelError, match="tokens and biases sum to the score"):
+            cv.DecompX(model).attribute(images, target=1)
+    assert runs == ["frozen"]
+    assert cv.LayerCDAM(model).attribute(images, target=1).any()
+    assert cv.DecompX(swin()).attribute(images, target=1).any()
