@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.description.values import DECIDE, RESHAPE, Call, Op, Value
+from captum_vit.errors import TraceError
 from captum_vit.models.modules import modules_of
+from captum_vit.models.output import scores_of
 from captum_vit.sites.calls import Calls, name_of, works_in_place
 from captum_vit.sites.nests import tensors_in
 from captum_vit.sites.site import ThisThreadOnly
@@ -49,13 +51,16 @@ class Graph(Calls):
         self._now: dict[int, Value] = {}  # by the identity of a tensor, what it holds now
         self._held: list[Tensor] = []  # so that identities stay
         self._on: dict[int, list[Tensor]] = {}  # by its storage, the tensors that a change in place would change
+        self.outputs: list[Value] = []  # the scores of the model
 
     def run(self, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Any:
         """The pass; the model's output."""
         for tensor in tensors_in((inputs, args)):
             self.sources |= 1 << self.value_of(tensor).number
         with self._calls_noted(model), self:
-            return model(*inputs, *args)
+            output = model(*inputs, *args)
+            self.outputs = [self.value_of(tensor) for tensor in _scores(output)]
+            return output
 
     def release(self) -> None:
         """Let every tensor go at once: values and calls refer to each other, and Python would keep them for a while."""
@@ -201,6 +206,14 @@ def recorded(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
         graph.release()
         raise
     return graph
+
+
+def _scores(output: Any) -> list[Tensor]:
+    """The scores in what a model returns; none where a method would refuse it."""
+    try:
+        return [scores_of(output)]
+    except TraceError:
+        return []
 
 
 def _written(name: str, taken: list[Tensor], kwargs: dict[str, Any]) -> Tensor | None:

@@ -17,7 +17,7 @@ from captum_vit.description.passes import codes, varied_samples
 from captum_vit.description.places import Places, name_in
 from captum_vit.description.projection import projection
 from captum_vit.description.refusals import checked_chain, refused
-from captum_vit.description.stack import chained, find_ends
+from captum_vit.description.stack import chained, find_ends, run_past
 from captum_vit.description.stream import Layer, add_feed_forwards, layer_of
 from captum_vit.description.tower import family, tower_of
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError
@@ -88,7 +88,8 @@ def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tupl
             replace(block, follows=places.follow(before.out, block.entrance)) for before, block in pairwise(blocks)
         ]
         calls = tuple(graph.names) if graph.decides else ()
-        return Transformer(tower, blocks, name_in(model, tower), family(tower), calls=calls)
+        past = run_past(graph, chain)
+        return Transformer(tower, blocks, name_in(model, tower), family(tower), calls=calls, run_past=past)
     finally:
         graph.release()
 
@@ -131,8 +132,10 @@ def _missing(layer: Layer, between: str) -> dict[str, str]:
     }
 
 
-def refuse_other(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:
-    """Hold a description by hand to one pass; what the pass does not show is believed.
+def held_to_pass(
+    model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> Transformer:
+    """A description by hand, held to one pass; what the pass does not show is believed.
 
     Raises:
         UnsupportedModelError: the pass shows something else; both are named.
@@ -147,5 +150,6 @@ def refuse_other(model: nn.Module, described: Transformer, inputs: tuple[Tensor,
         if chain:
             find_ends(graph, chain)
             refuse_contradiction(graph, chain, described)
+        return replace(described, run_past=bool(chain) and run_past(graph, chain))
     finally:
         graph.release()

@@ -72,6 +72,21 @@ def layers_before(graph: Graph, layer: Layer) -> tuple[Value, int]:
     return begin, count
 
 
+def run_past(graph: Graph, chain: list[Layer]) -> bool:
+    """Whether the scores are made of tokens of earlier blocks by a path that does not run through the last one."""
+    first, out = chain[0].stream, chain[-1].out
+    waiting, seen = list(graph.outputs), set[Value]()
+    while waiting:
+        value = waiting.pop()
+        if value.has_numbers_of(first):
+            return True
+        if value in seen or value.has_numbers_of(out) or not value.made_from(first):
+            continue
+        seen.add(value)
+        waiting += value.op.takes if value.op else ()
+    return False
+
+
 def layers_behind(graph: Graph, out: Value) -> Value:
     """Where further additions to the stream lead, behind what leaves the last layer."""
     trunk = out

@@ -96,6 +96,7 @@ class Transformer:
         refusal: why no attention can be followed through its blocks, such as one in windows; None where it can.
             Methods that need only tokens and gradients work all the same.
         additions: of such a network, what adds to its stream.
+        run_past: whether the scores are made of tokens of earlier blocks by a path around the last block.
     """
 
     tower: nn.Module
@@ -106,6 +107,7 @@ class Transformer:
     calls: tuple[str, ...] = ()
     refusal: UnsupportedModelError | None = None
     additions: tuple[Addition, ...] = ()
+    run_past: bool = False
 
     @cached_property
     def post_norm(self) -> bool:

@@ -87,15 +87,6 @@ def read_at(
     return ReadAt(rows, _channels_last, every, every)
 
 
-def runs_past(
-    rows: Tensor,  # what leaves the last block
-    output: Tensor,
-    leaf: Tensor,  # what enters the first
-) -> bool:
-    """Whether the output is made of tokens of an earlier block by a path that does not run through the rows."""
-    return _vertex(leaf) in _ordered(_vertex(output), _vertex(rows))
-
-
 def _channels_last(x: Tensor) -> Tensor:
     return x.flatten(0, -2)
 

@@ -103,7 +103,6 @@ class Probe:
         self.seen: dict[str, dict[int, Tensor]] = defaultdict(dict)
         self.pool_attention: list[Attention] = []
         self.last_rows: Tensor | None = None
-        self.leaf: Tensor | None = None  # the tokens at which the graph begins, in front of block ``start``
         self.at_site: Tensor | None = None
         self.unsure: tuple[int, Tensor] | None = None  # block and probabilities whose samples are known by order alone
         self.batch = self.n_tokens = self.n_first = 0  # the last of the block that is watched first
@@ -143,7 +142,7 @@ class Probe:
             leaf = None
             if layer == self.start and self.want.grads:
                 torch.set_grad_enabled(True)
-                self.leaf = leaf = x = x.detach().requires_grad_()
+                leaf = x = x.detach().requires_grad_()
             if "tokens" in self.want.kinds and layer >= self.start:
                 self.seen["tokens"][layer] = x
             return leaf

@@ -22,7 +22,7 @@ from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
-from captum_vit.trace.record.head import HeadTap, runs_past
+from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete
@@ -176,8 +176,8 @@ def record(
         found.pooling = head.read(want.row, target)
         if want.first_row and found.row[..., 1:].any():
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
-        if not want.biases and probe.leaf is not None and runs_past(probe.last_rows, output, probe.leaf):
-            _warn_of_earlier_blocks()
+    if transformer.run_past and not want.biases and (want.row or want.site):
+        _warn_of_earlier_blocks()
     if want.biases:
         relevance = BiasRelevance(found.layout, found.row.squeeze(1))
         bias_tap.told.append(relevance.add)

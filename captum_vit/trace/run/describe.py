@@ -13,7 +13,7 @@ import torch
 from captum._utils.common import _format_additional_forward_args
 from torch import Tensor, nn
 
-from captum_vit.description.measured import measured, refuse_other
+from captum_vit.description.measured import held_to_pass, measured
 from captum_vit.description.staged import features_at, staged
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.example import example
@@ -161,8 +161,7 @@ def _found(
     with model_errors_as_ours(model, *inputs, *args), torch.random.fork_rng(cuda):
         described = [one for one in all_known(model) if _runs(model, one, inputs, args)]
         if len(described) == 1:
-            refuse_other(model, described[0], inputs, args)
-            return described[0]
+            return held_to_pass(model, described[0], inputs, args)
         try:
             return measured(model, inputs, args)
         except UnsupportedModelError as error:
