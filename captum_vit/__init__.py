@@ -28,6 +28,7 @@ from captum_vit.explain import Explanation, explain
 from captum_vit.models import Spec, register_spec
 from captum_vit.models.transformer import Transformer
 from captum_vit.targets import (
+    Answer,
     AnswerSpan,
     BeforeActivation,
     Box,
@@ -66,6 +67,7 @@ __all__ = [
     "TextSimilarity",
     "ImageSimilarity",
     "SentenceSimilarity",
+    "Answer",
     "AnswerSpan",
     "Margin",
     "Direction",

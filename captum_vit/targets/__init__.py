@@ -4,6 +4,7 @@ Each is a small module that returns (batch, n_targets), so every method explains
 Captum's own included; and each holds the model, so the transformer inside is found.
 """
 
+from captum_vit.targets.answer import Answer
 from captum_vit.targets.before_activation import BeforeActivation
 from captum_vit.targets.classifiers import MultiLabel, TwoClasses
 from captum_vit.targets.concepts import ConceptSimilarity
@@ -24,6 +25,7 @@ from captum_vit.targets.scores import (
 from captum_vit.targets.sentences import SentenceSimilarity
 
 __all__ = [
+    "Answer",
     "AnswerSpan",
     "BeforeActivation",
     "Box",
