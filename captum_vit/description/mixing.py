@@ -61,7 +61,8 @@ def mixing(
         raise TraceError(  # not remembered: the model may be set to run otherwise
             "A model that makes the same torch calls whatever its tokens hold.",
             f"{type(model).__name__}, which makes others for other tokens, as a loop over experts does",
-            'model.set_experts_implementation("grouped_mm") for experts of Hugging Face.',
+            'model.set_experts_implementation("batched_mm") for experts of Hugging Face; "grouped_mm", in less memory, '
+            "if the weights are no float64.",
         ) from error
     found = next((first[k][0] for k in sorted(reached) if reached[k] > LEAST), None)
     if found is None:

@@ -64,8 +64,8 @@ FILLED = named("pad masked_fill")
 # A length is among them, for what Euler says of it: gradient x input is all of a length too.
 LINEAR = named(
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d conv1d conv2d conv3d "
-    "conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff dot inner interpolate kron linear mean "
-    "mv nanmean nansum norm outer sum tensordot trace upsample vdot"
+    "conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff dot grouped_mm _grouped_mm inner interpolate kron "
+    "linear mean mv nanmean nansum norm outer sum tensordot trace upsample vdot"
 ) | {torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.vecdot}
 
 _PLAIN = f"{_ODD} {_OTHERS} add sub subtract mul multiply div divide true_divide neg negative rsqrt softmax"

@@ -98,8 +98,11 @@ class Frozen(Mode):
         if func in SPELLED:
             with self:
                 return SPELLED[func](*args, **kwargs)
-        if not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
+        if not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        if getattr(func, "__name__", "") == "__get__":
+            found = func(*args, **kwargs)  # a shape, for instance; or a matrix of weights, turned by `.T`
+            return found.detach() if type(args[0]) is nn.Parameter and type(found) is Tensor else found
         streams, held = _read(args)
         named = kwargs
         if not NO_TENSORS.issuperset(map(type, kwargs.values())):

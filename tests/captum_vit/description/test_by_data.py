@@ -132,5 +132,7 @@ def test_a_loop_over_experts_is_refused_with_what_works() -> None:
     found = cv.LayerCDAM(model).attribute(ids, target=1)
     alone = [cv.LayerCDAM(model).attribute(row[None], target=1)[0] for row in ids]
     assert torch.allclose(found, torch.stack(alone), atol=1e-5) and found.any(1).all()
-    with pytest.raises(cv.UnsupportedModelError, match="_grouped_mm"):
-        cv.DecompX(model).attribute(ids, target=1)
+    for experts in ("batched_mm", "grouped_mm"):
+        model.set_experts_implementation(experts)
+        sums = cv.FullGrad(model, rule="frozen").attribute(ids, target=1).sum(1)
+        assert torch.allclose(sums, model(ids).logits[:, 1], atol=1e-5)
