@@ -55,12 +55,15 @@ def begins(args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> boo
     """Mark the result of a softmax, unless it has too few axes to be an attention's; whether it was marked."""
     if result.dim() < 3:
         return False
-    axis = softmax_axis(args, kwargs)
-    n = result.shape[axis]
-    alone = [1] * result.dim()
-    alone[axis] = n
-    mark(result, torch.empty(n, device="meta").view(alone).expand(result.shape))
+    mark(result, twin_over(softmax_axis(args, kwargs), result.shape))
     return True
+
+
+def twin_over(axis: int, shape: torch.Size) -> Tensor:
+    """A tensor of a shape without memory, in which the axis of the keys alone has a stride."""
+    alone = [1] * len(shape)
+    alone[axis] = shape[axis]
+    return torch.empty(shape[axis], device="meta").view(alone).expand(shape)
 
 
 def softmax_axis(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -109,10 +112,15 @@ def _picks(index: Any) -> bool:
 
 
 def _moved(func: Any, twin: Tensor, others: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The twin after a change of shape; None where entries were left out."""
+    """The twin after a change of shape; None where entries were left out, other than whole keys."""
     shaped = torch.Tensor.reshape if func is torch.Tensor.view else func
     moved: Tensor = shaped(twin, *others, **kwargs)
-    return moved if moved.numel() >= twin.numel() else None
+    if moved.numel() >= twin.numel():
+        return moved
+    (axis,) = keys_on(twin)[:1] or (0,)
+    rest = [size for i, size in enumerate(moved.shape) if i != axis]
+    fewer_keys = moved.dim() == twin.dim() and rest == [size for i, size in enumerate(twin.shape) if i != axis]
+    return twin_over(axis, moved.shape) if fewer_keys else None  # a learned sink was left out
 
 
 def keys_on(twin: Tensor) -> list[int]:

@@ -142,6 +142,11 @@ def sink(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (A[..., :-1] @ v).transpose(1, 2)
 
 
+def part_of_the_keys(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return ((q @ k.mT).softmax(-1)[..., :-3] @ v[:, :, :-3]).transpose(1, 2)
+
+
 def registers_of_keys(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     k, v = (torch.cat([x, x.new_ones(len(x), H, 2, d)], 2) for x in (k, v))
@@ -193,7 +198,7 @@ OTHERS: dict[str, tuple[Attend, str]] = {
     "a factor for each head": (scaled_by_head, r"_*mul_* .WrittenAttention"),
     "entries written over": (scaled_in_place, "__setitem__ .WrittenAttention"),
     "sums over queries": (sharpened, r"\w*div\w* .WrittenAttention"),
-    "a sink": (sink, "__getitem__ .WrittenAttention"),
+    "fewer keys": (part_of_the_keys, "14 keys for 17 tokens"),
     "more keys": (registers_of_keys, "19 keys for 17 tokens"),
     "channels": (channels, "6 keys for 17 tokens"),
     "a softmax over queries": (over_queries, "over other axes than one of keys"),
@@ -220,6 +225,22 @@ def test_it_is_refused_without_a_spec_too(name: str) -> None:
     for method in ("RawAttention", "VTranM"):
         with pytest.raises(cv.CaptumVitError, match=r"between the softmax|places attend|block|no attention"):
             cv.METHODS[method](model).attribute(images(), target=1)
+
+
+def test_what_a_sink_draws_belongs_to_no_token() -> None:
+    """A learned column of the softmax, without a value: rows of the attention sum to less than 1."""
+    model, x = written(sink), images()
+    A = cv.RawAttention(model, output="tokens").attribute(x)
+    assert (A.sum(1) < 0.99).all()
+    for rule in ("frozen", "libra"):
+        S = cv.FullGrad(model, rule=rule, output="tokens").attribute(x, target=1)
+        torch.testing.assert_close(S.sum(1), model(x)[:, 1].detach(), rtol=1e-9, atol=1e-12)
+    for name in METHODS:
+        if name == "TokenAblation":  # the softmax has another column than one for each token
+            with pytest.raises(cv.UnsupportedModelError, match="hidden from all queries"):
+                cv.METHODS[name](model).attribute(x, target=1)
+        else:
+            assert cv.METHODS[name](model).attribute(x, target=1).any(), name
 
 
 @pytest.mark.usefixtures("described")
