@@ -140,7 +140,8 @@ class AttnGrad(_OneBlock):
     .. math:: S_j = E_h[\nabla A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = E_h\,|\nabla A^h_{\mathrm{CLS}, j}|
 
     How much the score grows if the token is attended to a little more; attention itself does not
-    count. Signed, or not negative with ``heads="abs"``. Where the head reads several rows, the mean of
+    count. What a mask hides (a later word, padding) cannot be attended to, and is zero. Signed, or not negative with
+    ``heads="abs"``. Where the head reads several rows, the mean of
     those that the target's output reads: the gradient has their weights already.
 
     Costs one forward pass, without a graph before the block, and a backward pass to it.
@@ -164,7 +165,7 @@ class AttnGrad(_OneBlock):
         self.heads = one_of("heads", heads, HEADS)
 
     def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:
-        G = found.grads["probs"][layer]  # shape: (B, H, N, N)
+        G = found.grads["probs"][layer] * found.seen["probs"][layer].ne(0)  # shape: (B, H, N, N)
         return (row.unsqueeze(1) @ (G.abs() if self.heads == "abs" else G)).mean(1)
 
 

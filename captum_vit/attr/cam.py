@@ -179,6 +179,8 @@ class TokenLayerCAM(TokenCAM):
 class ChannelCAM(TokenCAM):
     """What CAMs with one weight for each channel share: the tokens over which the weights are taken.
 
+    A token on which the score does not depend, such as a word behind the one that is explained, has a map of zero.
+
     Args:
         forward_func: see :class:`TokenCAM`.
         include_prefix: CLS and registers count among those tokens; False leaves them to the patches. Padding
@@ -200,9 +202,9 @@ class ChannelCAM(TokenCAM):
         super().__init__(forward_func, layer, device_ids, rule=rule, output=output)
         self.include_prefix = boolean("include_prefix", include_prefix)
 
-    def _weights(self, x: Tensor, g: Tensor, layout: TokenLayout) -> Tensor:
+    def _weights(self, x: Tensor, g: Tensor, layout: TokenLayout) -> Tensor:  # shape: (B, N, D)
         counted = layout.counted(x, self.include_prefix).unsqueeze(-1)  # shape: (B, N, 1)
-        return self._channel_weights(x, g, counted)
+        return self._channel_weights(x, g, counted) * g.any(-1, keepdim=True)
 
     def _channel_weights(self, x: Tensor, g: Tensor, counted: Tensor) -> Tensor:  # shape: (B, 1, D)
         raise NotImplementedError

@@ -60,6 +60,8 @@ class Answer(TargetModule):
         >>> DecompX(answer.span()).attribute(ids)  # and which the whole answer?  # doctest: +SKIP
     """
 
+    one_head = True
+
     def __init__(
         self,
         model: nn.Module,

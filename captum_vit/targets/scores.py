@@ -25,10 +25,12 @@ class TargetModule(nn.Module):
 
     ``raw_scores`` means that outputs are not class logits, so no probability is made of them; ``problem_type`` is
     what they are where that is not the model's own business, in the words of Hugging Face's configurations; ``tower``
-    names the part to explain where the model holds several transformers.
+    names the part to explain where the model holds several transformers; ``one_head`` means that outputs are those of
+    one head on several tokens, so that what it says of any other token is known.
     """
 
     raw_scores = True
+    one_head = False
     problem_type: str | None = None
 
     def __init__(self, model: nn.Module, tower: nn.Module | None = None) -> None:

@@ -41,7 +41,8 @@ class Head:
     mixes them) and a score s, a kind of row is
 
     - ``"outputs"``: :math:`w_i = \|\partial s/\partial x_i\|`, where s mixes all outputs with fixed weights, so that no
-      target is needed. Of a head that scores every token, the outputs at the target's place are mixed. Of an attention
+      target is needed. Of a head that scores every token, the outputs at the target's place are mixed; rows that a
+      target's output does not read are left out. Of an attention
       pooling, the attention that it pays, the mean over queries and heads.
     - ``"target"``: the same with the target's output for s.
     - ``"evidence"``: :math:`w_i = (x_i \cdot \partial s/\partial x_i)^+`, of the target's output: what GenAtt's rule
@@ -78,8 +79,18 @@ class Head:
         """
         if kind == "evidence by output":
             return self._by_output()
-        score = mixed(self.output, target) if kind == "outputs" else select(self.output, target).sum()
+        if kind == "outputs":
+            return self._of_target(self._weights(mixed(self.output, target)), target)
+        score = select(self.output, target).sum()
         return self._evidence(score) if kind == "evidence" else self._weights(score)
+
+    def _of_target(self, pooling: Pooling, target: TargetType) -> Pooling:
+        """Without the rows that only other outputs read, as of an output for each word, or for each place."""
+        if target is None or not pooling.several.any():
+            return pooling
+        reached, _ = self._reached(select(self.output, target).sum())
+        row = _scaled(pooling.row * (reached | ~reached.any(1, keepdim=True)))
+        return Pooling(row, row.ne(0).sum(1, keepdim=True) > 1)
 
     def _by_output(self) -> Pooling:
         whole = self._weights(mixed(self.output))

@@ -28,8 +28,11 @@ def belong_to_places(
     """Whether the target's output reads other tokens than the others do, and would be another if those were mixed up.
 
     Both are tried on the first sample, by the model's own code behind the blocks. What differs in the first and not in
-    the second picks tokens by what they hold, as the largest.
+    the second picks tokens by what they hold, as the largest. A target module whose outputs are those of one head on
+    several tokens has none that belong to places.
     """
+    if getattr(model, "one_head", False):
+        return False
     own, others = first_samples(inputs, args)
     first = target_of_rows(target, torch.zeros(1, dtype=torch.long))
 
