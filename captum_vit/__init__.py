@@ -49,6 +49,8 @@ from captum_vit.targets import (
     logits_of,
 )
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.layout.image_tokens import ImageTokens, image_tokens
+from captum_vit.trace.record.decomposition import Decomposition, Shares
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.run.describe import spec_of
 
@@ -82,6 +84,11 @@ __all__ = [
     "BeforeActivation",
     "logits_of",
     "from_layer",
+    # of words and pictures
+    "Decomposition",
+    "Shares",
+    "ImageTokens",
+    "image_tokens",
     # models
     "Spec",
     "register_spec",

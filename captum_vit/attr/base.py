@@ -14,6 +14,7 @@ from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_vit.description.two_towers import is_words_and_pictures
 from captum_vit.errors import LayerError, MethodError, OptionError, ZeroMapWarning
 from captum_vit.inputs.padding import warn_if_padded
 from captum_vit.models.library import n_outputs
@@ -21,6 +22,7 @@ from captum_vit.models.modules import unwrapped_module_of
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, shown
 from captum_vit.tokens import TokenLayout, check_output
+from captum_vit.trace.record.decomposition import Decomposition, SplitInputs, split_inputs
 from captum_vit.trace.record.products import over_channels
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.rollout import gradient_x_input
@@ -242,6 +244,8 @@ class InputProducts(TokenAttribution):
     Args:
         forward_func: the model, or a target module around it.
         start_layer: the block whose input tokens are explained; the first by default.
+        checkpoint: blocks save nothing for the backward pass, and run once more in it: two forward passes, and the
+            memory of one block. The map is the same.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
     """
 
@@ -249,8 +253,11 @@ class InputProducts(TokenAttribution):
     reads_layer = True
     rule: str
 
-    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+    def __init__(
+        self, forward_func: nn.Module, start_layer: int = 0, *, checkpoint: bool = False, output: str = "grid"
+    ) -> None:
         super().__init__(forward_func, start_layer, output=output)
+        self.checkpoint = boolean("checkpoint", checkpoint)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -258,7 +265,7 @@ class InputProducts(TokenAttribution):
         return True
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(grads=["tokens"], rule=self.rule)
+        return Want(grads=["tokens"], rule=self.rule, recompute=self.checkpoint)
 
     def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
@@ -268,6 +275,77 @@ class InputProducts(TokenAttribution):
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         return gradient_x_input(found)
+
+
+class EntranceProducts(InputProducts):
+    """Tokens times the gradient under a rule, where they enter: also the words and the patches of one model.
+
+    A vision-language model is given ids and pixels, and has maps for both, by one backward pass: words at the vectors
+    of the text, pictures at the patches that enter their tower.
+
+    Args:
+        forward_func: the model, or a target module around it.
+        start_layer: the block whose input tokens are explained; the first by default, and of ids and pixels.
+        checkpoint: blocks save nothing for the backward pass, and run once more in it: two forward passes, and the
+            memory of one block. The map is the same.
+        output: see :class:`TokenAttribution`; ``"channels"`` is offered.
+    """
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""Explain a batch, as in :class:`TokenAttribution`; or ids and pixels, which a vision-language model reads.
+
+        Of ``(ids, pixels)`` the maps are (words, patches). words are (B, N), zero where a picture stands. patches are
+        in the shape of the pixels, with one channel: (n, 3, H, W) becomes (n, 1, h, w), or (n, 1, H, W) for
+        ``output="pixels"``; flat patches (P, K) become (P, 1). ``output="tokens"`` gives all tokens that enter the
+        tower's first block, CLS and registers included, and ``"channels"`` both unreduced.
+        """
+        if not is_words_and_pictures(inputs):
+            return super().attribute(inputs, target, additional_forward_args)
+        with undisturbed(self.model):
+            found = self._split(inputs, target, additional_forward_args, laid=self.output in ("grid", "pixels"))
+            words, tower = (found.split.products(leaf)[0] for leaf in (0, 1))
+            if self.output != "channels":
+                words, tower = words.sum(-1), tower.sum(-1)
+            laid = tower if found.pictures is None else found.pictures.lay_out(tower.flatten(), self.output)
+            for relevance in (words, laid):
+                refuse_not_finite(relevance, "map")
+            warn_if_zero(words, type(self).__name__)
+            warn_if_padded(self.model, inputs, words, stacklevel=3)
+            return widened(words), widened(laid)
+
+    def decompose(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: Any = None
+    ) -> Decomposition:
+        r"""The score of a language model as a sum: words, patches of pictures, constants, and what is left.
+
+        Costs the forward pass, and a backward pass for each sample.
+
+        Args:
+            inputs: token ids (B, N), or a tuple of ids and pixels.
+            target: as in :meth:`attribute`.
+            additional_forward_args: as in :meth:`attribute`.
+
+        Raises:
+            InputError: no ids, or the model refuses the inputs.
+            UnsupportedModelError: the rule does not cover all that the model does, or its blocks were not found.
+        """
+        with undisturbed(self.model):
+            return self._split(inputs, target, additional_forward_args, laid=True, each=True).decomposed()
+
+    def _split(self, inputs: Any, target: TargetType, args: Any, laid: bool, each: bool = False) -> SplitInputs:
+        if self.layer != 0:
+            raise LayerError(
+                "No layer, since words and pictures enter first blocks.", shown(self.layer), "start_layer=0."
+            )
+        checked = self._checked(inputs, target)
+        made = (self.model, checked, forward_args(args), target, self.rule)
+        return split_inputs(*made, laid=laid, each=each, checkpoint=self.checkpoint)
 
 
 def forward_args(args: Any) -> tuple[Any, ...]:

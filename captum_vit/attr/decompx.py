@@ -1,9 +1,14 @@
 """Decomposed token vectors, carried to the output in one backward pass."""
 
-from captum_vit.attr.base import InputProducts
+from __future__ import annotations
+
+from torch import nn
+
+from captum_vit.attr.base import EntranceProducts
+from captum_vit.trace.modes.rules import checked_rule
 
 
-class DecompX(InputProducts):
+class DecompX(EntranceProducts):
     r"""How much of the target's logit comes from each token, by decomposing every vector on the way.
 
     Every token at the input of block ``start_layer`` is followed as its own part of every later vector:
@@ -25,9 +30,17 @@ class DecompX(InputProducts):
     biases on CLS, the one choice that needs no such vectors, leaves every other token's relevance as it is here.
     ``FullGrad(rule="frozen")`` is complete in one pass: each bias belongs to the token to which it is added.
 
+    Of a vision-language model, ``attribute((ids, pixels), target)`` gives (words, patches), the maps of both by one
+    backward pass, and :meth:`decompose` all that the score is made of. Patches are those that enter the tower of the
+    pictures: behind it evidence no longer lies where it was seen.
+
     Args:
         forward_func: the model, or a target module around it.
         start_layer: the block whose input tokens are explained.
+        rule: ``"frozen"``, which is DecompX; ``"libra"``, gradient x input under LibraGrad's balanced gradients, which
+            differs from it in gated units; ``"grad"``, plain gradient x input, which does not sum to the logit.
+        checkpoint: blocks save nothing for the backward pass, and run once more in it: two forward passes, and the
+            memory of one block. The map is the same.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
 
     Raises:
@@ -38,4 +51,14 @@ class DecompX(InputProducts):
     Source: Modarressi et al., DecompX; the vision form is that of the SkipPLUS paper.
     """
 
-    rule = "frozen"
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        start_layer: int = 0,
+        *,
+        rule: str = "frozen",
+        checkpoint: bool = False,
+        output: str = "grid",
+    ) -> None:
+        super().__init__(forward_func, start_layer, checkpoint=checkpoint, output=output)
+        self.rule = checked_rule(rule)

@@ -13,7 +13,7 @@ from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_vit.attr.base import PRODUCTS, InputProducts, TokenAttribution, forward_args, warn_if_zero
+from captum_vit.attr.base import PRODUCTS, EntranceProducts, TokenAttribution, forward_args, warn_if_zero
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record.evidence import Update, followed, maps_of_updates, of_matrix
 from captum_vit.trace.record.record import Record, Want
@@ -200,7 +200,7 @@ def _positive(G: Tensor, R: Tensor) -> Tensor:  # (B, H, N, N) twice -> (B, N, N
     return (G * R).clamp(min=0).mean(1)
 
 
-class ConservativeLRP(InputProducts):
+class ConservativeLRP(EntranceProducts):
     r"""Gradient x input with attention probabilities and the deviation in every norm held constant.
 
     .. math:: S_i = \sum_d x_{id}\,\partial f_c^{\mathrm{held}} / \partial x_{id}
@@ -220,6 +220,7 @@ class ConservativeLRP(InputProducts):
     Args:
         forward_func: the model, or a target module around it.
         start_layer: the block whose input tokens are explained; the first by default.
+        checkpoint: blocks save nothing for the backward pass, and run once more in it; see :class:`DecompX`.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
 
     Source: Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation.

@@ -51,6 +51,7 @@ class Want:
             much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
         site: one more place whose tensor is kept.
         every_layout: find where the tokens of every block lie, in a network whose blocks have tokens of several kinds.
+        recompute: blocks save nothing for the backward pass, and run again in it; for gradients at ``tokens``.
 
     Raises:
         OptionError: an unknown kind, score or rule.
@@ -67,6 +68,7 @@ class Want:
     first_row: bool = False
     site: Place | None = None
     every_layout: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for name, kinds in (("seen", self.seen), ("grads", self.grads)):

@@ -27,6 +27,7 @@ from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
 from captum_vit.trace.run.watch import Watch, refuse_overwriting
@@ -154,7 +155,8 @@ def record(
     if want.row and not want.relevance:
         modes.append(head_tap)
     try:
-        with carried(model) if want.relevance else nullcontext():
+        again = recomputed(transformer.modules()[start:], want.rule) if want.recompute else nullcontext()
+        with carried(model) if want.relevance else nullcontext(), again:
             output = watch.run(inputs, args, *modes)
     finally:
         probe.behind.clear()  # a tap there holds the probe: a cycle would keep the graph

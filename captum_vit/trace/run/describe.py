@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_vit.description.measured import held_to_pass, measured
 from captum_vit.description.staged import features_at, staged
+from captum_vit.description.two_towers import TwoTowers, two_towers
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.example import example
 from captum_vit.models.modules import module_of, modules_of, named_tower
@@ -40,6 +41,8 @@ class Remembered:
     refusals: dict[Hashable, UnsupportedModelError] = field(default_factory=dict)
     features: dict[Hashable, int | None] = field(default_factory=dict)  # the axis of features at a module
     proofs: dict[Hashable, UnsupportedModelError | None] = field(default_factory=dict)  # why a rule is not complete
+    towers: dict[Hashable, TwoTowers] = field(default_factory=dict)  # of ids and pixels
+    merged: dict[Hashable, int | None] = field(default_factory=dict)  # patches of which a language model makes a token
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
@@ -112,11 +115,7 @@ def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
         UnsupportedModelError: no such blocks were found either.
         InputError: the model refuses the inputs.
     """
-    modules = [*modules_of(model), named_tower(model) or model]
-    before = _REMEMBERED.get(model)
-    if before is None or not before.still_holds(modules):
-        before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
-    shapes = shapes_of(inputs, args)
+    before, shapes = _up_to_date(model), shapes_of(inputs, args)
     found = before.get(shapes) or before.get((shapes, _batch(inputs, args)))
     if found is None:
         found = _found(model, inputs, args, before.refusals, shapes)
@@ -124,9 +123,37 @@ def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
     return found
 
 
+def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> TwoTowers:
+    """The two towers of a model that is given ids and pixels, found by one pass.
+
+    What is found is remembered for inputs of the same shapes. Call it inside ``undisturbed``.
+
+    Raises:
+        UnsupportedModelError: words, or pictures, are not read by such a tower.
+        InputError: the model refuses the inputs.
+    """
+    known, shapes = _up_to_date(model).towers, (shapes_of(inputs, args), _batch(inputs, args))
+    if shapes not in known:
+        cuda = {x.device for x in inputs if x.is_cuda}
+        with model_errors_as_ours(model, *inputs, *args), torch.random.fork_rng(cuda):
+            known[shapes] = two_towers(model, inputs, args)
+        if len(known) > KINDS:
+            del known[next(iter(known))]
+    return known[shapes]
+
+
 def remembered(model: nn.Module) -> Remembered:
     """What is known of a model whose stream has been found."""
     return _REMEMBERED[model]
+
+
+def _up_to_date(model: nn.Module) -> Remembered:
+    """What is known of a model as it is now."""
+    modules = [*modules_of(model), named_tower(model) or model]
+    before = _REMEMBERED.get(model)
+    if before is None or not before.still_holds(modules):
+        before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
+    return before
 
 
 def arranged_site(
