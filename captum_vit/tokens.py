@@ -34,6 +34,7 @@ class TokenLayout:
         covered: the pixels that the places divide evenly; None where that is the image.
         places: the token of each place, row by row, and -1 for a place without one; None where these are the last
             tokens, in this order.
+        along: the dimensions of a sample along which the grid lies; None where these are the last ones.
     """
 
     n_tokens: int
@@ -42,6 +43,7 @@ class TokenLayout:
     keep: Tensor | None = None
     covered: Box | None = None
     places: tuple[int, ...] | None = None
+    along: tuple[int, ...] | None = None
 
     @property
     def n_places(self) -> int:
@@ -151,32 +153,40 @@ class TokenLayout:
 
     def patch_size(
         self,
-        image: Tensor,  # shape: (B, C, H, W)
-    ) -> tuple[int, int]:
-        """Height and width of a patch in pixels; refused if the patches do not tile this very image."""
-        if image.dim() != 4:
-            raise InputError("An image (B, C, H, W).", f"shape {tuple(image.shape)}", "a method that reads tokens.")
-        height, width = image.shape[-2:]
-        if self.grid is not None and len(self.grid) == 2 and (height, width) == self.image_size:
-            top, left, bottom, right = self.box
-            if (bottom - top) % self.grid[0] == (right - left) % self.grid[1] == 0:
-                return (bottom - top) // self.grid[0], (right - left) // self.grid[1]
+        x: Tensor,  # shape: (B, ...), the input
+    ) -> tuple[int, ...]:
+        """Steps of a patch along each axis, such as its height and width; refused if patches do not tile this input."""
+        axes = self._axes_of(x)
+        if self.grid is not None and tuple(x.shape[axis] for axis in axes) == self.image_size:
+            starts, ends = self.box[: len(axes)], self.box[len(axes) :]
+            sides = [end - start for start, end in zip(starts, ends, strict=True)]
+            if all(side % cells == 0 for side, cells in zip(sides, self.grid, strict=True)):
+                return tuple(side // cells for side, cells in zip(sides, self.grid, strict=True))
         raise InputError(
             "An image that its patches tile, handed to the patch embedding as it is.",
-            f"{height} x {width} pixels for patches in a grid of {self.grid}",
-            "an image whose sides are multiples of the patch size, resized before the model.",
+            f"an input of shape {tuple(x.shape)} for patches in a grid of {self.grid}",
+            "an image whose sides are multiples of the patch size, resized before the model; or a method that reads "
+            "tokens, such as DecompX.",
         )
+
+    def _axes_of(self, x: Tensor) -> list[int]:
+        """The dimensions of an input along which the grid lies."""
+        n = 0 if self.grid is None else len(self.grid)
+        return list(range(x.dim() - n, x.dim())) if self.along is None else [1 + axis for axis in self.along]
 
     def from_pixels(
         self,
-        relevance: Tensor,  # shape: (B, C, H, W); (B, H, W) of one without channels, such as a spectrogram
+        relevance: Tensor,  # shape: that of the input, such as (B, C, H, W), or (B, T, C, H, W) of a film
     ) -> Tensor:  # shape: (B, N)
         """Each patch the sum over its pixels and channels; special tokens, under which no pixel lies, get zero."""
-        relevance = relevance if relevance.dim() == 4 else relevance.unsqueeze(1)
-        patch, (height, width) = self.patch_size(relevance), relevance.shape[-2:]
-        top, left, bottom, right = self.box
-        covered = F.pad(relevance.sum(1, keepdim=True), (-left, right - width, -top, bottom - height))
-        sums = F.avg_pool2d(covered, patch, divisor_override=1)
+        patch, axes = self.patch_size(relevance), self._axes_of(relevance)
+        assert self.grid is not None and self.image_size is not None
+        others = [axis for axis in range(1, relevance.dim()) if axis not in axes]
+        pixels = relevance.sum(others) if others else relevance
+        sides = list(zip(self.box[: len(axes)], self.box[len(axes) :], self.image_size, strict=True))
+        covered = F.pad(pixels, [pad for start, end, whole in reversed(sides) for pad in (-start, end - whole)])
+        divided = [size for pair in zip(self.grid, patch, strict=True) for size in pair]
+        sums = covered.reshape(len(covered), *divided).sum(list(range(2, 2 + 2 * len(axes), 2)))
         return self.from_patches(sums.flatten(1))
 
     def counted(

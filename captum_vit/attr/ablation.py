@@ -41,7 +41,8 @@ class TokenAblation(TokenAttribution):
         output: see :class:`TokenAttribution`.
 
     Raises:
-        UnsupportedModelError: tokens reach the output past the attention, so that none can be taken away.
+        UnsupportedModelError: tokens reach the output past the attention, so that none can be taken away; or attention
+            cannot be followed, and patches in another order have another score (windows, convolutions, grids).
 
     Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks (occlusion); with tokens that
     are dropped after the position embedding, the token ablation maps of the CDAM paper's code and the true token

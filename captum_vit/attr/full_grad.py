@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
-import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
@@ -12,6 +9,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import gradient_x_input
+from captum_vit.trace.record.summed import summed
 from captum_vit.trace.run.layers import layer_index
 
 
@@ -27,6 +25,10 @@ class FullGrad(TokenAttribution):
     convolutions; those after the blocks count with the last one. A bias that is added behind the pooling is
     credited to the rows that the target's output reads, by the lengths of its gradient there (to CLS, where that is
     the one).
+
+    Where attention cannot be followed, cells are followed through windows, heads and pooled keys: a bias that is added
+    to a cell belongs to it, one that is added to an average of cells to those around it, and what coarser blocks add
+    is divided evenly over the cells of the start block that theirs cover.
 
     Signed, in logits. Under the rules ``"frozen"`` and ``"libra"`` the map is complete: over all tokens,
     prefix included, it sums to the logit. Under the plain gradient it is not, since attention, norms and
@@ -51,7 +53,8 @@ class FullGrad(TokenAttribution):
     Raises:
         OptionError: there is no such rule.
         TraceError: a bias is added to a tensor whose rows are not those of the batch.
-        UnsupportedModelError: the rule does not cover all that the model does, so the map would not be complete.
+        UnsupportedModelError: the rule does not cover all that the model does, so the map would not be complete; or the
+            places of a later block's cells, in a network of several grids, were not found.
 
     Source: Srinivas and Fleuret, Full-Gradient Representation for Neural Network Visualization.
     """
@@ -80,12 +83,8 @@ class FullGrad(TokenAttribution):
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         """For each start layer its own gradient x input and all biases from there on."""
-        behind = torch.zeros_like(found.biases_of(found.start))
-        maps = []
-        for layer, product in reversed(list(zip(found.layers, gradient_x_input(found), strict=True))):
-            behind = behind + found.biases_of(layer)
-            maps.append(product.sum(-1) + behind)
-        return maps[::-1]
+        parts = zip(gradient_x_input(found), found.biases_behind(), strict=True)
+        return [product.sum(-1) + biases for product, biases in parts]
 
 
 class FullGradPlus(FullGrad):
@@ -115,7 +114,7 @@ class FullGradPlus(FullGrad):
     """
 
     def relevance(self, found: Record) -> Tensor:
-        return reduce(torch.add, self.layer_maps(found))
+        return summed(found, self.layer_maps(found), found.layers)
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own gradient x input and its own biases."""

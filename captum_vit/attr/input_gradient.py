@@ -26,7 +26,8 @@ class InputGradient(TokenAttribution):
 
     .. math:: S_i = \sum_{p \in \mathrm{patch}\ i} \sum_{\mathrm{channels}\ k} a_{kp}
 
-    ``a`` (B, 3, H, W) is what the method finds for every pixel, such as :math:`|\partial f_c / \partial x_{kp}|`.
+    ``a`` (B, 3, H, W) is what the method finds for every pixel, such as :math:`|\partial f_c / \partial x_{kp}|`;
+    of a film or a volume for every pixel of every frame or slice, and of a spectrogram for every entry.
 
     ``InputGradient(model, Saliency)`` runs ``Saliency(logits_of(model))`` on the images, and sums what it finds over
     the channels and pixels of every patch: sums, so that what is complete stays complete. Prefix tokens, under
@@ -74,7 +75,7 @@ class InputGradient(TokenAttribution):
             part = SubNetwork(self.model, found.transformer, 0, tokens.dtype)
             return self._at(part, tokens, found.target, *found.inputs, *found.args)
         image, *others = found.inputs
-        found.layout.patch_size(image)  # refuses other images before Captum works on them
+        found.layout.patch_size(image)  # refuses what patches do not tile before Captum works on it
         return found.layout.from_pixels(
             self._at(Network(self.model, image.dtype), image, found.target, *others, *found.args)
         )

@@ -19,7 +19,7 @@ from captum_vit.trace.record.evidence import Update, followed, maps_of_updates, 
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import maps_of_layers
 from captum_vit.trace.replay.pixels import relevance_of_pixels
-from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.layers import Layer, block_index, layer_index
 from captum_vit.trace.run.state import undisturbed
 
@@ -97,7 +97,7 @@ class LRP(TokenAttribution):
         """
         with undisturbed(self.model):
             checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
-            transformer = transformer_of(self.model, checked, args)
+            transformer = stream_of(self.model, checked, args)
             relevance = relevance_of_pixels(self.model, transformer, checked, args, target)
             warn_if_zero(relevance, type(self).__name__)
         relevance = relevance.sum(1, keepdim=True)

@@ -27,6 +27,7 @@ class Axis:
         start: the step of the input, along that dimension, where the first begins; it may lie before the input.
         end: the step behind the last; it may lie behind the input.
         size: steps of the input along that dimension.
+        dimension: its number in a sample, from 0.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Axis:
     start: int
     end: int
     size: int
+    dimension: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _sorted(reach: Reach, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], Ten
         number, cells = cells_along(centre, reach.behind[:, axis] - reach.first[:, axis])
         if cells == 1 and axis < len(shape) - 2:
             continue  # all tokens read it all, such as colours
-        axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size), size))
+        axes.append(Axis(_name(axis, len(shape)), cells, *_edges(reach, axis, number, cells, size), size, axis))
         places = places * cells + number
         even = even and _evenly_spaced(centre, number, cells)
         even = even and not (reach.apart and _merged(reach, axis, number, cells))

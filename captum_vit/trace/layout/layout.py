@@ -65,6 +65,7 @@ class Layout:
             keep,
             None if box == (*[0] * len(size), *size) else box,
             None if behind else tokens,
+            None if axes[0].dimension + len(axes) == axes[-1].dimension + 1 else tuple(a.dimension for a in axes),
         )
 
 

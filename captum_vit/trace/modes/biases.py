@@ -20,8 +20,10 @@ from captum_vit.sites.mode import Mode
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.entrywise import constant, constants, taken_constant
 
-See = Callable[[int, Tensor], None]
+See = Callable[[Any, Tensor], None]
 """Is given the place of a bias, and bias x gradient (B, ...), summed over channels."""
+Where = Callable[[Tensor, int], Any]
+"""The place of a bias, from the tensor to which it was added, and the axis of its channels."""
 
 # Which argument is the bias, and whether channels are the second dimension of the output or the last ones.
 LAST = {F.linear: 2, F.layer_norm: 3}
@@ -41,7 +43,7 @@ class BiasTap(Mode):
         place: the place of a bias that is added now, such as the block that runs.
     """
 
-    def __init__(self, place: Callable[[], int]) -> None:
+    def __init__(self, place: Where) -> None:
         super().__init__()
         self.place, self.eps = place, 0.0  # the rounding of the least precise sum
         self._precisions: set[torch.dtype] = set()
@@ -71,13 +73,15 @@ class BiasTap(Mode):
             self._precisions.add(result.dtype)
             self.eps = max(self.eps, torch.finfo(result.dtype).eps)
         bias, other = _added(func, args, kwargs), taken_constant(result)
-        part = None
+        part, second = None, False
         if bias is not None:
-            part = partial(_over_channels, bias.detach(), func in SECOND or func is F.batch_norm)
+            second = func in SECOND or func is F.batch_norm
+            part = partial(_over_channels, bias.detach(), second)
         elif other is not None:
             part = partial(_times, other)
         if part is not None:
-            _made(result).register_prehook(partial(_tell, self.told, self.place(), part, result.shape))
+            place = self.place(result, 1 if second else -1)
+            _made(result).register_prehook(partial(_tell, self.told, place, part, result.shape))
 
 
 def _made(result: Tensor) -> Node:
@@ -93,7 +97,7 @@ def _made(result: Tensor) -> Node:
 
 
 def _tell(
-    told: list[See], place: int, part: Callable[[Tensor], Tensor], shape: torch.Size, grads: tuple[Tensor, ...]
+    told: list[See], place: Any, part: Callable[[Tensor], Tensor], shape: torch.Size, grads: tuple[Tensor, ...]
 ) -> None:
     for see in told:
         see(place, part(grads[0].reshape(shape)))
@@ -168,7 +172,7 @@ class BiasRelevance:
 
     def _by_token(self, part: Tensor) -> Tensor:  # shape: (B, N)
         batch, n_tokens = self.pool.shape
-        part = _batch_first(part, batch)
+        part = batch_first(part, batch)
         if n_tokens in part.shape[1:]:
             return _rows(part, n_tokens)
         if part.shape[-2:] == self.layout.grid:
@@ -179,8 +183,8 @@ class BiasRelevance:
         return part.reshape(batch, -1).sum(1, keepdim=True) * self.pool
 
 
-def _batch_first(part: Tensor, batch: int) -> Tensor:  # shape: (B, ..., ...)
-    """Rows of all samples, or heads of all samples, behind one another are separated."""
+def batch_first(part: Tensor, batch: int) -> Tensor:  # shape: (B, ..., ...)
+    """Rows of all samples, or heads or windows of all samples, behind one another are separated."""
     if part.shape[0] % batch:
         raise TraceError(
             "Biases that are added to tensors with the batch first.",

@@ -9,7 +9,7 @@ relevance R of its result to its inputs x, by how much each of them contributes 
   :math:`z = x^+ w^+ + x^- w^-` (alpha = 1, beta = 0). Biases get nothing.
 - Products of two streams (queries with keys, attention with values, gates): z is the product, and each gets half.
 - Sums of two streams (residuals): z is the sum; then both shares of a sample are scaled, see :class:`Added`.
-- Means and sums over tokens: z is the sum.
+- Means and sums over tokens, pooling included: z is the sum.
 - Norms, softmax, and everything that acts on single entries (activations, multiples, shifts by a constant): the
   relevance passes as it is. A deviation that is written out counts as a constant.
 - What only moves entries, or picks some of them (the maximum), moves their relevance.
@@ -35,7 +35,7 @@ from captum_vit.sites.mode import Mode
 from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.entrywise import common_origin, copied, mark, operands, written_over
 from captum_vit.trace.modes.explicit import explicit
-from captum_vit.trace.modes.frozen import gated_linear
+from captum_vit.trace.modes.frozen import added_product, gated_linear
 from captum_vit.trace.modes.functions import (
     COMPARISONS,
     CURVED,
@@ -61,20 +61,25 @@ from captum_vit.trace.modes.redistribution import (
     undefined,
 )
 
-LINEAR = named("linear conv1d conv2d")
-MEANS = named("mean sum")
-PASSES = SOFTMAX | named("layer_norm rms_norm batch_norm normalize")
+LINEAR = named("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+MEANS = named(
+    "mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate"
+)
+PASSES = SOFTMAX | named("layer_norm rms_norm batch_norm group_norm instance_norm normalize")
 SINGLE = CURVED | NEGATED | COMPARISONS
 TWO = SUMS | PRODUCTS | QUOTIENTS
 ADDED = named("add __add__ __radd__")
 ADDED_PRODUCTS = named("addmm baddbmm")
+ADDED_FACTORS = named("addcmul")
 SUBTRACTED = named("sub __sub__ subtract")
 MOVES = named(
     "__getitem__ cat chunk clone contiguous dropout expand expand_as flatten gather index_select masked_fill "
     "movedim narrow permute repeat repeat_interleave reshape select split squeeze stack swapaxes t tile "
     "alpha_dropout feature_alpha_dropout nan_to_num "
     "to transpose type_as unbind unflatten unsqueeze view view_as flip requires_grad_ double amax amin max min sort "
-    "topk"
+    "topk roll rot90 pad moveaxis swapdims concat concatenate hstack vstack unfold pixel_shuffle pixel_unshuffle "
+    "channel_shuffle tensor_split reshape_as broadcast_to max_pool1d max_pool2d max_pool3d adaptive_max_pool1d "
+    "adaptive_max_pool2d adaptive_max_pool3d"
 )  # fmt: skip
 AS_THEY_ARE = {F.embedding}  # a look-up need not make the whole table wider
 
@@ -131,6 +136,9 @@ class Relevance(Mode):
         if func in ADDED_PRODUCTS:
             with self:
                 return _added_product(*args, **kwargs)
+        if func in ADDED_FACTORS:
+            with self:
+                return added_product(*args, **kwargs)
         if func in MEANS:
             f = lambda x: func(x, *args[1:], **kwargs)  # noqa: E731
             return Redistributed.apply(f, f, 1.0, args[0])

@@ -87,14 +87,8 @@ class Want:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether more than the tokens of blocks, and gradients there, is asked for."""
-        return (
-            bool(self.kinds - {"tokens"})
-            or self.relevance
-            or self.row is not None
-            or self.biases
-            or self.site is not None
-        )
+        """Whether anything inside of blocks is asked for, or another place."""
+        return bool(self.kinds - {"tokens"}) or self.site is not None
 
 
 class Probe:

@@ -17,11 +17,13 @@ from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
+from captum_vit.trace.modes.cells import Cells
 from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
+from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
 from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
@@ -30,7 +32,7 @@ from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
-from captum_vit.trace.run.watch import Watch, refuse_overwriting
+from captum_vit.trace.run.watch import Watch, layouts_of_blocks, refuse_overwriting
 
 __all__ = ["Record", "Want", "record"]
 
@@ -94,11 +96,27 @@ class Record:
         """Where the tokens that enter a block lie."""
         return self.layouts.get(layer, self.layout)
 
-    def biases_of(self, layer: int) -> Tensor:  # shape: (B, N)
+    def biases_of(self, layer: int) -> Tensor:  # shape: (B, N), N of the block
         """What the biases of a block add to the score, token by token; the last block's include those after it."""
+        if self.layouts:
+            return self.biases[layer]
         depth = len(self.transformer.blocks)
         places = [layer] if layer < depth - 1 else [layer, depth]
         return sum((self.biases[p] for p in places if p in self.biases), torch.zeros_like(self.row.squeeze(1)))
+
+    def biases_behind(self) -> list[Tensor]:  # shape of each: (B, N), N of the block
+        """For each block that was recorded what its biases and all those behind it add, on its own tokens."""
+        found: list[Tensor] = []
+        for layer in reversed(self.layers):
+            own = self.biases_of(layer)
+            if found:
+                own = own + self._laid_on(layer, found[-1])
+            found.append(own)
+        return found[::-1]
+
+    def _laid_on(self, layer: int, behind: Tensor) -> Tensor:
+        """What belongs to the tokens of the next block, on those of this one."""
+        return on_earlier(behind, self.layout_of(layer + 1), self.layout_of(layer)) if self.layouts else behind
 
     def attended(self, layer: int) -> Tensor:  # shape: (B, H, N)
         """What the head's row attends to in one block, head by head."""
@@ -136,11 +154,17 @@ def record(
     watch = Watch(model, transformer, place=blocks[blocks[start].tokens_of].entrance)
     probe = Probe(transformer, want, start)
     probe.attach(watch)
-    bias_tap = BiasTap(lambda: probe.place)
+    layouts: dict[int, TokenLayout] = {}
+    bias_tap = BiasTap(lambda y, axis: probe.place)
     # The last mode sees a call first; what it writes out, those before it see.
     modes: list[TorchFunctionMode] = [*rule_modes(want.rule)]
     if want.relevance:
         modes = [Relevance(len(inputs[0]))]
+    if want.biases and transformer.refusal is not None:
+        layouts = layouts_of_blocks(model, transformer, inputs, args, start)
+        visits, bias_tap.place = placing(transformer, layouts, lambda: probe.place)
+        watch.visits += visits
+        modes.append(Cells())
     if want.biases:
         modes.append(bias_tap)
     if want.kinds & ATTENTION:
@@ -168,20 +192,25 @@ def record(
     seen = probe.seen
     n_tokens = probe.n_tokens if transformer.refusal is None else probe.n_first
     found = Record(watch.described(transformer), watch.layout(n_tokens), output.detach(), {}, start=start)
-    if want.every_layout and transformer.refusal is not None:
+    found.layouts = layouts
+    if want.every_layout and transformer.refusal is not None and not layouts:
         found.layouts = {layer: watch.layout_of_block(layer, x.shape[1]) for layer, x in seen["tokens"].items()}
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
     if want.row:
         if probe.last_rows is None:
             raise no_graph()
-        head = Head(found.layout, output, probe.last_rows, head_tap.made, probe.pool_attention, want.rule == "grad")
+        behind = found.layout_of(len(blocks) - 1)
+        if probe.last_rows.shape[1] != behind.n_tokens:
+            raise _other_rows(probe.last_rows, behind)
+        head = Head(behind, output, probe.last_rows, head_tap.made, probe.pool_attention, want.rule == "grad")
         found.pooling = head.read(want.row, target)
         if want.first_row and found.row[..., 1:].any():
             return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
     if transformer.run_past and not want.biases and (want.row or want.site):
         _warn_of_earlier_blocks()
     if want.biases:
-        relevance = BiasRelevance(found.layout, found.row.squeeze(1))
+        pool = found.row.squeeze(1)
+        relevance = BiasesByCell(layouts, pool) if layouts else BiasRelevance(found.layout, pool)
         bias_tap.told.append(relevance.add)
         found.biases = relevance.by_place
     if want.grads:
@@ -190,13 +219,21 @@ def record(
             score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
         found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
     if want.biases and want.rule in COMPLETE and not want.incomplete:
-        biases = sum((found.biases_of(layer) for layer in found.layers), torch.zeros_like(found.row.squeeze(1)))
+        biases = found.biases_behind()[0]
         products = seen["tokens"][start].detach() * found.grads["tokens"][start]
         refuse_gap(want.rule, score, products, biases, bias_tap.eps)
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
     found.eps = max((torch.finfo(x.dtype).eps for row in found.seen.values() for x in row.values()), default=0.0)
     _as_precise_as(found, dtype_of(model), narrow=want.relevance)
     return found
+
+
+def _other_rows(rows: Tensor, layout: TokenLayout) -> TraceError:
+    return TraceError(
+        "A last block that keeps the tokens that enter it, where the head's rows are looked for.",
+        f"{layout.n_tokens} tokens that enter it, and {rows.shape[1]} that leave it",
+        "a method that reads no rows, such as DecompX or CAT.",
+    )
 
 
 def _refuse_other_order(

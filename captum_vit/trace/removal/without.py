@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.probe import Want
 from captum_vit.trace.record.record import record
 from captum_vit.trace.removal.absent import patches_absent, takes_mask, words_absent
-from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.watch import Watch, layout_of
 
 WAYS = ("auto", "drop", "mask")
@@ -32,6 +33,10 @@ class Without:
     is trusted. Of texts, the rows that the head reads (CLS, the end of a text) are never dropped but hidden;
     finding them takes one pass of the batch.
 
+    Where attention cannot be followed, no key can be hidden. Then patches may be dropped if the answer is the same for
+    the patches of a sample in another order, which is tried on one: each is known by its content alone, so that a
+    shorter sequence is one without some of them.
+
     Use it inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Args:
@@ -44,7 +49,7 @@ class Without:
     def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], way: str = "auto") -> None:
         one_of("way", way, WAYS)
         self.model, self.inputs, self.args, self.asked = model, inputs, args, way
-        self.transformer = transformer_of(model, inputs, args)
+        self.transformer = stream_of(model, inputs, args)
         self.text = not inputs[0].is_floating_point()
         self.way: str | None = None  # "drop" or "mask", once it was needed
         self._real = self._read = torch.zeros(0)  # shape: (B, T), words that are no padding; rows that the head reads
@@ -114,18 +119,19 @@ class Without:
             raise InputError(wanted, got, "the model's patch_size.")
 
     def _run(
-        self, rows: Tensor, gone: Tensor | None = None, way: str = "drop", disturb: bool = False
+        self,
+        rows: Tensor,
+        gone: Tensor | None = None,
+        way: str = "drop",
+        visit: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, TokenLayout]:
-        """One pass of some samples without what is gone, which may be disturbed: no one should notice."""
+        """One pass of some samples without what is gone, with other tokens that enter the first block if there are."""
         watch = Watch(self.model, self.transformer, thinned=gone is not None)
         lengths: list[int] = []
 
         def see(x: Tensor) -> Tensor | None:
             lengths.append(x.shape[1])
-            if gone is None or not disturb:
-                return None
-            absent = gone if self.text else self._layout.from_patches(gone)
-            return torch.where(absent.unsqueeze(-1), 1 - x, x)
+            return None if visit is None else visit(x)
 
         watch.at(self.transformer.blocks[0].entrance, see)
         inputs, args = (of_samples(given, len(self.inputs[0]), rows) for given in (self.inputs, self.args))
@@ -144,7 +150,11 @@ class Without:
 
     def _found_way(self, gone: Tensor) -> str:
         """Try on one sample, twice, what is dropped against what is hidden."""
-        trusted = self.text and takes_mask(self.model, self.transformer)
+        followed = self.transformer.refusal is None
+        if not followed and not self.text:
+            self._refuse_order()
+            return "drop"
+        trusted = followed and self.text and takes_mask(self.model, self.transformer)
         if trusted and self.asked == "mask":
             return "mask"
         rows, halves = self._trial(gone)
@@ -158,6 +168,25 @@ class Without:
         if not trusted:
             self._prove(rows, halves, hidden)
         return "mask"
+
+    def _refuse_order(self) -> None:
+        """Of a network without attention that can be followed: its patches in another order have the same scores."""
+        block, refusal = self.transformer.blocks[0], self.transformer.refusal
+        unfollowed = f"no key can be hidden: {'' if refusal is None else refusal.got}"
+        if self.asked == "mask":
+            raise self._unsupported("hidden", unfollowed)
+        if block.entrance.features is not None:
+            cells = " x ".join(map(str, block.cells))
+            raise self._unsupported("taken away", f"its blocks read all cells of a grid of {cells}, and {unfollowed}")
+        places = torch.arange(self._layout.n_tokens, device=self.inputs[0].device)
+        standing = places[self._layout.standing]
+        moved = places.clone()
+        moved[standing] = standing[torch.randperm(len(standing), generator=torch.Generator().manual_seed(0))]
+        first = torch.zeros(1, dtype=torch.long, device=places.device)
+        whole, other = self._run(first)[0], self._run(first, visit=lambda x: x[:, moved])[0]
+        size = whole.abs().max()
+        if not _apart(whole, other).max() <= torch.finfo(whole.dtype).eps ** 0.5 * size:
+            raise self._unsupported("taken away", f"other scores for its patches in another order, and {unfollowed}")
 
     def _hidden(self, rows: Tensor, halves: Tensor) -> Tensor | None:
         """The scores of the trial with keys hidden; None where nothing can be."""
@@ -205,16 +234,19 @@ class Without:
 
     def _prove(self, rows: Tensor, halves: Tensor, hidden: Tensor | None) -> None:
         """What is hidden is disturbed, and no one notices."""
+        absent = (halves if self.text else self._layout.from_patches(halves)).unsqueeze(-1)
         if hidden is None:
             raise self._unsupported("taken away", "its head reads every word, and it takes no attention mask")
-        if not _alike(self._run(rows, halves, "mask", disturb=True)[0], hidden):
+        disturbed, _ = self._run(rows, halves, "mask", lambda x: torch.where(absent, 1 - x, x))
+        if not _alike(disturbed, hidden):
             raise self._unsupported("taken away", "the output changed with what was hidden from all queries")
 
     def _unsupported(self, how: str, why: str) -> UnsupportedModelError:
         return UnsupportedModelError(
             f"A model whose tokens can be {how}.",
             f"{self.transformer.family}: {why}",
-            "removing them in the input instead: a blurred or filled patch, a mask token for a word.",
+            "removing them in the input instead, by a blurred or filled patch (captum.attr.Occlusion), or a mask token "
+            "for a word; or gradients at tokens, such as DecompX.",
         )
 
 

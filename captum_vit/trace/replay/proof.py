@@ -93,7 +93,7 @@ def proof(
     refuse_probability(model, inputs, args, rule)
     outside: Outside = {}
     parts: list[Tensor] = []
-    tap = BiasTap(lambda: 0)
+    tap = BiasTap(lambda y, axis: 0)
     with noting_mode(rule, outside), tap:
         at = leaf_at(model, None, leaf, inputs, args)
         value = score(at.output)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from inspect import signature
+from math import prod
 from typing import Any, TypeGuard
 
 import torch
@@ -257,6 +258,25 @@ def layout_of(
     model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...] = ()
 ) -> TokenLayout:
     """Where the tokens of these very inputs lie; costs their embedding. Call it inside ``undisturbed``."""
+    watch, n_tokens = _as_far_as_blocks(model, transformer, inputs, args)
+    return watch.layout(n_tokens)
+
+
+def layouts_of_blocks(
+    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...], start: int
+) -> dict[int, TokenLayout]:
+    """The same for each block from one on, in a network whose blocks have tokens of several kinds."""
+    watch, _ = _as_far_as_blocks(model, transformer, inputs, args)
+    blocks = dict(enumerate(transformer.blocks[start:], start))
+    firsts = {block.tokens_of: layer for layer, block in blocks.items()}
+    kinds = {of: watch.layout_of_block(layer, prod(blocks[layer].cells)) for of, layer in firsts.items()}
+    return {layer: kinds[block.tokens_of] for layer, block in blocks.items()}
+
+
+def _as_far_as_blocks(
+    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> tuple[Watch, int]:
+    """A pass that ends where the first block begins, and how many tokens enter it."""
     lengths: list[int] = []
 
     def stop(x: Tensor) -> None:
@@ -267,7 +287,7 @@ def layout_of(
     watch.at(transformer.blocks[0].entrance, stop)
     with suppress(_Reached):
         watch.run(inputs, args)
-    return watch.layout(lengths[0])
+    return watch, lengths[0]
 
 
 @contextmanager

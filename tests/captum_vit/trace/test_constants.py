@@ -160,7 +160,7 @@ def test_without_the_tap_nothing_is_proved() -> None:
     """The tap adds what the tokens lack."""
     assert proved(CONSTANTS["cat"]).residual < 1e-14
     seen: list[Tensor] = []
-    tap = BiasTap(lambda: 0)
+    tap = BiasTap(lambda y, axis: 0)
     tap.told.append(lambda place, part: seen.append(part))
     x = noise(*IMAGE_SHAPE).requires_grad_()
     with under("frozen"), tap:
