@@ -82,7 +82,7 @@ def split(
     """
     refuse_opaque(model)
     seen: dict[int, Tensor] = {}
-    watch, tap = Watch(model, None), BiasTap(lambda: 0)
+    watch, tap = Watch(model, None), BiasTap(lambda y, axis: 0)
     for number, place in enumerate(places):
         watch.at(place, partial(_leaf, seen, number))
     with nullcontext() if recompute is None else recomputed(recompute, rule, biases=True):

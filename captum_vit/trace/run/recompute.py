@@ -62,5 +62,5 @@ def _again(rule: str, biases: bool) -> tuple[AbstractContextManager[Any], Abstra
 
 @contextmanager
 def _under(rule: str, biases: bool) -> Iterator[None]:
-    with under(rule), BiasTap(lambda: 0) if biases else nullcontext():
+    with under(rule), BiasTap(lambda y, axis: 0) if biases else nullcontext():
         yield
