@@ -22,6 +22,7 @@ import captum_vit as cv
 from captum_vit.errors import CaptumVitError
 from captum_vit.explain import explain, method_named, open_picture
 from captum_vit.inputs.loading import device_named, load_model
+from captum_vit.inputs.prompts import generates
 from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
 
@@ -70,12 +71,15 @@ def _add_explain(commands: Any) -> None:
     command = commands.add_parser("explain", help=about, description=about)
     command.add_argument("image", metavar="IMAGE", help="a picture file; for text models, a text")
     _add_model(command)
-    command.add_argument("--method", default="LayerCDAM", metavar="NAME", help="default: %(default)s")
+    command.add_argument("--method", metavar="NAME", help="default: LayerCDAM; DecompX for a language model")
+    command.add_argument("--question", metavar="TEXT", help="to a vision-language model, about the picture")
+    command.add_argument("--answer", metavar="TEXT", help="of a language model; default: what it generates")
+    command.add_argument("--foil", metavar="WORD", help="explain the target rather than this word")
     command.add_argument(
         "--target",
         nargs="+",
         metavar="K|NAME",
-        help="classes, by number or name; default: what the model predicts",
+        help="classes, by number or name, or a word of the answer; default: what the model predicts",
     )
     command.add_argument(
         "--out",
@@ -109,13 +113,17 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def _explain(args: argparse.Namespace) -> None:
     """Everything that can be refused is refused before the model is loaded."""
-    method_named(args.method)
-    given = open_picture(args.image) if args.model.startswith("timm:") else args.image
+    if args.method is not None:
+        method_named(args.method)
+    given = open_picture(args.image) if args.model.startswith("timm:") or args.question else args.image
     text = args.model.startswith("hf:") and not Path(args.image).is_file()
-    name = re.sub(r"\W+", "-", f"{'text' if text else Path(args.image).stem}-{args.method}").strip("-")
-    kinds = SUFFIXES if text else (*PICTURES, ".npy")
+    name = re.sub(r"\W+", "-", f"{'text' if text else Path(args.image).stem}-{args.method or 'map'}").strip("-")
+    kinds = SUFFIXES if text or args.question else (*PICTURES, ".npy")
     path = check_target(args.out or f"{name}{'.html' if text else '.png'}", kinds, args.overwrite)
-    explanation = explain(_model(args), given, args.target, args.method)
+    model = _model(args)
+    target = " ".join(args.target) if args.target and generates(model) else args.target
+    asked = (given, args.question) if args.question else given
+    explanation = explain(model, asked, target, args.method, answer=args.answer, foil=args.foil)
     print(explanation)
     print(f"saved {explanation.save(path, overwrite=args.overwrite)}")
 

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
 from captum_vit.errors import InputError, OptionError, TargetError
+from captum_vit.explain_answer import explain_answer
 from captum_vit.inputs.class_names import class_names, target_index
 from captum_vit.inputs.images import display_image, image_tensor
+from captum_vit.inputs.prompts import generates
 from captum_vit.inputs.rgb import open_picture
 from captum_vit.inputs.signals import Signal, read_signal
 from captum_vit.inputs.texts import read_text
@@ -31,7 +33,7 @@ from captum_vit.trace.run.repeated import same_again
 from captum_vit.trace.run.score import checked_target, select, transform
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 from captum_vit.trace.run.watch import Watch
-from captum_vit.viz import Explanation, film, slices, spectrogram, wave
+from captum_vit.viz import AnswerExplanation, Explanation, film, slices, spectrogram, wave
 from captum_vit.viz.explanation import Drawing
 from captum_vit.viz.marks import mark_of
 from captum_vit.viz.pieces import pieces
@@ -45,16 +47,18 @@ def explain(
     model: nn.Module,
     image_or_text: Any,
     target: Any = None,
-    method: str | Callable[[nn.Module], Attribution] | Attribution = "LayerCDAM",
+    method: str | Callable[[nn.Module], Attribution] | Attribution | None = None,
     *,
+    answer: Any = None,
+    foil: str | int | None = None,
     processor: Any = None,
     tokenizer: Any = None,
     tokens: Sequence[str] | None = None,
     special: bool = True,
     words: bool = False,
     **options: Any,
-) -> Explanation:
-    """Explain one picture, one text or pair of texts, one video, sound or volume.
+) -> Explanation | AnswerExplanation:
+    """Explain one picture, one text or pair of texts, one video, sound or volume, or a word that a model generated.
 
     Args:
         model: as it was loaded, in eval mode; or a target module around it.
@@ -69,7 +73,10 @@ def explain(
             more than two dimensions, as in Captum: ``(position, "PER")`` for a head that scores every token; None
             explains what the model predicts.
         method: a name in ``captum_vit.METHODS``, a class or another function of the model, or an instance for
-            this very model.
+            this very model. None is LayerCDAM, and DecompX for what a language model generated.
+        answer: of a language model, what it generated: a text, ids, or what ``generate`` returned; None lets it
+            generate up to 20 tokens, each the likeliest one.
+        foil: a word, or a token's id, of which the target is told apart: "two" rather than "nine".
         processor: an image processor or transform, in place of the model's own; a video processor or a feature
             extractor for a video or a sound, which is called with the rate of samples that it has itself.
         tokenizer: in place of the one stored beside the model.
@@ -78,14 +85,20 @@ def explain(
         words: show whole words, with the sum of their pieces' relevance; ``.map`` holds the pieces in any case.
         options: passed on to the method's ``attribute``, ``n_samples=20`` for instance.
 
+    For a **language model** ``image_or_text`` is the prompt: a text, a chat as a list of messages, ids, what a
+    processor gave, or ``(picture, "What is this?")`` with one picture or a list of them. ``target`` is then a word of
+    the answer, its place in it, or a pair (start, stop); None is the first token. A target of several tokens is
+    explained by the sum of their logits.
+
     Returns:
-        an :class:`Explanation`; notebooks show it, ``.map`` is the tensor, ``.save(path)`` writes it.
+        an :class:`Explanation`, or for a language model an :class:`~captum_vit.viz.AnswerExplanation`; notebooks show
+        it, ``.map`` is the tensor, ``.save(path)`` writes it.
 
     Raises:
         InputError: a picture or a text that cannot be read, or more than one; a text with more tokens than the
             model has positions.
         OptionError: an unknown method, or an instance for another model.
-        TargetError: a class that the model does not have.
+        TargetError: a class that the model does not have, or a word that was not generated.
 
     Warns:
         UnrepeatableWarning: the model gives other scores for the same input in the pass that is explained.
@@ -95,8 +108,26 @@ def explain(
         >>> explain(bert, "a good film", "positive", words=True).save("film.html")  # doctest: +SKIP
         >>> explain(nli, ("It rains.", "It is wet."), "entailment", special=False)  # doctest: +SKIP
     """
+    if generates(model):
+        how = "DecompX" if method is None else method
+        return explain_answer(
+            model,
+            image_or_text,
+            target,
+            lambda scores: _attribution(scores, how),
+            answer=answer,
+            foil=foil,
+            processor=processor,
+            tokenizer=tokenizer,
+            words=words,
+            options=options,
+        )
+    for name, only in (("answer", answer), ("foil", foil)):
+        if only is not None:
+            hint = f"no {name}; target={only!r}, where the model has such a class."
+            raise OptionError(f"`{name}` for a model that generates text.", type(model).__name__, hint)
     refuse_both(module_of(model))  # before anything is read
-    attribution, name = _attribution(model, method)
+    attribution, name = _attribution(model, "LayerCDAM" if method is None else method)
     _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)
     args = forward_args(options.get("additional_forward_args")) or given.args

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError, OptionError, UnsupportedModelError
 from captum_vit.extras import extra
 
-_HEADS = ("ForImageClassification", "ForSequenceClassification")
+_HEADS = {
+    "AutoModelForImageClassification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+}
+"""The classes that load a model with a head, and what transformers calls the list of their architectures."""
+
 _NESTS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
 
 
@@ -138,20 +145,28 @@ def _hugging_face(path: str) -> nn.Module:
     try:
         config = transformers.AutoConfig.from_pretrained(path)
         architecture = (config.architectures or ["none"])[0]
-        head = next((head for head in _HEADS if architecture.endswith(head)), None)
+        head = next((head for head, names in _HEADS.items() if architecture in _architectures(names)), None)
         if head is None:
             raise UnsupportedModelError(
-                f"A model with a head of the kind {' or '.join(_HEADS)}.",
+                "A classifier of pictures or texts, or a language model.",
                 f"{path!r}, whose architecture is {architecture}",
                 "loading it in Python and explaining captum_vit.ConceptSimilarity(model, ...), for instance.",
             )
-        return getattr(transformers, f"AutoModel{head}").from_pretrained(path)
+        return getattr(transformers, head).from_pretrained(path)
     except (OSError, ValueError) as error:
         raise InputError(
             "A folder or repository with a Hugging Face model.",
             f"{path!r} ({_reason(error)})",
             "a folder written by `model.save_pretrained`, or a network.",
         ) from error
+
+
+def _architectures(names: str) -> set[str]:
+    """The classes of a list of transformers, in which a family may have several."""
+    from transformers.models.auto import modeling_auto
+
+    listed = (one if isinstance(one, tuple | list) else (one,) for one in getattr(modeling_auto, names).values())
+    return {name for group in listed for name in group}
 
 
 def _reason(error: Exception) -> str:

@@ -3,13 +3,14 @@
 Pictures    overlay, panels, gallery, blend, Mark
 Others      film for a video, spectrogram and wave for a sound, slices for a volume
 Text        text, TokenText
-Both        Explanation
+Both        Explanation, AnswerExplanation
 Colours     scale_of, Scale, SIGNED, POSITIVE
 Studies     in viz.studies and viz.heads; the results of captum_vit.studies call them by ``.plot()``
 
 Figures are made without pyplot: no window opens, and no global state changes.
 """
 
+from captum_vit.viz.answer import AnswerExplanation
 from captum_vit.viz.blending import blend
 from captum_vit.viz.colours import POSITIVE, SIGNED, Scale, scale_of
 from captum_vit.viz.explanation import Explanation
@@ -34,6 +35,7 @@ __all__ = [
     "text",
     "TokenText",
     "Explanation",
+    "AnswerExplanation",
     "scale_of",
     "Scale",
     "SIGNED",

@@ -1,0 +1,70 @@
+"""A strip above a figure of words: a title, pictures, and bars of what each part adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_vit.viz.colours import AGAINST, FOR
+from captum_vit.viz.figures import draw
+from captum_vit.viz.lines import INK, QUIET
+
+_GAP = 0.08  # inches
+_NAMES, _VALUES = 1.25, 0.5  # inches beside the bars
+
+
+def raised(figure: Figure, height: float) -> Figure:
+    """The figure with free space of some inches above; what is drawn in points from the bottom stays there."""
+    width, before = figure.get_size_inches()
+    figure.set_size_inches(width, before + height)
+    return figure
+
+
+def strip(
+    figure: Figure,
+    title: str,
+    pictures: Sequence[Tensor],  # shape of each: (H, W, 3)
+    shares: Mapping[str, float],
+    height: float,  # inches, without the title
+) -> None:
+    """Fill the space above: pictures from the left, as many as fit, and bars beside them."""
+    width, whole = figure.get_size_inches()
+    top = whole - 0.3
+
+    def axes(left: float, across: float, tall: float = height) -> tuple[float, float, float, float]:
+        return left / width, (top - tall) / whole, across / width, tall / whole
+
+    figure.text(_GAP / width, 1 - 0.15 / whole, title, va="center", fontsize=10, color=INK, parse_math=False)
+    left = _GAP
+    room = width - 2.6
+    side = min(height, (room - _GAP * len(pictures)) / max(len(pictures), 1))
+    for picture in pictures:
+        tall = side * min(1.0, picture.shape[0] / picture.shape[1])
+        across = tall * picture.shape[1] / picture.shape[0]
+        draw(figure.add_axes(axes(left, across, tall)), picture.numpy())
+        left += across + _GAP
+    left = max(left, _GAP) + _NAMES
+    bars = figure.add_axes(axes(left, max(width - left - _VALUES - _GAP, 0.6)))
+    values = list(shares.values())
+    bars.barh(range(len(values)), values, color=[FOR if value > 0 else AGAINST for value in values], height=0.62)
+    bars.set_yticks(range(len(values)), list(shares), fontsize=8, color=QUIET, parse_math=False)
+    bars.invert_yaxis()
+    bars.axvline(0, color=QUIET, linewidth=0.8)
+    bars.set_xticks([])
+    bars.tick_params(length=0)
+    for edge in bars.spines.values():
+        edge.set_visible(False)
+    for place, value in enumerate(values):
+        aligned = "left" if value >= 0 else "right"
+        bars.annotate(
+            f"{value:+.2f}".replace("-", "−"),
+            (value, place),
+            xytext=(4 if value >= 0 else -4, 0),
+            textcoords="offset points",
+            va="center",
+            ha=aligned,
+            fontsize=8,
+            color=INK,
+        )
