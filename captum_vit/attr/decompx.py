@@ -45,8 +45,8 @@ class DecompX(EntranceProducts):
 
     Raises:
         UnsupportedModelError: a function of PyTorch that the rule does not cover lies on the way to the output: a
-            product of two streams of which none is a gate, or a softmax at the end. The derivative of a custom
-            ``autograd.Function`` is taken as it is; only ``FullGrad(rule="frozen")`` notices where that is wrong.
+            product of two streams of which none is a gate, or a softmax at the end; or a custom ``autograd.Function``
+            with whose derivative tokens and biases do not sum to the score, which is tried the first time.
 
     Source: Modarressi et al., DecompX; the vision form is that of the SkipPLUS paper.
     """

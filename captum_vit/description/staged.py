@@ -28,8 +28,8 @@ from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.site import Place, Site, hooked
 
 HINT = (
-    "a method that needs only tokens and gradients: DecompX, CAT, LayerCDAM, a token CAM, FullGrad, LRP, "
-    "ConservativeLRP, or PLUS over one of these."
+    "a method that needs only tokens and gradients: CAT, LayerCDAM, a token CAM, PLUS over one of these; DecompX, "
+    "FullGrad, LRP or ConservativeLRP, where their rules cover all that the model does."
 )
 
 

@@ -27,7 +27,7 @@ from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
 from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
-from captum_vit.trace.replay.accepted import refuse_incomplete
+from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select, transform
@@ -188,6 +188,8 @@ def record(
     if probe.unsure is not None:
         _refuse_other_order(model, transformer, inputs, args, *probe.unsure)
     refuse_not_finite(output.detach(), "output", infinite=False)
+    if not want.biases:
+        refuse_own_derivatives(model, transformer.blocks[start].entrance, inputs, args, want.rule, output)
 
     seen = probe.seen
     n_tokens = probe.n_tokens if transformer.refusal is None else probe.n_first
