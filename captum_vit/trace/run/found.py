@@ -75,6 +75,7 @@ class Found:
         self.no_inference = torch._C._InferenceMode(False)  # a guard, not entered yet
         self.stance: Any = None
         self.checkpointing: list[nn.Module] = []
+        self.trainable: list[nn.Parameter] = []
         self.quiet = self.done = False
 
     @uninterrupted
@@ -95,7 +96,10 @@ class Found:
             self.put_back()
 
     def quieten(self, compiled: bool) -> None:
-        """No graph until a hook asks for one; no autocast, checkpoints, packed layers; nothing runs compiled."""
+        """No graph until a hook asks for one; no autocast, checkpoints, packed layers; nothing runs compiled.
+
+        Parameters are constants: a graph that knows them saves what enters every layer, for gradients of its weights.
+        """
         self.quiet = True
         # timm recomputes activations in eval mode too; hooks and modes must see one pass only
         self.checkpointing = [m for m in self.modules if m.__dict__.get("grad_checkpointing") is True]
@@ -111,6 +115,10 @@ class Found:
                 torch.set_autocast_enabled(device, False)
         for module in self.checkpointing:
             vars(module)["grad_checkpointing"] = False
+        own = (p for m in self.modules if m._parameters for p in m._parameters.values())
+        self.trainable = [p for p in own if p is not None and p.requires_grad and not p.is_inference()]
+        for parameter in self.trainable:
+            parameter.requires_grad_(False)
 
     def put_back(self) -> None:
         """May be broken off anywhere and called again; the second call to a finished one does nothing."""
@@ -131,6 +139,8 @@ class Found:
             torch._dynamo.eval_frame._set_stance(self.stance)
         for module in self.checkpointing:
             vars(module)["grad_checkpointing"] = True
+        for parameter in self.trainable:
+            parameter.requires_grad_()
         for module in self.modules:
             state = module.__dict__  # a look at every module: several times as quick as by attributes
             after = state["_forward_hooks"] or state["_forward_hooks_with_kwargs"]
