@@ -44,8 +44,9 @@ class Answer(TargetModule):
             or a list with one for each.
         score: ``"logit"``, or ``"log_prob"``.
         inputs: whatever else a processor gave with the prompt, by name; it is handed on to the model. What is as long
-            as the prompt is continued over the answer: a mask with ones, all else with zeros. What belongs to one
-            sample is repeated where a method runs several copies of it.
+            as the prompt is continued over the answer as the model's ``generate`` does it; without such a mask with
+            ones, and all else with zeros. What belongs to one sample is repeated where a method runs several copies of
+            it.
 
     Raises:
         OptionError: a prompt without tokens, or a foil that is no id.
@@ -173,7 +174,8 @@ class Answer(TargetModule):
         """Arguments of the model by name: what the processor gave, with what is given now in its place."""
         now = {self._name_of(x): x for x in further if x is not None}
         before = {name: x for name, x in self.inputs.items() if name not in now}
-        named = {name: _for_ids(name, x, self.samples, self.prompt_length, ids) for name, x in before.items()} | now
+        whole = _continued(self.model, before, ids.shape[1] - self.prompt_length)
+        named = {name: _for_ids(name, x, self.samples, self.prompt_length, ids) for name, x in whole.items()} | now
         mask = named.get(MASK)
         if mask is None:
             return named
@@ -253,6 +255,22 @@ def _named(inputs: Any) -> tuple[dict[str, Any], int | None]:
     words = next((inputs[name] for name in (IDS, MASK) if isinstance(inputs.get(name), Tensor)), None)
     named = {name: without_inference_mode(x) for name, x in inputs.items() if name != IDS}
     return named, None if words is None else len(words)
+
+
+class _NoOutput(dict[str, Any]):
+    """The output of a step of which nothing is carried on."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def _continued(model: nn.Module, named: dict[str, Any], more: int) -> dict[str, Any]:
+    """What a prompt came with, as the model's own `generate` has it after so many tokens; as it is without such."""
+    update = getattr(model, "_update_model_kwargs_for_generation", None)
+    found = dict(named)
+    for _ in range(0 if update is None else more):
+        found = update(_NoOutput(), found)
+    return {name: found[name] for name in named}
 
 
 def _for_ids(name: str, x: Any, samples: int | None, n: int, ids: Tensor) -> Any:
