@@ -60,8 +60,8 @@ def first_cells(text: str) -> list[str]:
 
 
 def section(title: str) -> str:
-    """Of the README."""
-    return page("README.md").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    """Of the page of methods and metrics."""
+    return page("docs/methods.md").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def reference() -> list[str]:
@@ -100,10 +100,10 @@ PLACES = {
         'captum_vit/attr/__init__.py: put "{name}" into __all__, which type checkers read.',
         others=True,
     ),
-    "methods of the README": Place(
+    "methods of their page": Place(
         lambda: first_cells(section("Methods")),
         lambda: cv.METHODS,
-        "README.md: `python -m tests.benchmarks.methods --write` measures {name}, and writes its row.",
+        "docs/methods.md: `python -m tests.benchmarks.methods --write` measures {name}, and writes its row.",
         ordered=True,
     ),
     "methods of the site's reference": Place(
@@ -148,10 +148,10 @@ PLACES = {
         'quantus_metrics/metrics/registration.py: put "{name}" into __all__, which type checkers read.',
         others=True,
     ),
-    "metrics of the README": Place(
-        lambda: first_cells(section("Evaluate")),
+    "metrics of their page": Place(
+        lambda: first_cells(section("Metrics")),
         lambda: qm.METRICS,
-        "README.md: put a row for {name} into the table of metrics: what it measures, and whose it is.",
+        "docs/methods.md: put a row for {name} into the table of metrics: what it measures, and whose it is.",
     ),
     "metrics of the page on Quantus": Place(
         lambda: first_cells(page("docs/quantus.md")),
@@ -207,8 +207,8 @@ def test_what_is_missing_superfluous_or_out_of_order_is_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cv.METHODS)
-def test_a_row_of_the_readme_is_what_the_method_does(name: str) -> None:
+def test_a_row_of_the_page_is_what_the_method_does(name: str) -> None:
     row, found = published()[name], facts(name)
     assert {column: row[column] for column in COLUMNS if column not in FIGURES} == found, (
-        f"README.md: `python -m tests.benchmarks.methods --only '{name}' --write` writes its row anew."
+        f"docs/methods.md: `python -m tests.benchmarks.methods --only '{name}' --write` writes its row anew."
     )

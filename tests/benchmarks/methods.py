@@ -1,4 +1,4 @@
-"""The table of methods in the README, from the methods themselves.
+"""The table of methods in docs/methods.md, from the methods themselves.
 
     python -m tests.benchmarks.methods [--only NAME ...] [--repeats 5] [--write]
 
@@ -7,7 +7,7 @@ differ; whether a backward pass runs; whether a map is anywhere negative; on whi
 of `tests.models`: a timm ViT, a padded BERT, CLIP with TextSimilarity). Two hold figures: the cost, as
 ``tests.benchmarks.cost`` measures it, and the share of maps that point at the digit, as ``tests.benchmarks.pointing``.
 
-``--write`` puts the table into the README. It makes the rows of the methods that are named; without names those that
+``--write`` puts the table into that page. It makes the rows of the methods that are named; without names those that
 are missing, or all if none is. Others stay as they are.
 """
 
@@ -31,7 +31,7 @@ from tests.benchmarks.cost import ratio
 from tests.benchmarks.pointing import hits, scenes
 from tests.models import CASES, Case
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 HEAD = "| method | source | knows the target | gradient-free | signed | forwards | works on | pointing |"
 RULE = "|---|---|:-:|:-:|:-:|--:|---|--:|"
 COLUMNS = [column.strip() for column in HEAD.strip("|").split("|")]
@@ -125,8 +125,8 @@ def figures(name: str, repeats: int) -> dict[str, str]:
 
 
 def published() -> dict[str, dict[str, str]]:
-    """The README's rows by method."""
-    lines = README.read_text("utf-8").partition(f"{HEAD}\n{RULE}\n")[2].partition("\n\n")[0].splitlines()
+    """The page's rows by method."""
+    lines = PAGE.read_text("utf-8").partition(f"{HEAD}\n{RULE}\n")[2].partition("\n\n")[0].splitlines()
     rows = (dict(zip(COLUMNS, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines)
     return {row["method"].strip("`"): row for row in rows}
 
@@ -136,17 +136,17 @@ def line(row: dict[str, str]) -> str:
 
 
 def write(rows: dict[str, dict[str, str]]) -> None:
-    """Rows in the order of METHODS, in place of the README's."""
-    before, head, rest = README.read_text("utf-8").partition(f"{HEAD}\n{RULE}\n")
+    """Rows in the order of METHODS, in place of the page's."""
+    before, head, rest = PAGE.read_text("utf-8").partition(f"{HEAD}\n{RULE}\n")
     after = rest.partition("\n\n")[2]
-    README.write_text(before + head + "\n".join(line(rows[name]) for name in cv.METHODS) + "\n\n" + after, "utf-8")
+    PAGE.write_text(before + head + "\n".join(line(rows[name]) for name in cv.METHODS) + "\n\n" + after, "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="*", choices=cv.METHODS, help="names of methods; all by default")
-    parser.add_argument("--write", action="store_true", help="into the README")
+    parser.add_argument("--write", action="store_true", help="into docs/methods.md")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
