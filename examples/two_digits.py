@@ -1,4 +1,4 @@
-"""The picture of the README: scenes of two digits, explained for each of them.
+"""The picture of the home page of the documentation: scenes of two digits, explained for each of them.
 
 python examples/two_digits.py [FILE]
 """

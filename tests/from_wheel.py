@@ -1,4 +1,4 @@
-"""What a stranger gets: the wheel alone, in an empty environment, runs the README's commands and the examples.
+"""What a user gets who has only the wheel: in an empty environment it runs the README's code and the examples.
 
     python tests/from_wheel.py [--keep FOLDER]
 
@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BERT = "{site}/captum_vit/demo/reviews/weights"
-COMMANDS = (  # those of the README, on few inputs and on weights that are here
+COMMANDS = (  # those of README and docs, on few inputs and on weights that are here
     "captum-vit demo --scenes 2 --reviews 2 --captions 2",
     f"captum-vit explain 'The plot was hardly a triumph.' --model hf:{BERT} --target negative",
     f"captum-vit doctor --model hf:{BERT}",
@@ -39,12 +39,12 @@ def main(folder: Path) -> int:
     wheel(folder)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     site = next((folder / "venv").rglob("site-packages"))
-    block = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "demo_vit()" in code)
-    (folder / "ten_lines.py").write_text(block, encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (folder / "readme.py").write_text("\n".join(blocks), encoding="utf-8")
 
     names = sorted(path.name for path in (folder / "examples").glob("*.py") if not path.name.startswith("app"))
     scripts = [f"python examples/{name}" for name in names]
-    commands = [*(command.format(site=site) for command in COMMANDS), "python ten_lines.py", *scripts]
+    commands = [*(command.format(site=site) for command in COMMANDS), "python readme.py", *scripts]
     failed = [command for command in commands if not run(command, folder)]
     if not opens("python examples/app.py --port 7869", folder):
         failed.append("examples/app.py")
