@@ -145,12 +145,12 @@ def _sequences(layer: Layer) -> int:
 def _put_anew(before: Layer, layer: Layer) -> int:
     """How many tokens are others than those that left the block before, where the rest are the same ones.
 
-    Zeros are no others: they are tokens behind a mask.
+    Zeros are no others: they are tokens behind a mask. Nor is what is not a number, which no comparison finds again.
     """
     made, entered = before.end.tensor, layer.stream.tensor
     if made.shape != entered.shape:
         return 0
-    same = (made == entered).all(-1)
+    same = (made == entered).all(-1) | entered.isnan().any(-1)
     others = ~same & entered.any(-1)
     return int(others.flatten().sum()) // (same.numel() // same.shape[-1]) if same.any() else 0
 

@@ -50,9 +50,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen3-Next": ("Qwen3Next", WIDE | EXPERTS | LINEAR | {
         "num_experts": 4, "shared_expert_intermediate_size": 24, "num_hidden_layers": 4
     }),
-    "RWKV": ("Rwkv", WORDS | {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2}),
+    "Mamba-2": ("Mamba2", LLAMA | {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 2, "chunk_size": 4}),
 }  # fmt: skip
-REFUSED = ("Bloom", "Mamba", "Qwen3-Next", "RWKV")
+REFUSED = ("Bloom", "Mamba", "Mamba-2", "Qwen3-Next")
 COMPLETE = tuple(name for name in FAMILIES if name not in REFUSED)
 IN_FLOAT32 = frozenset(COMPLETE) - {"Phi", "GPT-2", "GPT-NeoX", "GPT-J", "OPT", "Falcon", "StableLM"}
 """Families whose norms cast to float32, whatever the model's precision: sums are exact to that."""
