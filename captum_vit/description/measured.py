@@ -72,7 +72,8 @@ def _read(graph: Graph, model: nn.Module, inputs: tuple[Tensor, ...], args: tupl
     """What the values of a pass over these inputs tell; they are let go."""
     batch = len(inputs[0])
     try:
-        found = [(attention, layer_of(graph, attention)) for attention in attentions(graph)]
+        depending = [attention for attention in attentions(graph) if graph.depends(attention.context)]
+        found = [(attention, layer_of(graph, attention)) for attention in depending]
         layers = [layer for _, layer in found if isinstance(layer, Layer)]
         add_feed_forwards(graph, layers)
         others = [(attention, why) for attention, why in found if isinstance(why, str)]

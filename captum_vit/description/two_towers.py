@@ -41,12 +41,12 @@ class TwoTowers:
 
 
 def is_words_and_pictures(inputs: Any) -> bool:
-    """Whether these are token ids (B, N), and then pixels: floating-point numbers in two dimensions or more."""
+    """Whether these are token ids (B, N), and then pixels: floating-point numbers of two axes or more, and no mask."""
     if not (isinstance(inputs, tuple) and len(inputs) == 2 and all(isinstance(x, Tensor) for x in inputs)):
         return False
     ids, pixels = inputs
     whole = not ids.is_floating_point() and not ids.is_complex()
-    return whole and ids.dim() == 2 and pixels.is_floating_point() and pixels.dim() > 1
+    return whole and ids.dim() == 2 and pixels.is_floating_point() and pixels.dim() > 1 and pixels.shape != ids.shape
 
 
 def two_towers(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> TwoTowers:

@@ -50,6 +50,15 @@ def text_config(model: nn.Module) -> Any:
     return getattr(config, "text_config", config)
 
 
+def placeholders_of(model: nn.Module) -> set[int]:
+    """The ids in whose places a vision-language model of Hugging Face puts pictures, films or sounds."""
+    host = host_of(model)
+    config = host[1].config if host is not None and host[0] == "transformers" else None
+    kinds = ("image", "video", "audio")
+    found = [getattr(config, f"{kind}_token_{end}", None) for kind in kinds for end in ("id", "index")]
+    return {one for one in found if isinstance(one, int)}
+
+
 def is_text_model(model: nn.Module) -> bool:
     """Whether the model, or the tower that a target module explains, reads token ids and no pictures."""
     host = host_of(getattr(model, "tower", model))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from captum_vit.errors import InputError
 
 _TABLES = {"position_embeddings", "position_embedding", "embed_positions", "wpe", "positions_embed"}
+_OF_PICTURES = ("vision", "visual")
 
 
 def most_tokens(model: nn.Module) -> int | None:
@@ -16,7 +17,11 @@ def most_tokens(model: nn.Module) -> int | None:
 
     RoBERTa's positions begin behind the number of its padding token, BART's behind an offset.
     """
-    limits = [_length(module) for name, module in model.named_modules() if name.rpartition(".")[2] in _TABLES]
+    limits = [
+        _length(module)
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in _TABLES and not any(part in name for part in _OF_PICTURES)
+    ]
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError
+from captum_vit.models.library import placeholders_of
 from captum_vit.models.output import scores_of
 from captum_vit.options import integer, integer_or_none, kind_of, one_of, shown
 from captum_vit.targets.scores import TargetModule
@@ -176,6 +177,7 @@ class Answer(TargetModule):
         before = {name: x for name, x in self.inputs.items() if name not in now}
         whole = _continued(self.model, before, ids.shape[1] - self.prompt_length)
         named = {name: _for_ids(name, x, self.samples, self.prompt_length, ids) for name, x in whole.items()} | now
+        self._refuse_without_pictures(ids, named)
         mask = named.get(MASK)
         if mask is None:
             return named
@@ -186,6 +188,15 @@ class Answer(TargetModule):
         if named.keys() == {MASK} and "position_ids" in takes and not mask[:, 0].all():
             named["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)  # left padding: as `generate` counts
         return named
+
+    def _refuse_without_pictures(self, ids: Tensor, named: dict[str, Any]) -> None:
+        """Without pixels a placeholder would be read as a word."""
+        if any(isinstance(x, Tensor) and x.is_floating_point() for x in named.values()):
+            return
+        places = sum(int((ids == one).sum()) for one in placeholders_of(self.model))
+        if places:
+            hint = "inputs=processor(...), all that it gave, or (input_ids, pixel_values) as the inputs of a method."
+            raise InputError("The pictures that ids have places for.", f"{places} places, and no pixels", hint)
 
     def _name_of(self, x: Any) -> str:
         """Which argument of the model a further argument is: integers are the mask, other numbers the pixels."""

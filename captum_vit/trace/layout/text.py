@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_vit.errors import UnsupportedModelError
+from captum_vit.models.library import placeholders_of
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.reach import moved
 
@@ -28,6 +29,9 @@ def depend_in_order(
     shape = embedding.sample.shape  # of a choice, (1, 1, T)
     ids = embedding.sample.flatten(1)
     words = torch.arange(ids.shape[1], device=ids.device)[slice(None) if real is None else real]
+    words = words[
+        ~torch.isin(ids[0, words], ids.new_tensor([*placeholders_of(embedding.model)]))
+    ]  # pictures stay theirs
     digits = range(max(1, int(words.max()).bit_length()))
     numbers, others = torch.arange(ids.shape[1], device=ids.device), _others(ids, words)
     is_real = torch.isin(numbers, words)

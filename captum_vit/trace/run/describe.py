@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_vit.description.measured import held_to_pass, measured
 from captum_vit.description.staged import features_at, staged
-from captum_vit.description.two_towers import TwoTowers, two_towers
+from captum_vit.description.two_towers import TwoTowers, is_words_and_pictures, two_towers
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.example import example
 from captum_vit.models.modules import module_of, modules_of, named_tower
@@ -28,6 +28,10 @@ from captum_vit.sites.site import Place, Site, reached
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
+TWO = (
+    "DecompX or ConservativeLRP, which explain words and pictures at once; for other methods the ids alone, with the "
+    "pixels in a target module: captum_vit.Answer(model, prompt_length, inputs=processor(...))."
+)
 KINDS = 512  # of inputs, of which a model's transformer is remembered, texts of as many lengths among them
 
 
@@ -134,6 +138,7 @@ def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
     """
     known, shapes = _up_to_date(model).towers, (shapes_of(inputs, args), _batch(inputs, args))
     if shapes not in known:
+        refuse_both(model)
         cuda = {x.device for x in inputs if x.is_cuda}
         with model_errors_as_ours(model, *inputs, *args), torch.random.fork_rng(cuda):
             known[shapes] = two_towers(model, inputs, args)
@@ -192,11 +197,12 @@ def _found(
         try:
             return measured(model, inputs, args)
         except UnsupportedModelError as error:
-            found = staged(model, *first_samples(inputs, args), error)
+            pictured = is_words_and_pictures(inputs)
+            found = None if pictured else staged(model, *first_samples(inputs, args), error)
             if found is not None:
                 return found
-            refusals[shapes] = copy(error)
-            raise
+            refusals[shapes] = UnsupportedModelError(error.wanted, error.got, TWO) if pictured else copy(error)
+            raise copy(refusals[shapes]) from error
 
 
 def _runs(model: nn.Module, described: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> bool:

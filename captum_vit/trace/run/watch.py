@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.description.refusals import runs_again, several_sequences
+from captum_vit.description.two_towers import is_words_and_pictures
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError, InputError, LayerError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
@@ -28,6 +29,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.layout import Layout
 from captum_vit.trace.layout.remembered import layout_for
 
+PICTURES = "all that the processor gave for this text, so that the ids have as many places as its pictures fill."
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
 
@@ -311,7 +313,9 @@ def model_errors_as_ours(model: nn.Module, *inputs: Any) -> Iterator[None]:
             raise InputError(
                 f"Inputs that {type(model).__name__} accepts.",
                 f"{', '.join(map(_said, inputs))}, refused with: {error}",
-                "the size, channels and argument order of the model's own forward.",
+                PICTURES
+                if is_words_and_pictures(inputs[:2])
+                else "the size, channels and argument order of the model's own forward.",
             ) from error
         if isinstance(first, NotImplementedError):  # it runs, but not with a graph
             got = f"{type(model).__name__}: {first}"
