@@ -4,6 +4,7 @@ Digit scenes    digit_scenes, Scenes; demo_vit, demo_swin
 Captions        demo_clip, demo_clip_tokenizer
 Reviews         generated_reviews, Reviews; demo_bert, demo_bert_tokenizer
 Sounds          tone_clips, Clips; demo_ast, demo_ast_extractor
+Facts           stated_facts, Facts; demo_lm, demo_lm_tokenizer
 
 Nothing is downloaded: the digits come with scikit-learn, the weights with this package. Each folder here
 holds one kind of data, its model, the script that trained it and the weights with their card.
@@ -11,11 +12,13 @@ holds one kind of data, its model, the script that trained it and the weights wi
 
 from captum_vit.demo.captions import demo_clip, demo_clip_tokenizer
 from captum_vit.demo.digits import Scenes, demo_swin, demo_vit, digit_scenes
+from captum_vit.demo.facts import Facts, demo_lm, demo_lm_tokenizer, stated_facts
 from captum_vit.demo.reviews import Reviews, demo_bert, demo_bert_tokenizer, generated_reviews
 from captum_vit.demo.sounds import Clips, demo_ast, demo_ast_extractor, tone_clips
 
 __all__ = [
     "Clips",
+    "Facts",
     "Reviews",
     "Scenes",
     "demo_ast",
@@ -24,9 +27,12 @@ __all__ = [
     "demo_bert_tokenizer",
     "demo_clip",
     "demo_clip_tokenizer",
+    "demo_lm",
+    "demo_lm_tokenizer",
     "demo_swin",
     "demo_vit",
     "digit_scenes",
     "generated_reviews",
+    "stated_facts",
     "tone_clips",
 ]

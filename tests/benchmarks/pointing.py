@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.demo import demo_ast, demo_swin, demo_vit, digit_scenes, tone_clips
-from captum_vit.demo.digits.evaluation import Effect, effect
+from captum_vit.demo.digits.evaluation import effect
 from captum_vit.demo.digits.model import SHIPPED
-from captum_vit.demo.sounds.evaluation import Effect as ToneEffect
+from captum_vit.demo.evaluation import Effect
 from captum_vit.demo.sounds.evaluation import effect as tone_effect
 from captum_vit.errors import CaptumVitError
 from quantus_metrics.metrics.pointing import pointing_hits
@@ -61,7 +61,7 @@ class Task(NamedTuple):
 
     model: Callable[[], nn.Module]
     pairs: Callable[[int, int], Pairs] = scenes
-    effect: Callable[[nn.Module, int, int], Effect | ToneEffect] = effect
+    effect: Callable[[nn.Module, int, int], Effect] = effect
 
 
 TASKS = {

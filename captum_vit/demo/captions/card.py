@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
 
     from captum_vit.demo.captions.evaluation import Retrieval
-    from captum_vit.demo.digits.evaluation import Effect
+    from captum_vit.demo.evaluation import Effect
 
 CARD = """\
 # The demo CLIP

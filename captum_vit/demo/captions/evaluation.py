@@ -10,8 +10,8 @@ from torch import Tensor
 
 from captum_vit.demo.captions.model import demo_clip_tokenizer
 from captum_vit.demo.captions.sentences import PROMPTS, TEMPLATES, named
-from captum_vit.demo.digits.evaluation import TEST_SEED, Effect
 from captum_vit.demo.digits.scenes import digit_scenes
+from captum_vit.demo.evaluation import TEST_SEED, Effect, all_named, effect_of, share
 from captum_vit.targets import TextSimilarity
 
 if TYPE_CHECKING:
@@ -36,12 +36,11 @@ def retrieval(model: CLIPModel, seed: int = TEST_SEED, n: int = 2000, split: str
     pair = similarity_to(model, [named(both) for both in pairs.tolist()])
 
     scenes = digit_scenes(n, 1, split, seed)
-    single = _scores(digits, scenes.images).argmax(1) == scenes.digits[:, 0]
+    single = all_named(_scores(digits, scenes.images), scenes.digits)
     scenes = digit_scenes(n, 2, split, seed)
-    truth = scenes.digits.sort(1).values
-    both = _scores(digits, scenes.images).topk(2).indices.sort(1).values == truth
-    nearest = pairs[_scores(pair, scenes.images).argmax(1)] == truth
-    return Retrieval(_share(single), _share(both.all(1)), _share(nearest.all(1)), n)
+    both = all_named(_scores(digits, scenes.images), scenes.digits)
+    nearest = pairs[_scores(pair, scenes.images).argmax(1)] == scenes.digits.sort(1).values
+    return Retrieval(share(single), share(both), share(nearest.all(1)), n)
 
 
 def effect(model: CLIPModel, seed: int = TEST_SEED, n: int = 2000, split: str = "test") -> Effect:
@@ -56,9 +55,7 @@ def effect(model: CLIPModel, seed: int = TEST_SEED, n: int = 2000, split: str = 
         images = digit_scenes(n, 2, split, seed, without=without).images
         return _scores(similarity, images).gather(1, digit).squeeze(1)
 
-    whole = cosine(None)
-    own, other = whole - cosine(0), whole - cosine(1)
-    return Effect(own.mean().item(), other.mean().item(), (other.abs().mean() / own.abs().mean()).item(), n)
+    return effect_of(cosine(None), cosine(0), cosine(1))
 
 
 def similarity_to(model: CLIPModel, texts: Sequence[str]) -> TextSimilarity:
@@ -69,7 +66,3 @@ def similarity_to(model: CLIPModel, texts: Sequence[str]) -> TextSimilarity:
 @torch.no_grad()
 def _scores(similarity: TextSimilarity, images: Tensor) -> Tensor:  # shape: (B, K)
     return torch.cat([similarity(batch) for batch in images.split(100)])
-
-
-def _share(right: Tensor) -> float:
-    return right.float().mean().item()

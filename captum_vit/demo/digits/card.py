@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from timm.models.vision_transformer import VisionTransformer
 
-    from captum_vit.demo.digits.evaluation import Accuracy, Effect
+    from captum_vit.demo.evaluation import Accuracy, Effect
 
 CARD = """\
 # {name}

@@ -55,6 +55,7 @@ def digit_scenes(
     seed: int = 0,
     *,
     without: int | None = None,
+    digits: Tensor | None = None,  # shape: (B, K)
 ) -> Scenes:
     """Draw scenes; the same arguments give the same scenes, and no global random state is touched.
 
@@ -65,6 +66,8 @@ def digit_scenes(
         seed: of the private generator.
         without: leave the digit at this position unwritten, and everything else as it was. What a model then
             answers differently is what that digit's strokes did, known without any method of explanation.
+        digits: the digits to write, K in each scene, in place of random ones. Another digit at one position leaves
+            everything else as it was, its place and the ground among it.
 
     Example::
 
@@ -82,9 +85,18 @@ def digit_scenes(
     if without is not None and without >= high:
         wanted = f"`without` must be the position of a digit, 0 to {high - 1}."
         raise OptionError(wanted, shown(without), "without=None, which writes all.")
+    if digits is not None and (
+        digits.shape != (n_scenes, high) or low != high or bool(digits.clamp(0, 9).ne(digits).any())
+    ):
+        wanted = f"`digits` from 0 to 9, of the shape ({n_scenes}, K), for n_digits=K."
+        raise OptionError(wanted, f"the shape {tuple(digits.shape)}, n_digits={n_digits}", "digits=None, at random.")
     generator = Generator().manual_seed(seed)
-    sizes = [min(CHUNK, n_scenes - start) for start in range(0, n_scenes, CHUNK)]
-    parts = [_draw(size, low, high, split, generator, without) for size in sizes]
+    starts = range(0, n_scenes, CHUNK)
+    given = [None] * len(starts) if digits is None else digits.split(CHUNK)
+    parts = [
+        _draw(min(CHUNK, n_scenes - start), low, high, split, generator, without, chosen)
+        for start, chosen in zip(starts, given, strict=True)
+    ]
     return Scenes(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
@@ -130,11 +142,14 @@ def _glyphs() -> Tensor:
     return F.interpolate(F.pad(scans, (1, 1, 1, 1)), scale_factor=4, mode="bicubic")
 
 
-def _draw(n: int, low: int, high: int, split: str, generator: Generator, without: int | None) -> tuple[Tensor, ...]:
+def _draw(
+    n: int, low: int, high: int, split: str, generator: Generator, without: int | None, digits: Tensor | None
+) -> tuple[Tensor, ...]:
     """The fields of :class:`Scenes` for ``n`` scenes of ``low`` to ``high`` digits."""
     count = torch.randint(low, high + 1, (n,), generator=generator)
     present = torch.arange(high) < count[:, None]  # shape: (B, K)
-    classes = torch.rand(n, 10, generator=generator).argsort(1)[:, :high]
+    drawn = torch.rand(n, 10, generator=generator).argsort(1)[:, :high]
+    classes = drawn if digits is None else digits
     heights = _uniform((n, high), *HEIGHTS, generator)
     boxes = (1.2 * heights).ceil()  # a turned digit is larger than an upright one
     corners = _layout(boxes, present, generator)

@@ -29,22 +29,21 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import trange
 
 from captum_vit.demo.digits.card import card
 from captum_vit.demo.digits.evaluation import effect, evaluate
 from captum_vit.demo.digits.model import POOLINGS, demo_vit
 from captum_vit.demo.digits.scenes import digit_scenes
-from captum_vit.demo.training import blend, card_beside, optimizers_of, resume_run, save_run, schedule, take_step
-from captum_vit.demo.weights import load_weights, read_weights, save_weights
+from captum_vit.demo.evaluation import Accuracy, Effect
+from captum_vit.demo.training import Recipe
+from captum_vit.demo.weights import read_weights
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -81,84 +80,59 @@ def begin(model: VisionTransformer, start: Path) -> None:
     model.load_state_dict(new | weights)
 
 
-def train(args: argparse.Namespace) -> nn.Module:
-    """Train from scratch, or on from ``args.checkpoint`` where that exists; returns the averaged model."""
-    torch.manual_seed(args.seed)
-    model, average = (demo_vit(pretrained=False, pooling=args.pooling) for _ in range(2))
+def untrained(args: argparse.Namespace) -> VisionTransformer:
+    """What is trained, of random weights."""
+    return demo_vit(pretrained=False, pooling=args.pooling)
+
+
+def losses(model: VisionTransformer, args: argparse.Namespace) -> Callable[[int], Tensor]:
+    """The loss of each step, on scenes of its own."""
     if args.start is not None:
         begin(model, args.start)
-    average.load_state_dict(model.train().state_dict())
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = not args.bf16  # the fused kernel's bfloat16 backward is slow on CPUs
-    optimizers = optimizers_of(model, "blocks", args.lr, args.lr_rest, args.decay, args.muon)
-    parts = {"model": model, "average": average}
-    start = resume_run(args.checkpoint, parts, optimizers)
 
-    for step in (bar := trange(start, args.steps, initial=start, total=args.steps, mininterval=10)):
+    def loss_at(step: int) -> Tensor:
         most = min(3, 1 + step // args.grow)  # single digits first: it shortens the plateau at the start
-        # A seed of its own for each step: a resumed run sees the scenes that an unbroken one would have seen.
         scenes = digit_scenes(args.batch, (1, most), "train", seed=args.seed * 10**8 + step)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             logits = model(scenes.images)
-        loss = LOSSES[args.loss](logits.float(), scenes.digits)
-        model.zero_grad()
-        loss.backward()
-        take_step(optimizers, schedule(step, args.steps))
-        blend(average, model, weight=max(1 - args.ema, 1 / (step + 1)))
-        if (step + 1) % args.every == 0:
-            accuracy = evaluate(average, args.seed, args.test // 10, "train")
-            bar.write(f"step {step + 1}: {accuracy} on training scans")
-            save_run(args.checkpoint, step + 1, parts, optimizers)
-    return average
+        return LOSSES[args.loss](logits.float(), scenes.digits)
+
+    return loss_at
 
 
-def main() -> None:
-    """Train, store, read the stored file back and print what it can do."""
-    args = parser().parse_args()
-    page = card_beside(args.out, args.overwrite)
-    torch.set_num_threads(args.threads)
-    save_weights(train(args), args.out)
-
-    model = demo_vit(pretrained=False, pooling=args.pooling)
-    load_weights(model, args.out)  # what is measured is what is shipped: after rounding to float16
-    accuracy = evaluate(model, n=args.test)
-    print(f"held-out scans, {accuracy.n} scenes each: {accuracy.single:.2%} of single digits named, ", end="")
-    print(f"both of two named {accuracy.both:.2%}")
-    command = "python -m captum_vit.demo.digits.train " + shlex.join(sys.argv[1:])
-    page.write_text(card(model, args, accuracy, effect(model, n=args.test), command))
+def measure(model: nn.Module, seed: int, n: int, split: str) -> tuple[Accuracy, Effect]:
+    """All that the card says."""
+    return evaluate(model, seed, n, split), effect(model, seed, n, split)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are the recipe."""
-    options = argparse.ArgumentParser("captum_vit.demo.digits.train", description=(__doc__ or "").split("\n")[0])
-    add = options.add_argument
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        help="file to write, with its card beside it, a .md file of the same name",
-    )
-    add("--overwrite", action="store_true", help="replace --out where it exists")
-    add("--steps", type=int, default=14_000)
-    add("--batch", type=int, default=64)
-    add("--seed", type=int, default=0)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which phase, and how."""
+    add = parser.add_argument
     add("--grow", type=int, default=500, help="steps until scenes may hold one digit more")
-    add("--lr", type=float, default=6e-3, help="peak learning rate of the blocks' matrices")
-    add("--lr-rest", type=float, default=2e-3, help="peak learning rate of everything else")
-    add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
     add("--loss", choices=LOSSES, default="label", help="what is asked: the label, or all digits")
     add("--pooling", choices=POOLINGS, default="cls", help="what the classifier reads")
     add("--start", type=Path, help="weights to begin with, of an earlier phase")
-    add("--ema", type=float, default=0.999, help="decay of the running average of the weights")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="matrix products in bfloat16")
-    add("--muon", action=argparse.BooleanOptionalAction, default=True, help="for the blocks' matrices; or AdamW")
-    add("--threads", type=int, default=1)
-    add("--test", type=int, default=5000, help="held-out scenes of each kind for the final figures")
-    add("--every", type=int, default=1000, help="steps between checkpoints")
-    add("--checkpoint", type=Path, help="keep the state of the run here; go on from it if it exists")
-    return options
 
+
+DEFAULTS = {
+    "steps": 14_000, "batch": 64, "lr": 6e-3, "lr_rest": 2e-3, "ema": 0.999, "test": 5000,
+    "every": 1000,
+}  # fmt: skip
+RECIPE = Recipe(
+    script="captum_vit.demo.digits.train",
+    about="Train the demo classifier.",
+    model=untrained,
+    losses=losses,
+    measure=measure,
+    card=card,
+    blocks="blocks",
+    defaults=DEFAULTS,
+    options=options,
+)
 
 if __name__ == "__main__":
-    main()
+    RECIPE.main()

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from captum_vit.demo.evaluation import TEST_SEED, share
 from captum_vit.demo.reviews.model import demo_bert_tokenizer
 from captum_vit.demo.reviews.reviews import Reviews, generated_reviews
 from captum_vit.demo.reviews.word_pieces import read
-
-TEST_SEED = 2**31  # the card's test reviews; another seed draws others
 
 
 class Accuracy(NamedTuple):
@@ -40,7 +39,7 @@ def evaluate(model: nn.Module, seed: int = TEST_SEED, n: int = 2000, split: str 
 
     def share_right(negated: bool) -> float:
         found = generated_reviews(n, split, seed, negated=negated)
-        return (_logits(model, found).argmax(1) == found.labels).float().mean().item()
+        return share(_logits(model, found).argmax(1) == found.labels)
 
     return Accuracy(share_right(False), share_right(True), n)
 
@@ -64,7 +63,7 @@ def effect(model: nn.Module, seed: int = TEST_SEED, n: int = 2000, split: str = 
         rationale.mean().item(),
         rest.mean().item(),
         (rest.abs().mean() / rationale.abs().mean()).item(),
-        (rationale.abs() > rest.abs()).float().mean().item(),
+        share(rationale.abs() > rest.abs()),
         negator.mean().item(),
         sum(decide) / n,
         (sum(written) - sum(decide)) / n,

@@ -8,46 +8,36 @@ the same probability (``--silent``). One thread is the default. The optimizer Mu
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm import trange
+from torch import Tensor
 
 from captum_vit.demo.reviews.card import card
-from captum_vit.demo.reviews.evaluation import effect, evaluate
+from captum_vit.demo.reviews.evaluation import Accuracy, Effect, effect, evaluate
 from captum_vit.demo.reviews.model import demo_bert, demo_bert_tokenizer
 from captum_vit.demo.reviews.reviews import generated_reviews
 from captum_vit.demo.reviews.word_pieces import Read, read
-from captum_vit.demo.training import blend, card_beside, optimizers_of, schedule, take_step
-from captum_vit.demo.weights import load_weights, save_weights
+from captum_vit.demo.training import Recipe
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification
 
 
-def train(args: argparse.Namespace) -> nn.Module:
-    """Train from scratch; returns the averaged model."""
-    torch.manual_seed(args.seed)
-    model, average = demo_bert(pretrained=False).train(), demo_bert(pretrained=False)
-    average.load_state_dict(model.state_dict())
-    optimizers = optimizers_of(model, "encoder.layer", args.lr, args.lr_rest, args.decay)
-    for step in (bar := trange(args.steps, mininterval=10)):
+def losses(model: BertForSequenceClassification, args: argparse.Namespace) -> Callable[[int], Tensor]:
+    """The loss of each step, on reviews of its own."""
+
+    def loss_at(step: int) -> Tensor:
         first = step < args.grow  # plain opinions first: it shortens the plateau at the start
         silent = 0 if first else round(args.silent * args.batch)
         loss = torch.zeros(())
         for tokens, targets in parts(args.batch, silent, args.seed * 10**8 + step, negated=False if first else None):
             loss = loss + F.cross_entropy(model(tokens.ids, tokens.mask).logits, targets, reduction="sum") / args.batch
-        model.zero_grad()
-        loss.backward()
-        take_step(optimizers, schedule(step, args.steps, warmup=100))
-        blend(average, model, weight=max(1 - args.ema, 1 / (step + 1)))
-        if (step + 1) % args.every == 0:
-            n = args.test // 10
-            figures = evaluate(average, args.seed, n, "train"), effect(average, args.seed, n, "train")
-            bar.write(f"step {step + 1}: {figures} on training sentences")
-    return average
+        return loss
+
+    return loss_at
 
 
 def parts(n: int, silent: int, seed: int, negated: bool | None = None) -> Iterator[tuple[Read, Tensor]]:
@@ -62,41 +52,33 @@ def parts(n: int, silent: int, seed: int, negated: bool | None = None) -> Iterat
         yield read(without, tokenizer), torch.full((silent, 2), 0.5)
 
 
-def main() -> None:
-    """Train, store, read the stored file back and print what it can do."""
-    args = parser().parse_args()
-    page = card_beside(args.out, args.overwrite)
-    torch.set_num_threads(args.threads)
-    save_weights(train(args), args.out)
-
-    model = demo_bert(pretrained=False)
-    load_weights(model, args.out)  # what is measured is what is shipped: after rounding to float16
-    accuracy, moved = evaluate(model, n=args.test), effect(model, n=args.test)
-    print(f"held-out sentences, {accuracy.n} reviews each: {accuracy.plain:.2%} right, negated {accuracy.negated:.2%}")
-    command = "python -m captum_vit.demo.reviews.train " + shlex.join(sys.argv[1:])
-    page.write_text(card(model, args, accuracy, moved, command))
+def measure(model: BertForSequenceClassification, seed: int, n: int, split: str) -> tuple[Accuracy, Effect]:
+    """All that the card says."""
+    return evaluate(model, seed, n, split), effect(model, seed, n, split)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are the recipe."""
-    options = argparse.ArgumentParser("captum_vit.demo.reviews.train", description=(__doc__ or "").split("\n")[0])
-    add = options.add_argument
-    add("--out", type=Path, required=True, help="file to write, with its card beside it, a .md file of the same name")
-    add("--overwrite", action="store_true", help="replace --out where it exists")
-    add("--steps", type=int, default=6000)
-    add("--batch", type=int, default=32)
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the reviews hold."""
+    add = parser.add_argument
     add("--silent", type=float, default=0.25, help="share of reviews without an opinion")
-    add("--seed", type=int, default=0)
     add("--grow", type=int, default=300, help="steps of reviews that all hold plain opinions, none negated")
-    add("--lr", type=float, default=2e-3, help="peak learning rate of Muon (the blocks' matrices)")
-    add("--lr-rest", type=float, default=1e-3, help="peak learning rate of AdamW (everything else)")
-    add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
-    add("--ema", type=float, default=0.99, help="decay of the running average of the weights")
-    add("--threads", type=int, default=1)
-    add("--test", type=int, default=2000, help="held-out reviews of each kind for the final figures")
-    add("--every", type=int, default=400, help="steps between looks at how it goes")
-    return options
 
+
+DEFAULTS = {
+    "steps": 6000, "batch": 32, "warmup": 100, "lr": 2e-3, "lr_rest": 1e-3, "ema": 0.99, "test": 2000,
+    "every": 400,
+}  # fmt: skip
+RECIPE = Recipe(
+    script="captum_vit.demo.reviews.train",
+    about="Train the demo classifier of reviews.",
+    model=lambda args: demo_bert(pretrained=False),
+    losses=losses,
+    measure=measure,
+    card=card,
+    blocks="encoder.layer",
+    defaults=DEFAULTS,
+    options=options,
+)
 
 if __name__ == "__main__":
-    main()
+    RECIPE.main()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from transformers import ASTForAudioClassification
 
-    from captum_vit.demo.sounds.evaluation import Accuracy, Effect
+    from captum_vit.demo.evaluation import Accuracy, Effect
 
 CARD = """\
 # The demo AST

@@ -11,8 +11,7 @@ the first phase learns the few training pitches too well. The card gives the com
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +20,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from tqdm import trange
 
+from captum_vit.demo.evaluation import Accuracy, Effect
 from captum_vit.demo.sounds.card import card
 from captum_vit.demo.sounds.clips import tone_clips
 from captum_vit.demo.sounds.evaluation import effect, evaluate
 from captum_vit.demo.sounds.model import BANDS, FRAMES, KINDS, demo_ast
-from captum_vit.demo.training import blend, card_beside, optimizers_of, resume_run, save_run, schedule, take_step
-from captum_vit.demo.weights import load_weights, save_weights
+from captum_vit.demo.training import Recipe
+from captum_vit.demo.weights import load_weights
 
 if TYPE_CHECKING:
     from transformers import ASTForAudioClassification
@@ -51,75 +51,49 @@ def shifted(spectrograms: Tensor, most: int, generator: Generator) -> Tensor:
     return spectrograms[rows, frames[:, :, None], bands[:, None, :]]
 
 
-def train(args: argparse.Namespace) -> ASTForAudioClassification:
-    """Train, or go on from ``args.checkpoint`` where that exists; returns the averaged model."""
-    torch.manual_seed(args.seed)
-    model, average = demo_ast(False), demo_ast(False)
-    average.load_state_dict(model.train().state_dict())
-    optimizers = optimizers_of(model, "layers", args.lr, args.lr_rest, args.decay, muon=False)
-    parts = {"model": model, "average": average}
-    start = resume_run(args.checkpoint, parts, optimizers)
-    if args.start is not None and start == 0:
+def losses(model: ASTForAudioClassification, args: argparse.Namespace) -> Callable[[int], Tensor]:
+    """The loss of each step, on clips drawn once for all."""
+    if args.start is not None:
         load_weights(model, args.start)
-        load_weights(average, args.start)
     spectrograms, present = training_set(args.clips, args.seed)
 
-    for step in (bar := trange(start, args.steps, initial=start, total=args.steps, mininterval=10)):
-        # A seed of its own for each step: a resumed run sees the clips that an unbroken one would have seen.
+    def loss_at(step: int) -> Tensor:
         generator = Generator().manual_seed(args.seed * 10**8 + step)
         rows = torch.randint(args.clips, (args.batch,), generator=generator)
         heard = shifted(spectrograms[rows], args.shift, generator)
-        loss = F.binary_cross_entropy_with_logits(model(heard).logits, present[rows])
-        model.zero_grad()
-        loss.backward()
-        take_step(optimizers, schedule(step, args.steps, args.warmup))
-        blend(average, model, weight=max(1 - args.ema, 1 / (step + 1)))
-        if (step + 1) % args.every == 0:
-            found = evaluate(average, args.seed - 1, args.test // 10, "train")
-            bar.write(f"step {step + 1}: loss {loss.item():.4f}, {found} on other clips of training pitches")
-            save_run(args.checkpoint, step + 1, parts, optimizers)
-    return average
+        return F.binary_cross_entropy_with_logits(model(heard).logits, present[rows])
+
+    return loss_at
 
 
-def main() -> None:
-    """Train, store, read the stored file back and print what it can do."""
-    args = parser().parse_args()
-    page = card_beside(args.out, args.overwrite)
-    torch.set_num_threads(args.threads)
-    save_weights(train(args), args.out)
-
-    model = demo_ast(pretrained=False)
-    load_weights(model, args.out)  # what is measured is what is shipped: after rounding to float16
-    accuracy, moved = evaluate(model, n=args.test), effect(model, n=args.test)
-    print(f"on held-out pitches: {accuracy}\n{moved}")
-    page.write_text(
-        card(model, args, accuracy, moved, "python -m captum_vit.demo.sounds.train " + shlex.join(sys.argv[1:]))
-    )
+def measure(model: ASTForAudioClassification, seed: int, n: int, split: str) -> tuple[Accuracy, Effect]:
+    """All that the card says."""
+    return evaluate(model, seed, n, split), effect(model, seed, n, split)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are the recipe."""
-    options = argparse.ArgumentParser("captum_vit.demo.sounds.train", description=(__doc__ or "").split("\n")[0])
-    add = options.add_argument
-    add("--out", type=Path, required=True, help="file to write, with its card beside it, a .md file of the same name")
-    add("--overwrite", action="store_true", help="replace --out where it exists")
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which phase, and on how many clips."""
+    add = parser.add_argument
     add("--clips", type=int, default=4096, help="training clips")
     add("--start", type=Path, help="weights to begin with, of an earlier phase")
     add("--shift", type=int, default=0, help="frames and bands by which a spectrogram is moved at random, at most")
-    add("--steps", type=int, default=1500)
-    add("--batch", type=int, default=32)
-    add("--seed", type=int, default=0)
-    add("--warmup", type=int, default=100, help="steps until the peak learning rate")
-    add("--lr", type=float, default=1e-3, help="peak learning rate of the blocks' matrices")
-    add("--lr-rest", type=float, default=1e-3, help="peak learning rate of everything else")
-    add("--decay", type=float, default=0.05, help="weight decay of the blocks' matrices")
-    add("--ema", type=float, default=0.99, help="decay of the running average of the weights")
-    add("--threads", type=int, default=1)
-    add("--test", type=int, default=1000, help="held-out clips of each kind for the final figures")
-    add("--every", type=int, default=250, help="steps between checkpoints")
-    add("--checkpoint", type=Path, help="keep the state of the run here; go on from it if it exists")
-    return options
 
+
+DEFAULTS = {
+    "steps": 1500, "batch": 32, "warmup": 100, "lr": 1e-3, "lr_rest": 1e-3, "muon": False, "ema": 0.99,
+    "test": 1000, "every": 250,
+}  # fmt: skip
+RECIPE = Recipe(
+    script="captum_vit.demo.sounds.train",
+    about="Train the demo sound model.",
+    model=lambda args: demo_ast(pretrained=False),
+    losses=losses,
+    measure=measure,
+    card=card,
+    blocks="layers",
+    defaults=DEFAULTS,
+    options=options,
+)
 
 if __name__ == "__main__":
-    main()
+    RECIPE.main()

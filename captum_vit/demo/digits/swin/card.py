@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from timm.models.swin_transformer import SwinTransformer
 
-    from captum_vit.demo.digits.evaluation import Accuracy, Effect
+    from captum_vit.demo.evaluation import Accuracy, Effect
 
 CARD = """\
 # {name}

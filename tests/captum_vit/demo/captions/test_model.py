@@ -10,9 +10,6 @@ from captum_vit.demo.captions import PROMPTS, TEMPLATES, demo_clip_tokenizer
 from captum_vit.demo.captions.evaluation import effect, retrieval, similarity_to
 from captum_vit.demo.captions.model import FOLDER, WEIGHTS
 from captum_vit.demo.captions.start import start_from_digits
-from captum_vit.demo.captions.train import main
-from captum_vit.demo.training import schedule
-from captum_vit.demo.weights import load_weights
 
 
 @pytest.mark.slow
@@ -95,42 +92,3 @@ def test_the_vision_tower_starts_as_the_classifier():
     tower.pre_layrnorm = torch.nn.Identity()
     with torch.no_grad():
         torch.testing.assert_close(vit.head(tower(images).pooler_output), vit(images), atol=1e-3, rtol=1e-4)
-
-
-def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
-    """Run the training script for a moment and return the weights it wrote."""
-    recipe = ["--batch=2", "--test=20", "--every=1", "--steps=2", *options]
-    monkeypatch.setattr("sys.argv", ["train", f"--out={folder / 'new.safetensors'}", *recipe])
-    main()
-    model = demo_clip(pretrained=False)
-    load_weights(model, folder / "new.safetensors")
-    return model.state_dict()
-
-
-@pytest.mark.slow
-def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path):
-    weights = _train(monkeypatch, tmp_path)
-    assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert "python -m captum_vit.demo.captions.train" in (tmp_path / "new.md").read_text()
-    with pytest.raises(SystemExit, match="--overwrite"):
-        _train(monkeypatch, tmp_path)
-
-
-@pytest.mark.full  # test_model.py of the digits asks it of the same code
-def test_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path):
-    keep = f"--checkpoint={tmp_path / 'run.safetensors'}"
-    whole = _train(monkeypatch, tmp_path, keep)
-
-    def stopping(step: int, steps: int) -> float:
-        if step >= 1:
-            raise KeyboardInterrupt
-        return schedule(step, steps)
-
-    (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.captions.train.schedule", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        _train(monkeypatch, tmp_path, keep, "--overwrite")
-    monkeypatch.undo()
-    resumed = _train(monkeypatch, tmp_path, keep, "--overwrite")
-    for name, tensor in whole.items():
-        torch.testing.assert_close(resumed[name], tensor)

@@ -7,8 +7,7 @@ import torch
 from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.demo.digits.evaluation import effect, evaluate
 from captum_vit.demo.digits.model import POOLINGS, SHIPPED, weights_of
-from captum_vit.demo.digits.train import begin, main, targets_of
-from captum_vit.demo.training import schedule
+from captum_vit.demo.digits.train import RECIPE, begin, targets_of
 from captum_vit.demo.weights import load_weights, save_weights
 from captum_vit.errors import OptionError
 
@@ -97,7 +96,7 @@ def test_targets_are_uniform_over_the_digits_present() -> None:
     torch.testing.assert_close(targets.sum(1), torch.ones(2))
 
 
-RECIPE = ("--batch=2", "--test=20", "--every=1", "--grow=1", "--steps=2", "--lr=1", "--lr-rest=1")  # steps that show
+SHORT = ("--batch=2", "--test=20", "--every=1", "--grow=1", "--steps=2", "--lr=1", "--lr-rest=1")  # steps that show
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -115,55 +114,16 @@ def test_a_phase_begins_with_the_blocks_of_an_earlier_one(pooling: str, tmp_path
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in own.items())
 
 
-def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
-    """Run the training script for a moment and return the weights it wrote."""
-    recipe = [f"--checkpoint={folder / 'run.safetensors'}", *RECIPE, *options]
-    monkeypatch.setattr("sys.argv", ["train", f"--out={folder / 'new.safetensors'}", *recipe])
-    main()
-    model = demo_vit(pretrained=False)
-    load_weights(model, folder / "new.safetensors")
-    return model.state_dict()
-
-
-@pytest.mark.slow
-def test_the_script_writes_a_card_and_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> None:
-    whole = _train(monkeypatch, tmp_path)
-    assert all(tensor.isfinite().all() for tensor in whole.values())
-    assert "python -m captum_vit.demo.digits.train" in (tmp_path / "new.md").read_text()
-    with pytest.raises(SystemExit, match="--overwrite"):
-        _train(monkeypatch, tmp_path)
-
-    (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.digits.train.schedule", _stop_after(1))
-    with pytest.raises(KeyboardInterrupt):
-        _train(monkeypatch, tmp_path, "--overwrite")
-    monkeypatch.undo()
-    resumed = _train(monkeypatch, tmp_path, "--overwrite")
-    for name, tensor in whole.items():
-        torch.testing.assert_close(resumed[name], tensor)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
 def test_the_script_goes_on_from_an_earlier_phase(pooling: str, monkeypatch, tmp_path) -> None:
     out, start = tmp_path / "new.safetensors", weights_of("digits")
     options = [f"--out={out}", f"--pooling={pooling}", f"--start={start}", "--loss=digits", "--no-muon", "--no-bf16"]
-    monkeypatch.setattr("sys.argv", ["train", *options, *RECIPE])
-    main()
+    monkeypatch.setattr("sys.argv", ["train", *options, *SHORT])
+    RECIPE.main()
     begun, made = demo_vit(pretrained=False, pooling=pooling), demo_vit(pretrained=False, pooling=pooling)
     begin(begun, start)
     load_weights(made, out)
     assert not torch.allclose(made.blocks[0].attn.qkv.weight, begun.blocks[0].attn.qkv.weight, atol=1e-3)
     page = out.with_suffix(".md").read_text()
     assert f'pooling="{pooling}"' in page and "AdamW for the matrices" in page
-
-
-def _stop_after(calls: int):
-    """The schedule, interrupted at a later call."""
-
-    def stopping(step: int, steps: int) -> float:
-        if step >= calls:
-            raise KeyboardInterrupt
-        return schedule(step, steps)
-
-    return stopping

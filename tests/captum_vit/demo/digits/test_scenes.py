@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from captum_vit.demo import Scenes, digit_scenes
 from captum_vit.demo.digits.scenes import _glyphs, choose_scans, digit_split
+from captum_vit.errors import OptionError
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,22 @@ def test_impossible_numbers_are_refused(n_digits: object) -> None:
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="'train', 'test'"):
         digit_scenes(1, split="val")
+
+
+def test_given_digits_are_written_where_random_ones_would_be() -> None:
+    """Across two portions; what is not the changed digit stays bit by bit."""
+    random = digit_scenes(300, 2, seed=5)
+    same = digit_scenes(300, 2, seed=5, digits=random.digits)
+    assert torch.equal(same.pixels, random.pixels) and torch.equal(same.label, random.label)
+    digits = torch.stack([random.digits[:, 0], (random.digits[:, 1] + 1) % 10], 1)
+    other = digit_scenes(300, 2, seed=5, digits=digits)
+    assert torch.equal(other.digits, digits) and torch.equal(other.masks[:, 0], random.masks[:, 0])
+    changed = (other.pixels != random.pixels).any(1)
+    near = F.max_pool2d((other.masks[:, 1] | random.masks[:, 1]).float(), 5, 1, 2) > 0
+    assert (changed & ~near).sum() == 0 < changed.sum()
+
+
+@pytest.mark.parametrize("digits", [torch.tensor([[1, 10]]), torch.tensor([[1, -1]]), torch.tensor([[1]])])
+def test_digits_that_cannot_be_written_are_refused(digits: torch.Tensor) -> None:
+    with pytest.raises(OptionError, match="`digits` from 0 to 9, of the shape"):
+        digit_scenes(1, 2, digits=digits)

@@ -10,9 +10,6 @@ from captum_vit.demo import demo_swin, demo_vit, digit_scenes
 from captum_vit.demo.digits.evaluation import effect, evaluate
 from captum_vit.demo.digits.swin.model import WEIGHTS
 from captum_vit.demo.digits.swin.start import start_from_vit
-from captum_vit.demo.digits.swin.train import main
-from captum_vit.demo.training import schedule
-from captum_vit.demo.weights import load_weights
 from quantus_metrics.metrics.pointing import pointing_accuracy
 
 
@@ -78,37 +75,3 @@ def test_patches_start_with_the_mean_spread_that_they_have_in_the_classifier() -
     with torch.no_grad():
         wanted = (vit.patch_embed(images) + vit.pos_embed[:, 1:].mean(1)).std(-1).mean()
         torch.testing.assert_close(swin.patch_embed(images).std(-1).mean(), wanted, rtol=0.05, atol=0)
-
-
-def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
-    """Run the training script for a moment and return the weights it wrote."""
-    recipe = ["--batch=2", "--test=20", "--every=1", "--steps=2", "--warmup=1", "--lr=1", "--lr-rest=1", *options]
-    monkeypatch.setattr("sys.argv", ["train", f"--out={folder / 'new.safetensors'}", *recipe])
-    main()
-    model = demo_swin(pretrained=False)
-    load_weights(model, folder / "new.safetensors")
-    return model.state_dict()
-
-
-@pytest.mark.slow
-def test_the_script_writes_a_card_and_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> None:
-    keep = f"--checkpoint={tmp_path / 'run.safetensors'}"
-    whole = _train(monkeypatch, tmp_path, keep)
-    page = (tmp_path / "new.md").read_text()
-    assert "python -m captum_vit.demo.digits.swin.train" in page and "8 x 8 then 4 x 4" in page
-    with pytest.raises(SystemExit, match="--overwrite"):
-        _train(monkeypatch, tmp_path)
-
-    def stopping(step: int, steps: int, warmup: int) -> float:
-        if step >= 1:
-            raise KeyboardInterrupt
-        return schedule(step, steps, warmup)
-
-    (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.digits.swin.train.schedule", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        _train(monkeypatch, tmp_path, keep, "--overwrite")
-    monkeypatch.undo()
-    resumed = _train(monkeypatch, tmp_path, keep, "--overwrite")
-    for name, tensor in whole.items():
-        torch.testing.assert_close(resumed[name], tensor)

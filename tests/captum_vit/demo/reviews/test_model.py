@@ -9,8 +9,7 @@ from captum_vit.demo import demo_bert, demo_bert_tokenizer, generated_reviews
 from captum_vit.demo.reviews import read
 from captum_vit.demo.reviews.evaluation import effect, evaluate
 from captum_vit.demo.reviews.model import FOLDER, WEIGHTS
-from captum_vit.demo.reviews.train import main, parts
-from captum_vit.demo.weights import load_weights
+from captum_vit.demo.reviews.train import parts
 
 FOR_SURE = {"PLUS(DecompX)", "DecompX", "GenAtt"}
 
@@ -83,16 +82,3 @@ def test_half_of_the_answer_where_there_is_no_opinion() -> None:
     assert len(silent.ids) == 3 and not silent.rationale.any()
     assert targets.sum(1).eq(1).all() and targets.max() == 1 and halves.eq(0.5).all()
     assert len(list(parts(8, 0, seed=0))) == 1
-
-
-@pytest.mark.slow
-def test_the_script_trains_and_writes_a_card(monkeypatch, tmp_path) -> None:
-    recipe = ["--batch=4", "--test=20", "--every=2", "--grow=1", "--steps=3"]
-    monkeypatch.setattr("sys.argv", ["train", f"--out={tmp_path / 'new.safetensors'}", *recipe])
-    main()
-    model = demo_bert(pretrained=False)
-    load_weights(model, tmp_path / "new.safetensors")
-    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
-    assert "python -m captum_vit.demo.reviews.train" in (tmp_path / "new.md").read_text()
-    with pytest.raises(SystemExit, match="--overwrite"):
-        main()

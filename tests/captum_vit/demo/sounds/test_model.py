@@ -11,9 +11,7 @@ import captum_vit as cv
 from captum_vit.demo import demo_ast, demo_ast_extractor, tone_clips
 from captum_vit.demo.sounds.evaluation import effect, evaluate
 from captum_vit.demo.sounds.model import FOLDER, KINDS, RATE, WEIGHTS
-from captum_vit.demo.sounds.train import main, shifted
-from captum_vit.demo.training import schedule
-from captum_vit.demo.weights import load_weights
+from captum_vit.demo.sounds.train import shifted
 from quantus_metrics.metrics.pointing import pointing_accuracy
 
 
@@ -79,37 +77,3 @@ def test_a_moved_spectrogram_holds_the_same_patterns_elsewhere() -> None:
         found.add(by)
     assert len(found) > 1
     assert torch.equal(shifted(spectrograms, 0, torch.Generator()), spectrograms)
-
-
-def _train(monkeypatch, folder, *options: str) -> dict[str, torch.Tensor]:
-    """Run the training script for a moment and return the weights it wrote."""
-    recipe = ["--clips=4", "--batch=2", "--test=10", "--every=1", "--steps=2", "--warmup=1", *options]
-    monkeypatch.setattr("captum_vit.demo.sounds.train.PORTION", 4)
-    monkeypatch.setattr("sys.argv", ["train", f"--out={folder / 'new.safetensors'}", *recipe])
-    main()
-    model = demo_ast(pretrained=False)
-    load_weights(model, folder / "new.safetensors")
-    return model.state_dict()
-
-
-@pytest.mark.slow
-def test_the_script_writes_a_card_and_a_broken_run_goes_on_as_if_it_had_not_broken(monkeypatch, tmp_path) -> None:
-    keep = f"--checkpoint={tmp_path / 'run.safetensors'}"
-    whole = _train(monkeypatch, tmp_path, keep)
-    assert "python -m captum_vit.demo.sounds.train" in (tmp_path / "new.md").read_text()
-    with pytest.raises(SystemExit, match="--overwrite"):
-        _train(monkeypatch, tmp_path)
-
-    def stopping(step: int, steps: int, warmup: int) -> float:
-        if step >= 1:
-            raise KeyboardInterrupt
-        return schedule(step, steps, warmup)
-
-    (tmp_path / "run.safetensors").unlink()
-    monkeypatch.setattr("captum_vit.demo.sounds.train.schedule", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        _train(monkeypatch, tmp_path, keep, "--overwrite")
-    monkeypatch.undo()
-    resumed = _train(monkeypatch, tmp_path, keep, "--overwrite")
-    for name, tensor in whole.items():
-        torch.testing.assert_close(resumed[name], tensor)
