@@ -1,4 +1,4 @@
-"""Explain vision transformers, BERT and CLIP, in Captum's words.
+"""Attribution methods for transformers, as Captum attributions.
 
 >>> import captum_vit as cv
 >>> cv.LayerCDAM(model).attribute(images, target=281)

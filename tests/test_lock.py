@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import captum_vit
 from tests.versions import LOCK, PROJECT, ROOT, locked, lowest
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -28,6 +29,17 @@ def test_every_requirement_is_pinned_within_its_bounds(python: str, system: str)
     named = {canonicalize_name(each.name): each.specifier for each in here if each.name != PROJECT["name"]}
     assert len(named) >= 30
     assert not {name: pinned.get(name) for name, bounds in named.items() if pinned.get(name, "") not in bounds}
+
+
+def test_the_public_workflow_tests_every_python() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    matrix = re.search(r"python: \[(.+)\]", workflow)
+    assert matrix is not None and tuple(re.findall(r'"([\d.]+)"', matrix[1])) == PYTHONS
+
+
+def test_there_is_one_version() -> None:
+    cited = re.search(r"(?m)^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"))
+    assert cited is not None and cited[1] == PROJECT["version"] == captum_vit.__version__
 
 
 def test_the_page_on_compatibility_shows_the_lock() -> None:
