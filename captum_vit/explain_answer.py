@@ -85,7 +85,7 @@ def _explained(
         images = [] if found.pictures is None else found.images
         beside = {"constants": found.constants[0].item()}
         if found.pictures is not None and (special := float(found.tower.sum() - sum(one.sum() for one in images))):
-            beside["class token of the picture"] = special
+            beside["class token"] = special
         return _Found(found.words[0], found.score[0].item(), images, rows, beside, attribution.rule in COMPLETE)
     with undisturbed(scores.model):
         score = scores(ids).item()

@@ -12,7 +12,7 @@ from captum_vit.viz.figures import draw
 from captum_vit.viz.lines import INK, QUIET
 
 _GAP = 0.08  # inches
-_NAMES, _VALUES = 1.25, 0.5  # inches beside the bars
+_NAMES, _VALUES = 1.25, 0.45  # inches beside the bars
 
 
 def raised(figure: Figure, height: float) -> Figure:
@@ -45,8 +45,9 @@ def strip(
         across = tall * picture.shape[1] / picture.shape[0]
         draw(figure.add_axes(axes(left, across, tall)), picture.numpy())
         left += across + _GAP
-    left = max(left, _GAP) + _NAMES
-    bars = figure.add_axes(axes(left, max(width - left - _VALUES - _GAP, 0.6)))
+    left += _NAMES
+    across = max(width - left - _VALUES - _GAP, 0.6)
+    bars = figure.add_axes(axes(left, across))
     values = list(shares.values())
     bars.barh(range(len(values)), values, color=[FOR if value > 0 else AGAINST for value in values], height=0.62)
     bars.set_yticks(range(len(values)), list(shares), fontsize=8, color=QUIET, parse_math=False)
@@ -56,15 +57,9 @@ def strip(
     bars.tick_params(length=0)
     for edge in bars.spines.values():
         edge.set_visible(False)
+    beside = bars.get_yaxis_transform()  # numbers stand in a column at the right
     for place, value in enumerate(values):
-        aligned = "left" if value >= 0 else "right"
-        bars.annotate(
-            f"{value:+.2f}".replace("-", "−"),
-            (value, place),
-            xytext=(4 if value >= 0 else -4, 0),
-            textcoords="offset points",
-            va="center",
-            ha=aligned,
-            fontsize=8,
-            color=INK,
+        number = f"{value:+.2f}".replace("-", "−")
+        bars.text(
+            1.0 + _VALUES / across, place, number, transform=beside, va="center", ha="right", fontsize=8, color=INK
         )
