@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
-from captum_vit.attr.base import EntranceProducts
+from torch import Tensor, nn
+
+from captum_vit.attr.base import EntranceProducts, forward_args
+from captum_vit.description.two_towers import is_words_and_pictures
+from captum_vit.errors import InputError, OptionError
 from captum_vit.trace.modes.rules import checked_rule
+from captum_vit.trace.replay.reading import every_output_at
+from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.state import undisturbed
 
 
 class DecompX(EntranceProducts):
@@ -62,3 +69,28 @@ class DecompX(EntranceProducts):
     ) -> None:
         super().__init__(forward_func, start_layer, checkpoint=checkpoint, output=output)
         self.rule = checked_rule(rule)
+
+    def all_classes(
+        self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
+    ) -> Tensor:  # shape: (B, C, h, w)
+        """The maps of all outputs; (B, N, C) with ``output="tokens"`` and for text: of every token of an answer.
+
+        Each is what :meth:`attribute` gives for that output. Costs one forward pass, and for each output a backward
+        pass through its graph.
+
+        Raises:
+            TargetError: the output is not one score for each class.
+            OptionError: ``output="channels"``, or blocks that run again in a backward pass.
+            InputError: words together with pictures.
+        """
+        if self.output == "channels" or self.checkpoint:
+            got = "checkpoint=True" if self.checkpoint else 'output="channels"'
+            raise OptionError("A map for every output, by one graph.", got, "attribute, one output at a time.")
+        if is_words_and_pictures(inputs):
+            raise InputError("Words, or pictures.", "both", "attribute, one output at a time.")
+        with undisturbed(self.model):
+            checked, args = self._checked(inputs, None), forward_args(additional_forward_args)
+            transformer = stream_of(self.model, checked, args)
+            place = transformer.blocks[self.start(transformer)].entrance
+            maps, layout = every_output_at(place, self.model, transformer, checked, args, self.rule)
+            return self._finish_classes(maps, layout, inputs)

@@ -69,6 +69,22 @@ def test_a_foil_is_subtracted_and_a_span_is_a_sum(lm: nn.Module, ids: Tensor) ->
     close(method(one.span(1, 2), ids), method(one, ids, 1))
 
 
+def test_one_graph_gives_the_maps_of_all_tokens(lm: nn.Module, ids: Tensor) -> None:
+    calls = []
+    handle = lm.register_forward_hook(lambda *_: calls.append(1))
+    method = cv.DecompX(cv.Answer(lm, N))
+    method.attribute(ids, target=0)
+    calls.clear()
+    every = method.all_classes(ids)
+    handle.remove()
+    assert every.shape == (2, N + 3, 3) and len(calls) == 1
+    for t in range(3):
+        close(every[..., t], method.attribute(ids, target=t))
+    for bad in (cv.DecompX(cv.Answer(lm, N), output="channels"), cv.DecompX(cv.Answer(lm, N), checkpoint=True)):
+        with pytest.raises(cv.OptionError, match="attribute, one output"):
+            bad.all_classes(ids)
+
+
 def test_the_likeliest_tokens_are_outputs(lm: nn.Module, ids: Tensor, logits: Tensor) -> None:
     for given, after in ((ids[:1, :N], 0), (ids[:1], 2)):
         likeliest = cv.Answer(lm, N).likeliest(given, k=4, after=after)

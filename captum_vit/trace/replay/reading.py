@@ -17,7 +17,7 @@ from captum_vit.sites.site import Place, Site
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.rules import under
 from captum_vit.trace.record.products import over_channels
-from captum_vit.trace.replay.accepted import refuse_incomplete
+from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.replay.cls_tail import ClsTail, cls_tail, may_have_cls_tail
 from captum_vit.trace.replay.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.replay.gradient import gradient_at, leaf_at
@@ -162,6 +162,23 @@ class Reading:
         ):
             return False
         return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+
+
+def every_output_at(
+    place: Place,
+    model: nn.Module,
+    transformer: Transformer,
+    inputs: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    rule: str,
+) -> tuple[Tensor, TokenLayout]:
+    """Relevance for every output (B, N, C) of the tokens at a place, by one graph, and how they lie."""
+    refuse_incomplete(model, transformer, place, inputs, args, rule)
+    with under(rule):
+        at = leaf_at(model, transformer, place, inputs, args)
+    refuse_own_derivatives(model, place, inputs, args, rule, at.output)
+    layout = at.watch.layout_at(at.tokens)
+    return maps_of_every_output(at.tokens, at.output, layout.standing), layout
 
 
 def refuse_unknown(grad_kwargs: Any) -> None:
