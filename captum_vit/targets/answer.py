@@ -278,8 +278,10 @@ class _NoOutput(dict[str, Any]):
 def _continued(model: nn.Module, named: dict[str, Any], more: int) -> dict[str, Any]:
     """What a prompt came with, as the model's own `generate` has it after so many tokens; as it is without such."""
     update = getattr(model, "_update_model_kwargs_for_generation", None)
+    if update is None:
+        return named
     found = dict(named)
-    for _ in range(0 if update is None else more):
+    for _ in range(more):
         found = update(_NoOutput(), found)
     return {name: found[name] for name in named}
 

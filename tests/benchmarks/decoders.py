@@ -1,10 +1,12 @@
 """What it costs to explain generated tokens: time as a ratio to one plain forward pass of prompt and answer.
 
     python -m tests.benchmarks.decoders [--width 384] [--depth 6] [--prompt 96] [--answer 8] [--slow]
+    python -m tests.benchmarks.decoders --residuals
 
 A Llama with random weights, one CPU thread, process time; for each row the median over pairs of (plain forward, row).
 The last column is the cost of one explained token. With ``--slow`` Captum's LayerIntegratedGradients and its ablation
-of every word of the prompt are there too, measured once.
+of every word of the prompt are there too, measured once. With ``--residuals`` the table of families in
+docs/language-models.md is printed instead: by how much tokens and biases miss the score, or what refused.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from tests.benchmarks.cost import ratio
+from tests.decoders.families import FAMILIES, IN_FLOAT32, decoder
 
 STEPS = 50  # of integrated gradients, Captum's own default
 
@@ -88,14 +91,34 @@ def captums(wrapper: type, method: type, model: nn.Module, **options: int) -> Ca
     return explain
 
 
+def residuals(name: str) -> str:
+    """A row of the table of families: by how much the sum misses the score under each rule, the worse of two texts."""
+    model = decoder(name)
+    ids = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
+    answer, cells = cv.Answer(model, 6), list[str]()
+    with torch.no_grad():
+        scores = answer(ids)[:, 1]
+    for rule in ("frozen", "libra", "grad"):
+        try:
+            found = cv.FullGrad(answer, rule=rule).attribute(ids, target=1).sum(1)
+            cells.append(f"{(found - scores).abs().max():.0e}")
+        except cv.CaptumVitError as error:
+            cells.append(f"refused: {error.got}" if rule == "frozen" else "refused")
+    return f"| {name} | {scores.abs().max():.2f} | {' | '.join(cells)} | {'float32' if name in IN_FLOAT32 else ''} |"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"width": 384, "depth": 6, "prompt": 96, "answer": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--slow", action="store_true")
+    parser.add_argument("--residuals", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
+    if options.residuals:
+        print("\n".join(map(residuals, FAMILIES)))
+        raise SystemExit
     lm = llama(options.width, options.depth)
     text = torch.randint(2, 4000, (1, options.prompt + options.answer))
     given = (lm, text, options.prompt)
