@@ -25,6 +25,8 @@ from captum_vit.models.modules import uncompiled
 from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Block, Transformer
 
+LOOKED_AT = 256  # numbers of a sample, before all of them
+
 
 def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Transformer:
     """The transformer in a model, found by one pass over some inputs.
@@ -45,7 +47,7 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     """
     graph, few = _recorded_few(model, inputs, args, 1)
     rows = max((attention.rows for attention in attentions(graph)), default=FEWEST)
-    if min(rows, len(inputs[0][0].unique())) < FEWEST:  # a norm is known by that many tokens, none like another
+    if min(rows, _distinct(inputs[0][0])) < FEWEST:  # a norm is known by that many tokens, none like another
         graph.release()
         few = varied_samples(inputs, args, FEWEST)
         graph = recorded(model, *few)
@@ -53,6 +55,12 @@ def measured(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
     if few[0] is inputs or found.fixed or graph.names == codes(model, inputs, args):
         return found
     return _read(recorded(model, inputs, args), model, inputs, args)
+
+
+def _distinct(x: Tensor) -> int:
+    """How many numbers a sample is made of; among its first ones, where that are enough."""
+    few = len(x.flatten()[:LOOKED_AT].unique())
+    return few if few >= FEWEST else len(x.unique())
 
 
 def _recorded_few(

@@ -27,6 +27,9 @@ class Places:
     def __init__(self, graph: Graph, layers: list[Layer], sizes: tuple[int, ...]) -> None:
         self.graph, self.sizes = graph, sizes
         self.attentions = [layer.attention.op for layer in layers]
+        self.calls: dict[tuple[nn.Module, int], Call] = {}  # by module and number; of one that wraps another, the outer
+        for call in graph.calls:
+            self.calls.setdefault((uncompiled(call.module), call.nth), call)
 
     def entering(self, value: Value, inside: Call | None) -> Place:
         """The tokens that enter a block: at its own call, or the smallest call that all their readers lie in."""
@@ -130,8 +133,8 @@ class Places:
         if isinstance(site, ValueSite):
             made = (value for op in self.graph.ops if op.number == site.number for value in op.makes)
             return next((value for value in made if value.result == site.result), None)
-        calls = [c for c in self.graph.calls if uncompiled(c.module) is site.module and c.nth == site.nth]
-        values = [v for c in calls[:1] for v in (c.takes if site.side == "input" else c.gives)]
+        call = self.calls.get((site.module, site.nth))
+        values = [] if call is None else call.takes if site.side == "input" else call.gives
         return values[0] if values else None
 
     def _attends(self, call: Call) -> set[Op]:

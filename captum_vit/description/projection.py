@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ LINEAR = 1e-3  # what may be missing, as a share, or so many roundings, where th
 ROUNDINGS = 4
 ROWS = 256  # that are compared
 SCALED = 1e-4
+PLAIN = (Tensor, nn.Parameter)  # of another kind than these, weights may be rounded with what they meet
 
 
 class Projection(NamedTuple):
@@ -64,10 +66,11 @@ def _candidates(graph: Graph, layer: Layer) -> tuple[list[tuple[nn.Module, Value
             if owner is not None and all(owner is not module for module, *_ in found):
                 found.append((owner, op.takes[0], op.makes[0]))
     linear, failed = [], ""
+    seen = {c.module for c in called if c.given is not None and _is_seen_linear(graph, c.given, c)}
     for module, given, made in found:
         try:
             failed = ""
-            if _is_linear(module, given.tensor):
+            if module in seen or _is_linear(module, given.tensor):
                 linear.append((module, given, made))
         except MODEL_ERRORS as error:
             failed = f"{type(module).__name__}, which refuses random tokens with {type(error).__name__}: {error},"
@@ -95,9 +98,30 @@ def _is_linear(module: nn.Module, like: Tensor) -> bool:
         y = first_tensor(module(x))
         return torch.full_like(x, torch.nan) if y is None else y.double()
 
-    zero = f(torch.zeros_like(a))
-    missing = f(a) + f(b) - zero - f(a + b)
-    return bool(missing.norm() <= max(LINEAR, _rounding(like)) * (f(a) - zero).norm())
+    zero, of_a = f(torch.zeros_like(a)), f(a)
+    missing = of_a + f(b) - zero - f(a + b)
+    return bool(missing.norm() <= max(LINEAR, _rounding(like)) * (of_a - zero).norm())
+
+
+def _is_seen_linear(graph: Graph, given: Value, call: Call) -> bool:
+    """Whether the pass shows it: all that a call makes of what it is given are shapes, and one product with weights."""
+    on_the_path = [op for op in graph.ops[call.start : call.end] if op.makes[0].made_from(given)]
+    products = [op for op in on_the_path if op.name == "linear"]
+    return (
+        len(products) == 1
+        and _takes_one(call.module)
+        and all(op.name in RESHAPE or op is products[0] for op in on_the_path)
+        and all(type(v.tensor) in PLAIN and not graph.depends(v) for v in products[0].takes[1:])
+    )
+
+
+def _takes_one(module: nn.Module) -> bool:
+    """Whether its forward can be called with one tensor."""
+    try:
+        signature(module.forward).bind(None)
+    except (TypeError, ValueError):  # it cannot, or has no signature
+        return False
+    return True
 
 
 def _rounding(like: Tensor) -> float:

@@ -82,6 +82,8 @@ def all_known(model: nn.Module) -> list[Transformer]:
     """Every tower in a model whose class has a spec."""
     if not isinstance(model, nn.Module):
         raise no_module(model)
+    if not _REGISTRY:
+        return []
     found = {id(tower): (tower, spec) for tower, spec in _towers(model)}
     return [transformer_from(tower, spec, _name_of(tower, model)) for tower, spec in found.values()]
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
+
+SEQUENCES = (tuple, list)
+ATOMS = {int, bool, float, str, type(None), torch.dtype, torch.device}
 
 
 def first_tensor(tree: Any) -> Tensor | None:
@@ -17,10 +22,22 @@ def first_tensor(tree: Any) -> Tensor | None:
 
 def tensors_in(tree: Any) -> list[Tensor]:
     """Every tensor in nested tuples, lists and dicts, in order."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
-    return [tensor for item in items for tensor in tensors_in(item)]
+    found: list[Tensor] = []
+    _collect((tree,), found)
+    return found
+
+
+def _collect(items: Iterable[Any], found: list[Tensor]) -> None:
+    for item in items:
+        kind = type(item)
+        if kind is Tensor or (kind not in ATOMS and isinstance(item, Tensor)):
+            found.append(item)
+        elif kind in ATOMS:
+            continue
+        elif isinstance(item, SEQUENCES):
+            _collect(item, found)
+        elif isinstance(item, dict):
+            _collect(item.values(), found)
 
 
 def holds_tensor(tree: Any) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.description import measured
@@ -160,6 +161,32 @@ def test_a_graph_lets_go_of_its_tensors_and_the_model_is_as_before():
     described(case)
     assert torch.equal(model(inputs, *args), before)
     assert hooks == [(len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in vars(m)) for m in model.modules()]
+
+
+class RoundedWeight(Tensor):
+    """Weights in a few bits: what they meet may be rounded too, in code that no pass shows."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            y = func(*args, **(kwargs or {}))
+            return y.round() if func is F.linear else y
+
+
+@pytest.mark.parametrize(("rounded", "runs"), [(False, 1), (True, 5)])
+def test_a_projection_that_the_pass_shows_to_be_linear_is_not_tried(rounded: bool, runs: int):
+    """Once in the pass, and four times where only a trial tells."""
+    model, inputs, *_ = deepcopy(CASES["timm ViT"]())
+    ran: list[nn.Module] = []
+    projection = model.blocks[0].attn.proj
+    if rounded:
+        weight = projection.weight.detach().as_subclass(RoundedWeight)
+        del projection.weight
+        projection.weight = weight
+    projection.register_forward_pre_hook(lambda module, given: ran.append(module))
+    first = described(Case(model, inputs)).blocks[0]
+    assert len(ran) == runs
+    assert (first.out_proj is None) == rounded
 
 
 def test_a_pass_that_fails_leaves_nothing_behind():
