@@ -18,11 +18,10 @@ Vertex = tuple[Node, int]
 
 
 class HeadTap(Mode):
-    """Keeps the tensors that torch calls make while it is ``active``: behind the blocks."""
+    """Keeps the tensors that torch calls make."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = False
         self.made: list[Tensor] = []
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:

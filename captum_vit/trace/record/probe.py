@@ -13,7 +13,6 @@ from captum_vit.errors import OptionError, TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
 from captum_vit.sites.arranged import Visit
-from captum_vit.sites.mode import Mode
 from captum_vit.sites.site import Place
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
@@ -104,7 +103,6 @@ class Probe:
         self.batch = self.n_tokens = self.n_first = 0  # the last of the block that is watched first
         self.place = 0  # the last block that was entered; after the blocks their number
         self.done = False  # all blocks are behind
-        self.behind: list[Mode] = []  # active from then on
         self._block: int | None = None
 
     def attach(self, watch: Watch) -> None:
@@ -148,8 +146,6 @@ class Probe:
     def _leave(self, layer: int, last: bool) -> Visit:
         def visit(x: Tensor) -> Tensor | None:
             self._block, self.place, self.done = None, layer + last, last
-            for mode in self.behind if last else ():
-                mode.active = True
             rows = None
             if last and self.want.row:
                 if not x.requires_grad:

@@ -170,20 +170,13 @@ def record(
     if want.kinds & ATTENTION:
         modes.append(AttentionTap(probe.see_attention, len(inputs[0]), want.first_row))
     elif want.row in ("outputs", "target"):
-        pool_tap = AttentionTap(probe.see_attention, len(inputs[0]))
-        pool_tap.active = False
-        probe.behind.append(pool_tap)
-        modes.append(pool_tap)
+        watch.behind.append(AttentionTap(probe.see_attention, len(inputs[0])))
     head_tap = HeadTap()
-    probe.behind.append(head_tap)
     if want.row and not want.relevance:
-        modes.append(head_tap)
-    try:
-        again = recomputed(transformer.modules()[start:], want.rule) if want.recompute else nullcontext()
-        with carried(model) if want.relevance else nullcontext(), again:
-            output = watch.run(inputs, args, *modes)
-    finally:
-        probe.behind.clear()  # a tap there holds the probe: a cycle would keep the graph
+        watch.behind.append(head_tap)
+    again = recomputed(transformer.modules()[start:], want.rule) if want.recompute else nullcontext()
+    with carried(model) if want.relevance else nullcontext(), again:
+        output = watch.run(inputs, args, *modes)
     probe.refuse_silence(lambda layer: what_ran(model, transformer, layer, inputs, args))
     if probe.unsure is not None:
         _refuse_other_order(model, transformer, inputs, args, *probe.unsure)

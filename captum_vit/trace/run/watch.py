@@ -23,6 +23,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.arranged import Visit
 from captum_vit.sites.calls import ValueSite, Visits
+from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import first_tensor, swap
 from captum_vit.sites.site import Place, Site, ThisThreadOnly, hooked
 from captum_vit.tokens import TokenLayout
@@ -51,6 +52,8 @@ class Watch:
         self.model, self.transformer, self.thinned = model, transformer, thinned
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self.visits: list[tuple[Place, Visit]] = []
+        self.behind: list[Mode] = []  # over what the model does behind the last block
+        self._values: Mode | None = None  # numbers all torch calls, and so must see them first
         self._left: tuple[int, Tensor] | None = None  # the last block that was left, and what left it
         self._returned: Any = None  # what a block returned, where that is more than its tokens
         self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
@@ -75,8 +78,11 @@ class Watch:
             stack.enter_context(hooked([(place, visit) for place, visit in all_visits if isinstance(place, Site)]))
             names = () if self.transformer is None else self.transformer.calls
             values = Visits([(place, visit) for place, visit in all_visits if isinstance(place, ValueSite)], names)
-            for mode in (*modes, *([values] if values.of else [])):
+            for mode in modes:
                 stack.enter_context(mode)
+            stack.callback(self._leave_behind)
+            if values.of:
+                self._values = stack.enter_context(values)
             try:
                 output = self.model(*inputs, *args)
                 if values.by_number:
@@ -214,6 +220,8 @@ class Watch:
             raise _other_blocks(self.model, f"block {layer} at another place")
         self._left = layer, tokens
         assert self.transformer is not None
+        if layer == len(self.transformer.blocks) - 1:
+            self._enter_behind()
         staged = self.transformer.refusal is not None
         if self.thinned or staged or tokens.dim() != 3 or self._n_entered in (0, tokens.shape[1]):
             return
@@ -222,6 +230,21 @@ class Watch:
             f"{self._n_entered} tokens that enter the first block, and {tokens.shape[1]} further on",
             "the model without merging or dropping, or before queries join its tokens.",
         )
+
+    def _enter_behind(self) -> None:
+        """Below the mode that numbers the calls, if there is one; while it runs a visit, torch has taken it off."""
+        numbering = self._values
+        on_top = numbering is not None and torch.overrides._get_current_function_mode() is numbering
+        if numbering is not None and on_top:
+            numbering.__exit__()
+        for mode in self.behind:
+            mode.__enter__()
+        if numbering is not None and on_top:
+            numbering.__enter__()
+
+    def _leave_behind(self) -> None:
+        for mode in reversed(self.behind):
+            mode.__exit__()
 
     def _see_arguments(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The mask that the tower is given, or else the model: some make masks of another kind of it in between."""
