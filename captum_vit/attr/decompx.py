@@ -38,7 +38,7 @@ class DecompX(EntranceProducts):
     ``FullGrad(rule="frozen")`` is complete in one pass: each bias belongs to the token to which it is added.
 
     Of a vision-language model, ``attribute((ids, pixels), target)`` gives (words, patches), the maps of both by one
-    backward pass, and :meth:`decompose` all that the score is made of. Patches are those that enter the tower of the
+    backward pass, and ``decompose`` all that the score is made of. Patches are those that enter the tower of the
     pictures: behind it evidence no longer lies where it was seen.
 
     Args:
