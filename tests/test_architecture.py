@@ -1,7 +1,7 @@
-"""Imports point downward: the picture of the house, read from the source so that it stays true.
+"""Imports point downward; the source is read to check it.
 
-Where a late import or an arrow upward tempts you, a room wants moving; where the house has truly changed,
-change the tables below and say why in the commit.
+If an import upward or inside a function seems necessary, move a file. If the structure has changed, change the tables
+below, and give the reason in the commit.
 """
 
 import ast
@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("captum_vit", "quantus_metrics")
 
-# From the ground up. A room imports itself and the floors below; rooms on one floor do not know each other.
-FLOORS: tuple[tuple[str, ...], ...] = (
+# From the bottom up. A folder imports itself and the layers below; folders of one layer do not import each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.errors",),
     ("captum_vit.extras", "captum_vit.options"),
     ("captum_vit.sites", "captum_vit.tokens"),
@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.trace",),
     ("captum_vit.targets",),
     ("captum_vit.attr", "captum_vit.viz"),
-    ("captum_vit.studies",),
+    ("captum_vit.studies", "captum_vit.explain_answer"),
     ("captum_vit.explain", "captum_vit.doctor"),
     ("captum_vit",),  # the table of contents
     ("captum_vit.cli", "captum_vit.demo"),
@@ -39,10 +39,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("quantus_metrics.commands",),
     ("examples",),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
 
-# Who may know a stranger. Everyone may know torch, captum and numpy; examples may know anyone.
-STRANGERS: dict[str, tuple[str, ...]] = {
+# Which folders may import which libraries. All may import torch, captum and numpy; examples may import any.
+LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("captum_vit.inputs", "captum_vit.demo"),
     "open_clip": ("captum_vit.inputs",),
     "timm": ("captum_vit.inputs", "captum_vit.demo", "quantus_metrics.benchmark"),
@@ -56,13 +56,13 @@ NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 LONGEST = 400
 
 
-def within(module: str, room: str) -> bool:
-    return module == room or module.startswith(room + ".")
+def within(module: str, folder: str) -> bool:
+    return module == folder or module.startswith(folder + ".")
 
 
-def room_of(name: str) -> str | None:
-    """The innermost room of the table that holds a module, or a name imported from one."""
-    return max((room for room in FLOOR if within(name, room)), key=len, default=None)
+def folder_of(name: str) -> str | None:
+    """The innermost folder of the table that holds a module, or a name imported from one."""
+    return max((folder for folder in LAYER if within(name, folder)), key=len, default=None)
 
 
 def imports(module: str, tree: ast.Module, is_package: bool) -> Iterator[tuple[str, int, bool]]:
@@ -82,35 +82,35 @@ def imports(module: str, tree: ast.Module, is_package: bool) -> Iterator[tuple[s
 
 
 def offences(module: str, source: str, is_package: bool = False) -> Iterator[str]:
-    """What one file does against the house, each as a sentence."""
+    """What is wrong with the imports, name or length of one file, a sentence each."""
     tree = ast.parse(source)
-    room = room_of(module)
-    if room is None or (room in PACKAGES and module != room):
-        yield f"{module} is on no floor: give its room a line in FLOORS"
+    folder = folder_of(module)
+    if folder is None or (folder in PACKAGES and module != folder):
+        yield f"{module} is in no layer: give its folder a line in LAYERS"
         return
 
     for name, line, late in imports(module, tree, is_package):
-        where, other = f"{module}:{line}", room_of(name)
+        where, other = f"{module}:{line}", folder_of(name)
         if other is not None:
-            if other != room and FLOOR[other] >= FLOOR[room]:
-                yield f"{where} imports {name}: {room} may not look up to {other}"
+            if other != folder and LAYER[other] >= LAYER[folder]:
+                yield f"{where} imports {name}: {folder} may not import {other}, which is not below it"
             if late:
-                yield f"{where} imports {name} inside a function: imports stand at the top"
-            if room == other == "captum_vit.attr" and module != room and not within(name, f"{room}.base"):
+                yield f"{where} imports {name} inside a function: move it to the top"
+            if folder == other == "captum_vit.attr" and module != folder and not within(name, f"{folder}.base"):
                 yield f"{where} imports {name}: files in attr/ import from attr/ only base"
-        stranger = name.split(".")[0]
-        if room != "examples" and not any(within(module, host) for host in STRANGERS.get(stranger, (module,))):
-            yield f"{where} imports {stranger}: only {', '.join(STRANGERS[stranger])} may"
+        library = name.split(".")[0]
+        if folder != "examples" and not any(within(module, host) for host in LIBRARIES.get(library, (module,))):
+            yield f"{where} imports {library}: only {', '.join(LIBRARIES[library])} may"
 
     if not any(part.startswith("_") for part in module.split(".")) and not ast.get_docstring(tree):
         yield f"{module} has no docstring"
     for part in NAMELESS.intersection(module.split(".")):
-        yield f"{module}: name a room for its content, not '{part}'"
+        yield f"{module}: name a folder for its content, not '{part}'"
     if (length := source.count("\n")) > LONGEST:
-        yield f"{module} has {length} lines: past {LONGEST}, look for the second noun inside"
+        yield f"{module} has {length} lines, more than {LONGEST}: separate what it holds"
 
 
-def house() -> Iterator[tuple[str, str, bool]]:
+def files() -> Iterator[tuple[str, str, bool]]:
     """Each file of the packages and examples: dotted name, source, whether it is an `__init__`."""
     for path in sorted(path for top in (*PACKAGES, "examples") for path in (ROOT / top).rglob("*.py")):
         is_package = path.stem == "__init__"
@@ -119,8 +119,8 @@ def house() -> Iterator[tuple[str, str, bool]]:
 
 
 @pytest.mark.slow
-def test_the_house_stands():
-    found = [offence for file in house() for offence in offences(*file)]
+def test_imports_point_downward():
+    found = [offence for file in files() for offence in offences(*file)]
     assert not found, "\n".join(found)
 
 
@@ -131,27 +131,27 @@ def test_tests_are_short_and_named_for_what_they_hold():
 
 
 BAD: dict[str, tuple[str, str, str]] = {
-    "upward": ("captum_vit.trace.tap", "from captum_vit.attr.base import TokenAttribution", "look up"),
-    "upward, relative": ("captum_vit.trace.tap", "from ..attr import base", "look up"),
+    "upward": ("captum_vit.trace.tap", "from captum_vit.attr.base import TokenAttribution", "not below"),
+    "upward, relative": ("captum_vit.trace.tap", "from ..attr import base", "not below"),
     "upward, for types only": (
         "captum_vit.tokens",
         "if TYPE_CHECKING:\n    import captum_vit.models",
-        "look up",
+        "not below",
     ),
-    "sideways": ("captum_vit.viz.overlay", "from captum_vit.attr.base import TokenAttribution", "look up"),
-    "from the contents": ("captum_vit.attr.cdam", "from captum_vit import PLUS", "look up"),
-    "the other package": ("captum_vit.cli", "import quantus_metrics.commands", "look up"),
+    "sideways": ("captum_vit.viz.overlay", "from captum_vit.attr.base import TokenAttribution", "not below"),
+    "from the contents": ("captum_vit.attr.cdam", "from captum_vit import PLUS", "not below"),
+    "the other package": ("captum_vit.cli", "import quantus_metrics.commands", "not below"),
     "late": ("captum_vit.explain", "def f():\n    from captum_vit.attr import base", "inside a function"),
     "a sibling": ("captum_vit.attr.cdam", "from captum_vit.attr.cat import CAT", "only base"),
     "a sibling, relative": ("captum_vit.attr.cdam", "from .cat import CAT", "only base"),
-    "a stranger": ("captum_vit.attr.cdam", "def f():\n    import timm", "only captum_vit.inputs"),
-    "a name's stranger": (
+    "a library": ("captum_vit.attr.cdam", "def f():\n    import timm", "only captum_vit.inputs"),
+    "a name of a library": (
         "captum_vit.explain",
         "from transformers import AutoModel",
         "only captum_vit.inputs",
     ),
     "a plot": ("captum_vit.attr.cdam", "import matplotlib.pyplot as plt", "only captum_vit.viz"),
-    "no floor": ("captum_vit.attic", "", "no floor"),
+    "no layer": ("captum_vit.attic", "", "no layer"),
     "no docstring": ("captum_vit.tokens", "x = 1", "no docstring"),
     "nameless": ("captum_vit.models.utils", "", "not 'utils'"),
     "long": ("captum_vit.tokens", "\n" * 401, "401 lines"),
@@ -159,7 +159,7 @@ BAD: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize(("module", "source", "complaint"), BAD.values(), ids=BAD)
-def test_the_reader_sees(module: str, source: str, complaint: str):
+def test_a_violation_is_found(module: str, source: str, complaint: str):
     assert any(complaint in offence for offence in offences(module, source))
 
 
@@ -168,17 +168,21 @@ GOOD: dict[str, tuple[str, str, bool]] = {
     "the base": ("captum_vit.attr.cdam", "from .base import TokenAttribution", False),
     "contents of attr": ("captum_vit.attr", "from .cdam import LayerCDAM\nfrom .cat import CAT", True),
     "the contents": ("captum_vit", "from .attr import LayerCDAM\nfrom .errors import CaptumViTError", True),
-    "a stranger at home": ("captum_vit.inputs.loading", "import timm\ndef f():\n    import timm.layers", False),
-    "across the street": ("quantus_metrics.metrics.aopc", "import captum_vit as cv\nimport quantus", False),
+    "a library where it is allowed": (
+        "captum_vit.inputs.loading",
+        "import timm\ndef f():\n    import timm.layers",
+        False,
+    ),
+    "the other package, downward": ("quantus_metrics.metrics.aopc", "import captum_vit as cv\nimport quantus", False),
 }
 
 
 @pytest.mark.parametrize(("module", "source", "is_package"), GOOD.values(), ids=GOOD)
-def test_the_reader_lets_pass(module: str, source: str, is_package: bool):
-    assert not list(offences(module, f'"""Told."""\n{source}', is_package))
+def test_what_is_allowed_passes(module: str, source: str, is_package: bool):
+    assert not list(offences(module, f'"""A docstring."""\n{source}', is_package))
 
 
-def test_arrows_run_from_the_examples_to_the_ground():
-    """The tables name real floors, once each, and every host of a stranger is one of them."""
-    assert sum(map(len, FLOORS)) == len(FLOOR)
-    assert {host for hosts in STRANGERS.values() for host in hosts} <= FLOOR.keys()
+def test_the_tables_name_folders_once():
+    """And every folder that may import a library is in LAYERS."""
+    assert sum(map(len, LAYERS)) == len(LAYER)
+    assert {host for hosts in LIBRARIES.values() for host in hosts} <= LAYER.keys()
