@@ -67,7 +67,7 @@ def _add_foreign(commands: Any, entry: EntryPoint, called: str | None) -> None:
 
 
 def _add_explain(commands: Any) -> None:
-    about = "draw what speaks for a class in a picture (or a text)"
+    about = "draw the evidence for a class in a picture or a text"
     command = commands.add_parser("explain", help=about, description=about)
     command.add_argument("image", metavar="IMAGE", help="a picture file; for text models, a text")
     _add_model(command)
@@ -92,7 +92,7 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_doctor(commands: Any) -> None:
-    about = "tell what was found in a model, which identities hold on it, and which methods work"
+    about = "print what was found in a model, which identities hold on it, and which methods work"
     command = commands.add_parser("doctor", help=about, description=about)
     _add_model(command)
     command.set_defaults(run=_doctor)

@@ -24,7 +24,7 @@ class InputError(CaptumVitError, ValueError, AssertionError):
 
 
 class OptionError(CaptumVitError, ValueError):
-    """An argument of a method has a value it does not know."""
+    """An argument of a method has an unknown value."""
 
 
 class TargetError(CaptumVitError, AssertionError, IndexError):

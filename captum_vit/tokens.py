@@ -163,7 +163,7 @@ class TokenLayout:
             if all(side % cells == 0 for side, cells in zip(sides, self.grid, strict=True)):
                 return tuple(side // cells for side, cells in zip(sides, self.grid, strict=True))
         raise InputError(
-            "An image that its patches tile, handed to the patch embedding as it is.",
+            "An image that its patches tile, which enters the patch embedding unchanged.",
             f"an input of shape {tuple(x.shape)} for patches in a grid of {self.grid}",
             "an image whose sides are multiples of the patch size, resized before the model; or a method that reads "
             "tokens, such as DecompX.",

@@ -267,6 +267,6 @@ def _bound(factory: Any, model: nn.Module) -> Attribution:
         return factory
     raise InputError(
         "The model that the method was made for.",
-        f"{type(factory).__name__} around another model (Quantus hands over randomised copies)",
+        f"{type(factory).__name__} around another model (Quantus passes randomised copies)",
         "a factory instead of an instance, as in explain_func(lambda model: Method(model)).",
     )

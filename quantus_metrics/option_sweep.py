@@ -179,7 +179,7 @@ def _check(
         raise InputError(
             "At least two images, and a class for each: an interval needs several.",
             f"images of shape {x.shape}, targets of shape {y.shape}",
-            "some dozens: an interval of a few says little.",
+            "some dozens: the interval of a few is wide.",
         )
     listed = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
     if not listed or any(value in listed[:i] for i, value in enumerate(listed)):

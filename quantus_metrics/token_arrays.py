@@ -60,7 +60,9 @@ class TextModel(TargetModule):
         second = second_text(ids, self.sep_id) & real
         if bool(second.any()) and self.sep_id not in self.special_ids:
             hint = "special_ids that hold it, as they do by default."
-            raise InputError("Pairs of texts whose separator stays.", f"sep_id {self.sep_id}, which may leave", hint)
+            raise InputError(
+                "Pairs of texts whose separator stays.", f"sep_id {self.sep_id}, which may be removed", hint
+            )
         return second.long()
 
     def removable(self, ids: Tensor) -> Tensor:  # shape: (B, T) to the same, bool
@@ -161,7 +163,7 @@ def text_model(model: nn.Module) -> TextModel:
         if isinstance(module, TextModel):
             return module
     raise InputError(
-        "Images (N, C, H, W); or texts (N, T) and a model that knows their padding.",
+        "Images (N, C, H, W); or texts (N, T) and a model of qm.wrap_text.",
         f"texts, and {type(model).__name__}",
         "quantus_metrics.wrap_text(model, tokenizer).",
     )

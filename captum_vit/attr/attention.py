@@ -18,7 +18,7 @@ class RawAttention(TokenAttribution):
 
     .. math:: S_j = E_h[A^h_{\mathrm{CLS}, j}] \qquad\text{or}\qquad S_j = A^h_{\mathrm{CLS}, j}
 
-    Not negative, a share of 1; it knows no target. Where there is no CLS token, the rows that the pooling
+    Not negative, a share of 1; the same for every target. Where there is no CLS token, the rows that the pooling
     reads, with its weights. Costs one forward pass; no gradient, but for a backward pass
     through the head, which finds those rows.
 
@@ -71,8 +71,8 @@ class AttentionRollout(TokenAttribution):
 
     .. math:: R = \prod_{l} \tfrac12 (E_h[A_l] + I)
 
-    The map is the CLS row of the product (or the rows that the pooling reads). Not negative; it knows no
-    target. Costs one forward pass. A row vector times matrices, from the last block to the first.
+    The map is the CLS row of the product (or the rows that the pooling reads). Not negative; the same
+    for every target. Costs one forward pass. A row vector times matrices, from the last block to the first.
 
     Rows of each factor sum to 1, as in the source. Common implementations differ: the model of Transformer Attribution
     leaves the rows unnormalised (each factor twice ours: the same ranking, 2^L the size) where its generator of

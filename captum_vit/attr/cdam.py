@@ -34,7 +34,7 @@ class LayerCDAM(TokenAttribution):
     else is read (under the plain gradient): about one forward in all. It is the sum over channels of Captum's
     ``LayerGradientXActivation`` at that norm, and takes the arguments of ``LayerGradCam``.
 
-    Departs from the paper's prose, which speaks of the tokens entering the last block. At the *input* of
+    Departs from the paper's prose, which names the tokens entering the last block. At the *input* of
     the last block of a CLS-pooled pre-norm model a patch reaches the logit only through LayerNorm, which
     is free of scale, so gradient x input vanishes there; the authors' notebook reads the norm's output,
     as we do. (In mean-pooled models the block's input does carry a map.)

@@ -20,7 +20,7 @@ class DecompX(EntranceProducts):
 
     Every token at the input of block ``start_layer`` is followed as its own part of every later vector:
     attention probabilities, norm deviations and activation slopes are constants (zero-origin rule),
-    biases belong to nobody. The relevance of a token is its part of the logit. Signed, in logits. An activation
+    biases belong to no token. The relevance of a token is its part of the logit. Signed, in logits. An activation
     is known by what it computes, as a module or written by hand; the value that one like softplus has at zero
     is a bias.
 

@@ -26,7 +26,7 @@ class PartsAttribution(TokenAttribution):
     """What the methods of this file share: a matrix for every block, of what each token adds to each row.
 
     An author writes ``_matrix``, some rows of that matrix for one block, and chooses how matrices roll out.
-    Rows that nobody reads are not computed: a map of one block needs only the head's row.
+    Rows that are not read are not computed: a map of one block needs only the head's row.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class AttIN(PartsAttribution):
 
     A token with much attention and a short vector counts little; ``x^`` is what the attention reads, and where
     there is LayerScale it counts. The map is the CLS row of M (or the rows that the pooling reads). Not negative, in
-    the units of the residual stream; it knows no target.
+    the units of the residual stream; the same for every target.
 
     Costs one forward pass. Lengths come from H x H Gram matrices of each token's own vectors: no N x N x D tensor,
     and no more than 4 N vectors of full width at a time. For one block, or a sum, only the head's row is computed.
@@ -144,14 +144,14 @@ class GlobEnc(PartsAttribution):
     The rollout is the head's row of the plain product of all M, since the residual stream is within T, divided by
     its sum: a share of 1 over all tokens. One-layer maps (PLUS, ``"sum"``, ``"last"``) are lengths in the units of
     the stream. Where a pre-norm model reads its CLS token, the stream is only in CLS's own entry, so the patches of
-    such a map are those of :class:`AttIN`. Not negative; it knows no target.
+    such a map are those of :class:`AttIN`. Not negative; the same for every target.
 
     Costs one forward pass and, in each block, lengths from Gram matrices of each token's H + 1 vectors: no N x N x D
     tensor, and no more than 4 N vectors of full width at a time. A sum computes only the head's row.
 
     Departs from common implementations in three places. The product there is not divided by its sum, the source's
     neither, and overflows in deep models; the order of tokens is the same. The code of the SkipPLUS paper gives the
-    bias of the values to nobody; here, as in the source, it belongs to the tokens that carry it. In pre-norm blocks
+    bias of the values to no token; here, as in the source, it belongs to the tokens that carry it. In pre-norm blocks
     that code adds what the second norm makes of T, as it skips the feed-forward but not its norm:
     ``include_ln2=True`` does so too.
 
@@ -212,7 +212,7 @@ class ALTI(PartsAttribution):
     ``y_i`` is the whole stream between attention and feed-forward, biases included, and ``T_ij`` the part of it that
     comes from token j, as in :class:`GlobEnc`; in a post-norm block (BERT) both stand behind the first norm. A part
     that points away from y counts as nothing. Rows sum to 1, so the map is a share of 1 over all tokens. Not
-    negative; it knows no target. Rolled out, the cut at zero can leave few tokens (the SkipPLUS paper, section 5).
+    negative; the same for every target. Rolled out, the cut at zero can leave few tokens (SkipPLUS paper, section 5).
 
     Costs one forward pass and, in each block, every vector T once, since a sum of absolute values has no Gram form:
     N x N x (H + 1) x D multiplications, which is most of the time. No more than 4 N of these vectors exist at a
@@ -222,7 +222,7 @@ class ALTI(PartsAttribution):
     Departs from common implementations in three places. A row in which every part was cut is zero here, and 0 / 0
     there. The code of the SkipPLUS paper measures the distance to the block's output, feed-forward included, though
     no part has it; here, as in the source, y is what the parts and the biases sum to. That code gives the bias of the
-    values to nobody; here it belongs to the tokens that carry it.
+    values to no token; here it belongs to the tokens that carry it.
 
     Args:
         forward_func: the model, or a target module around it.

@@ -102,7 +102,7 @@ class PredictionMap(TokenAttribution):
         where = (tokens, found.inputs, found.args, found.target)
         if belong_to_places(self.model, found.transformer, *where):
             raise UnsupportedModelError(
-                "A head whose outputs all read the same tokens, since copies of one token tell nothing of places.",
+                "A head whose outputs all read the same tokens, since on copies of one token they are equal.",
                 f"{type(self.model).__name__}, with outputs that read the tokens of places of their own",
                 "DecompX or LayerCDAM, which follow the tokens that the target's output reads.",
             )
@@ -119,7 +119,7 @@ class PredictionMap(TokenAttribution):
         if said.shape[-1] != output.shape[-1]:
             raise InputError(
                 "Further arguments that hold one value for each sample, where they are as long as the batch.",
-                f"{said.shape[-1]} scores for a sample alone, {output.shape[-1]} for one in the batch",
+                f"{said.shape[-1]} scores for a single sample, {output.shape[-1]} for one in the batch",
                 "a module that holds what all samples share, such as ConceptSimilarity or TextSimilarity.",
             )
         if output.dim() == 3 and said.shape[2] != output.shape[1]:

@@ -12,7 +12,7 @@ from captum_vit.trace.record.record import Record, Want
 
 
 class RandomAttribution(TokenAttribution):
-    r"""Uniform random relevance in [0, 1), drawn anew on every call; it knows neither image nor target.
+    r"""Uniform random relevance in [0, 1), drawn on every call, independent of image and target.
 
     .. math:: S_i \sim \mathcal{U}[0, 1)
 

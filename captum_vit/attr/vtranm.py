@@ -44,7 +44,7 @@ class VTranM(TokenAttribution):
     norms of per-head vectors come from d x d Gram matrices, so nothing of size N x N x N or H x N x D is formed.
 
     Departs from the source where it gives no rule: the softmax runs over all tokens, prefix included and padding
-    excluded; value biases belong to their tokens, the output bias to nobody; LayerScale counts. With
+    excluded; value biases belong to their tokens, the output bias to no token; LayerScale counts. With
     ``length=False`` the start is the identity, as in the paper's Table 4.
 
     ``variant="tokentm"`` is the third-party form of it that was published with the LibraGrad paper: heads are

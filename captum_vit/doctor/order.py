@@ -44,7 +44,7 @@ def _places(layout: TokenLayout) -> list[int]:
     else:
         kept = [place for place, token in enumerate(_tokens(layout, range(layout.n_places))) if token >= 0]
     if len(kept) < 2:
-        raise InputError("Several patches or words, to tell apart.", f"{len(kept)}", "a larger picture, a longer text.")
+        raise InputError("Several patches or words.", f"{len(kept)}", "a larger picture, a longer text.")
     drawn = torch.randperm(len(kept) - 2, generator=torch.Generator().manual_seed(0))[: PLACES - 2] + 1
     return [kept[0], *(kept[i] for i in sorted(drawn.tolist())), kept[-1]]
 
@@ -85,7 +85,7 @@ def _another_word(ids: Tensor, word: int) -> int:
     """Another id of the same text."""
     others = [number for number in ids.tolist() if number != word]
     if not others:
-        raise InputError("A text of several words.", "the same id everywhere", "a text that says something.")
+        raise InputError("A text of several words.", "the same id everywhere", "a text of different words.")
     return int(max(set(others), key=others.count))
 
 

@@ -65,7 +65,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         found = _safetensors(path) if safe else torch.load(path, "cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(
-            "A file of weights alone: safetensors, or what `torch.load(weights_only=True)` reads.",
+            "A file of only weights: safetensors, or what `torch.load(weights_only=True)` reads.",
             f"{str(path)!r} ({_reason(error)})",
             "saving `model.state_dict()` with safetensors.torch.save_file.",
         ) from error

@@ -60,7 +60,7 @@ def reader_of(model: nn.Module, processor: Any = None) -> Reader:
     host = host_of(model)
     if host is None or is_text_model(model):
         raise UnsupportedModelError(
-            "A model that says how it wants its pictures (timm, Hugging Face, torchvision, open_clip).",
+            "A model whose configuration defines its preprocessing (timm, Hugging Face, torchvision, open_clip).",
             type(model).__name__,
             "processor=..., or a float tensor that is already preprocessed.",
         )

@@ -221,7 +221,7 @@ def _words(prompt: Prompt, ids: list[int], wanted: str) -> tuple[int, int]:
     raise TargetError(
         "Words of the answer, from the begin of a token to the end of one.",
         f"{wanted!r}, where the answer is {spelt(ids)!r}",
-        "answer=... with a text that holds them, to see what speaks for an answer that was not given.",
+        "answer=... with a text that holds them, to explain an answer that was not generated.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a transformer is: the only room that knows foreign class names."""
+"""What a transformer is: the only folder with class names of other libraries."""
 
 from captum_vit.models.registry import register_spec
 from captum_vit.models.spec import Spec

@@ -1,4 +1,4 @@
-"""Pictures of explanations; the only room that knows matplotlib.
+"""Pictures of explanations; the only folder that imports matplotlib.
 
 Pictures    overlay, panels, gallery, blend, Mark
 Others      film for a video, spectrogram and wave for a sound, slices for a volume

@@ -25,7 +25,7 @@ POSITIVE = LinearSegmentedColormap.from_list(
 """Dark to light for maps without negative values; it survives a grey printer."""
 
 FOR, AGAINST = "#ee5f0a", "#1a6fd0"
-"""What speaks for the target, and against it, where a sum has one colour."""
+"""Evidence for the target, and against it, where a sum has one colour."""
 
 PERCENTILE = 99.0
 _FLAT = 1e-6  # a range this small beside the values is rounding, not a picture

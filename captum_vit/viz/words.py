@@ -72,7 +72,7 @@ def text(
     ]
     shown = merged(shown) if words else shown
     if not shown:
-        raise InputError("A token that is shown.", f"{len(tokens)} special tokens alone", "special=True.")
+        raise InputError("A token that is shown.", f"{len(tokens)} tokens, all of them special", "special=True.")
     sums = torch.stack([scores[:, list(piece.tokens)].sum(1) for piece in shown], 1)
     scales = [scale_of(row, percentile=percentile, signed=signed) for row in sums]
     strength = torch.stack([scale.strength(row) for scale, row in zip(scales, sums, strict=True)])

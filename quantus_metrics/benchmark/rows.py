@@ -75,7 +75,7 @@ def read_rows(folder: Path, spec: str) -> dict[Key, Row]:
         for row in _rows_of(path):
             if row.spec != spec:
                 raise InputError(
-                    "A folder with results of this spec alone.",
+                    "A folder with results of only this spec.",
                     f"results of spec {row.spec} in {str(folder)!r}, and the spec is {spec}",
                     "another --out folder.",
                 )

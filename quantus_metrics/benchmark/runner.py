@@ -115,7 +115,7 @@ def remember(spec: Spec, folder: Path, state: PartialState) -> None:
     path = folder / "spec.toml"
     if path.exists() and (other := read_spec(path)).hash != spec.hash:
         raise InputError(
-            "A folder of this spec alone.", f"{str(folder)!r}, of {other.title!r} ({other.hash})", "another --out."
+            "A folder of only this spec.", f"{str(folder)!r}, of {other.title!r} ({other.hash})", "another --out."
         )
     state.wait_for_everyone()
     if state.is_main_process:

@@ -117,7 +117,7 @@ class Spec:
             if not names:
                 raise ValueError(f"{kind}: at least one [[{kind}]] is wanted")
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{kind}: the name {twice[0]!r} stands twice; names must differ")
+                raise ValueError(f"{kind}: the name {twice[0]!r} is used twice; names must differ")
         for number in self.published:
             for kind in ("model", "method", "metric"):
                 known = [part.name for part in getattr(self, kind)]

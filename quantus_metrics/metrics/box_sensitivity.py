@@ -140,7 +140,7 @@ class BoxSensitivity(TokenMetric):
             raise OptionError("Two sizes at least, for an area.", repr(sizes), 'score="mean".')
         integer_or_none("patch_size", patch_size, hint="patch_size=16, the model's own, or None.")
         integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
-        integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
+        integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: a correlation of fewer than 3 is meaningless.")
         integer("seed", seed, least=0, hint="seed=0.")
         boolean("on_grid", on_grid)
         boolean("share_passes", share_passes)

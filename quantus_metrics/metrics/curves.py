@@ -118,7 +118,7 @@ class CurveMetric(TokenMetric):
         if not removable.any(1).all():
             alone = (~removable.any(1)).nonzero().flatten().tolist()
             got = f"none in text(s) {alone[:10]} of {len(samples)}"
-            raise InputError("A word that may leave in each text.", got, "texts with words, or fewer special_ids.")
+            raise InputError("A word that may be removed in each text.", got, "texts with words, or fewer special_ids.")
         if samples.a_batch is not None:
             ranking_words(torch.from_numpy(self._maps(samples)), samples.x_batch.shape)
 

@@ -44,7 +44,7 @@ def draw_boxes(
     height, width = image_size
     if not sides or min(sides) < 1 or not all(a < b for a, b in pairwise(sides)):
         raise OptionError("Sides of boxes that increase, from 1 on.", repr(list(sides)), "sorted(set(sides)).")
-    integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: of fewer than 3 a correlation says nothing.")
+    integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: a correlation of fewer than 3 is meaningless.")
     if any(length % integer("step", step, hint="step=1.") for length in (height, width, *sides)):
         raise OptionError(f"A step that divides {height}, {width} and every side.", repr(step), "step=1.")
     if sides[-1] > min(height, width) or sides[-1] == height == width:

@@ -165,12 +165,12 @@ def _plan(
 
 
 def _among(among: Tensor | None, maps: Tensor) -> Tensor:
-    """Who may leave, of each map at least one."""
+    """What may be removed, of each map at least one part."""
     if among is None:
         return torch.ones_like(maps, dtype=torch.bool)
     if among.shape != maps.shape or among.dtype != torch.bool or not among.flatten(1).any(1).all():
         raise InputError(
-            f"`among` of shape {tuple(maps.shape)} and type bool, with something that may leave in each row.",
+            f"`among` of shape {tuple(maps.shape)} and type bool, with something to remove in each row.",
             f"shape {tuple(among.shape)}, {among.dtype}",
             "removable_words(ids, attention_mask, special_ids) for texts.",
         )

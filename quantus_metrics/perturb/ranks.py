@@ -73,7 +73,7 @@ def ranking_map(
         raise InputError(
             f"A map of patches of {patch[0]} x {patch[1]} pixels for an image of {_times(extent(box))}.",
             f"a map of {_times(maps.shape[-2:])}",
-            "patch_size=None: a map of patches tells the size of a patch itself.",
+            "patch_size=None: the size of a patch follows from a map of patches.",
         )
     varied = maps.flatten(1).amax(1) > maps.flatten(1).amin(1)
     _check_rows(varied, "relevance that varies within each image", "another method, target or patch_size.")

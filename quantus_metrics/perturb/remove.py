@@ -181,7 +181,7 @@ class Black(Remover):
         if known is None:
             raise OptionError(
                 "`mean` and `std`, since black is 0 before the normalisation.",
-                f"neither, and {type(model).__name__} does not tell them",
+                f"neither, and {type(model).__name__} has no configuration of them",
                 "Black(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)) for ImageNet's usual ones.",
             )
         return Fill(0.0, mean=known[0], std=known[1])

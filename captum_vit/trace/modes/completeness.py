@@ -41,7 +41,7 @@ def refuse_gap(
         f'A model in which tokens and biases sum to the score under rule="{rule}".',
         f"{found[row]:.4g} for a score of {wide[row]:.4g}"
         + (f", with a derivative of its own in {unknown}" * bool(unknown)),
-        'rule="grad", which does not say that they do.',
+        'rule="grad", under which they need not.',
     )
 
 

@@ -101,7 +101,7 @@ def undefined(func: Any) -> UnsupportedModelError:
     return UnsupportedModelError(
         "Linear layers, products, sums, means, norms, softmax and activations, for which relevance is defined.",
         f"`{resolve_name(func) or func.__name__}` on the way from the tokens to the output",
-        "a method that needs the plain gradient alone, such as LayerCDAM or ConservativeLRP.",
+        "a method that needs only the plain gradient, such as LayerCDAM or ConservativeLRP.",
     )
 
 

@@ -283,5 +283,5 @@ class Decomposition:
     @property
     def _laid(self) -> Pictures:
         if self.pictures is None:
-            raise InputError("A score that is made of pictures.", "one of words alone", "(input_ids, pixel_values).")
+            raise InputError("A score that is made of pictures.", "a score of only words", "(input_ids, pixel_values).")
         return self.pictures

@@ -54,7 +54,7 @@ def _compare(given: Tensor, inputs: Tensor, output: Any, scores: Tensor, name: s
     if (again - scores).abs().max() > least * scores.abs().max():
         warnings.warn(
             f"{name} gives other scores for the same input in a second pass. Its maps cannot be repeated either, "
-            "and the score that is shown is not the one that is explained. captum_vit.doctor(model) tells more.",
+            "and the score that is shown is not the one that is explained. See captum_vit.doctor(model, inputs).",
             UnrepeatableWarning,
             stacklevel=2,
         )

@@ -115,8 +115,8 @@ def refuse_opaque(model: nn.Module) -> None:
         if "in_features" in state and "out_features" in state and _quantised(module) and not _hands_back(module, model):
             name = next(name for name, m in model.named_modules() if m is module)
             raise ModelStateError(
-                "Layers that hand a gradient back.",
-                f"{name or 'the model'}, a {type(module).__module__}.{type(module).__name__} that hands none back",
+                "Layers that return a gradient.",
+                f"{name or 'the model'}, a {type(module).__module__}.{type(module).__name__} that returns none",
                 "the model before it was quantised, or PredictionMap, which needs no gradient.",
             )
 

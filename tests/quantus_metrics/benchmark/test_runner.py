@@ -77,7 +77,7 @@ def test_another_spec_is_refused_in_the_same_folder(tables: Tables, state: Parti
         run(bench_of(spec_of(tables | {"seed": 1}), limit=1), tmp_path, state)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     (tmp_path / "spec.toml").unlink()
-    with pytest.raises(InputError, match="of this spec alone"):
+    with pytest.raises(InputError, match="of only this spec"):
         read_rows(tmp_path, spec_of(tables | {"seed": 1}).hash)
 
 

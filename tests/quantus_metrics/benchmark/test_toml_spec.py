@@ -58,7 +58,7 @@ def test_the_hash_knows_what_numbers_depend_on(tables: dict[str, Any]) -> None:
         ({"precision": "float8"}, ["'precision'", "bfloat16", "'float8'"]),
         ({"model": [{"load": "demo:digits"}]}, ["'model.0.name'", "required", "checkpoint"]),
         ({"method": []}, ["[[method]]"]),
-        ({"method": [{"name": "A"}, {"name": "A"}]}, ["'A' stands twice"]),
+        ({"method": [{"name": "A"}, {"name": "A"}]}, ["'A' is used twice"]),
         ({"published": [{"model": "digits", "method": "X", "metric": "Fidelity", "value": 1}]}, ["no method 'X'"]),
         ({"published": [{"model": "digits", "method": "GenAtt", "metric": "Fidelity", "value": "x"}]}, ["published.0"]),
     ],

@@ -121,9 +121,9 @@ def test_errors():
         Blur().bind(lambda x: x, torch.ones(2, 7, dtype=torch.long))
     with pytest.raises(OptionError, match="neither"):
         Black(mean=0.5)
-    with pytest.raises(OptionError, match="does not tell"):
+    with pytest.raises(OptionError, match="has no configuration"):
         Black().bind(lambda x: x, torch.randn(1, 3, 8, 8))
-    with pytest.raises(OptionError, match="does not tell"):
+    with pytest.raises(OptionError, match="has no configuration"):
         Black().bind(torch.nn.Identity(), torch.randn(1, 3, 8, 8))
 
 
