@@ -1,8 +1,8 @@
-"""Whether a rule is complete, where that is in doubt: proved once, and remembered."""
+"""Whether a rule that says that it is complete is so on a model: tried once, and remembered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from copy import copy
 from typing import Any
 
@@ -13,6 +13,7 @@ from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import Place
 from captum_vit.trace.modes.completeness import COMPLETE, custom_functions
+from captum_vit.trace.replay.ends import refuse_probability
 from captum_vit.trace.replay.proof import proof
 from captum_vit.trace.run.describe import remembered, shapes_of, where_of
 
@@ -25,16 +26,23 @@ def refuse_incomplete(
     args: tuple[Any, ...],
     rule: str,
 ) -> None:
-    """Refuse a network on which tokens and biases do not sum to the score under a rule that says that they do.
+    """Refuse what a rule that says that tokens and biases sum to the score is not complete on, or says nothing about.
 
-    Where attention can be followed nothing is tried. Else it costs a forward and a backward pass of one sample, the
-    first time that a model is given inputs of this shape. Call it inside ``undisturbed``, and under no rule.
+    That is a model whose scores are probabilities: found by a pass of one sample, once for each model. And a network on
+    which they do not sum to the score: nothing is tried where attention can be followed; else it costs a forward and a
+    backward pass of one sample, the first time that a model is given inputs of this shape. Call it inside
+    ``undisturbed``, and under no rule.
 
     Raises:
-        UnsupportedModelError: the first operation that the rule does not cover, or the two sums.
+        UnsupportedModelError: a sigmoid or softmax at the end, the first operation that the rule does not cover, or the
+            two sums.
     """
-    if transformer.refusal is not None and rule in COMPLETE:
-        _refuse(model, place, inputs, args, rule)
+    if rule not in COMPLETE:
+        return
+    first, others = first_samples(inputs, args)
+    _once(model, ("ends", rule), lambda: refuse_probability(model, first, others, rule))
+    if transformer.refusal is not None:
+        _once(model, _key(place, inputs, args, rule), lambda: proof(model, first, others, place, rule).refuse())
 
 
 def refuse_own_derivatives(
@@ -49,23 +57,25 @@ def refuse_own_derivatives(
 
     Such functions are looked for in the graph of the output, the first time that a model is given inputs of this shape.
     """
+
+    def refuse() -> None:
+        if any(custom_functions(output.grad_fn)):
+            proof(model, *first_samples(inputs, args), place, rule).refuse()
+
     if rule in COMPLETE:
-        _refuse(model, place, inputs, args, rule, lambda: any(custom_functions(output.grad_fn)))
+        _once(model, _key(place, inputs, args, rule), refuse)
 
 
-def _refuse(
-    model: nn.Module,
-    place: Place,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    rule: str,
-    doubtful: Callable[[], bool] = lambda: True,
-) -> None:
-    known, key = remembered(model).proofs, (rule, where_of(place), shapes_of(inputs, args))
+def _key(place: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...], rule: str) -> Hashable:
+    return rule, where_of(place), shapes_of(inputs, args)
+
+
+def _once(model: nn.Module, key: Hashable, refuse: Callable[[], None]) -> None:
+    """What refuses a model, the first time; later as then."""
+    known = remembered(model).proofs
     if key not in known:
         try:
-            if doubtful():
-                proof(model, *first_samples(inputs, args), place, rule).refuse()
+            refuse()
             known[key] = None
         except UnsupportedModelError as error:
             known[key] = copy(error)

@@ -66,7 +66,7 @@ def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple
             raise UnsupportedModelError(
                 f'Scores before they are made probabilities, under rule="{rule}".',
                 f"a {function} at the end, of what {layer} gives",
-                f'a model that returns what {layer} gives, or rule="grad".',
+                f'captum_vit.BeforeActivation(model), whose outputs are what {layer} gives; or rule="grad".',
             )
 
 

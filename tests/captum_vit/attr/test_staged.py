@@ -1,4 +1,4 @@
-"""Methods on networks whose attention cannot be followed: what is credited to which cell, and what can be taken away."""
+"""Methods on networks whose attention cannot be followed: which cell is credited, and what can be taken away."""
 
 from functools import cache, partial
 
