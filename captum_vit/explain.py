@@ -135,6 +135,8 @@ def explain(
         inputs = checked_inputs(given.inputs, model)
         watch = Watch(model, stream_of(model, inputs, args))
         output = watch.run(inputs, args).detach()
+        if given.signal is not None and given.signal.kind == "spectrogram" and watch.time_axis() == 1:
+            given = given._replace(signal=given.signal.with_bands_first())
         image = None if given.image is None else watch.under_grid(given.image)
         mark = None if image is not given.image else mark_of(module_of(model), (*inputs, *args))
     targets = _targets(model, target, output)

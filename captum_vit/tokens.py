@@ -34,7 +34,8 @@ class TokenLayout:
         covered: the pixels that the places divide evenly; None where that is the image.
         places: the token of each place, row by row, and -1 for a place without one; None where these are the last
             tokens, in this order.
-        along: the dimensions of a sample along which the grid lies; None where these are the last ones.
+        along: the dimensions of a sample along which the grid lies; None where these are the last ones. Of frames of a
+            sound, which have no grid, that of time.
     """
 
     n_tokens: int

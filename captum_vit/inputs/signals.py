@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ class Signal:
         channels: the dimension of the inputs that is summed in a map of input values; None where there is none.
         seen: what is shown: (T, 3, H, W) in [0, 1], (D, H, W), (T, F) or (S,), on the CPU.
         seconds: how long it lasts, where the processor knows it.
+        bands_first: whether the inputs of a spectrogram are (1, F, T).
     """
 
     inputs: Tensor
@@ -40,6 +41,7 @@ class Signal:
     channels: int | None
     seen: Tensor
     seconds: float | None = None
+    bands_first: bool = False
 
     def one_map(self, relevance: Tensor) -> Tensor:
         """A map (1, ...) without batch and channels: (t, h, w), (d, h, w), (t, f) or (t,).
@@ -48,6 +50,10 @@ class Signal:
             OptionError: a method that gave something else.
         """
         n = AXES[self.kind]
+        if self.kind == "spectrogram" and relevance.dim() == 2:
+            return relevance[0].unsqueeze(1)  # of all bands
+        if self.kind == "spectrogram" and relevance.dim() == 3 and self.bands_first:
+            return relevance[0].mT
         if relevance.shape == self.inputs.shape and self.channels is not None:
             return relevance.sum(self.channels)[0]
         if relevance.dim() == n + 1:
@@ -56,6 +62,10 @@ class Signal:
             return relevance[0, 0]
         wanted = f"A method that gives one map with {n} {'axis' if n == 1 else 'axes'} for a {self.kind}."
         raise OptionError(wanted, f"shape {tuple(relevance.shape)}", 'output="grid"')
+
+    def with_bands_first(self) -> Signal:
+        """Of a spectrogram (1, F, T), such as Whisper's; it is shown with time first."""
+        return replace(self, seen=self.seen.mT, bands_first=True)
 
 
 def read_signal(model: nn.Module, given: Any, processor: Any) -> Signal | None:

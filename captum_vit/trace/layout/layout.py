@@ -12,6 +12,7 @@ from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.tokens import LINEAR, TokenLayout
 from captum_vit.trace.layout.embedding import Embedding
 from captum_vit.trace.layout.features import by_features
+from captum_vit.trace.layout.frames import are_frames
 from captum_vit.trace.layout.grid import Grid, grid_of
 from captum_vit.trace.layout.reach import Reach, mixed, moved, reach_of
 from captum_vit.trace.layout.text import depend_in_order
@@ -23,11 +24,13 @@ class Layout:
 
     Args:
         n_tokens: how many enter the first block.
-        grid: the places of a picture's tokens; None for words, which are in their order.
+        grid: the places of a picture's tokens; None for words and for frames of a sound, which are in their order.
+        along: of frames, the dimension of a sample that is time.
     """
 
     n_tokens: int
     grid: Grid | None = None
+    along: int | None = None
 
     def of(
         self,
@@ -41,7 +44,7 @@ class Layout:
         InputError: a layer of other tokens.
         """
         if self.grid is None:
-            return TokenLayout(n_tokens, keep=keep)
+            return TokenLayout(n_tokens, keep=keep, along=None if self.along is None else (self.along,))
         axes, tokens = self.grid.axes, self.grid.tokens
         behind = tokens == tuple(range(self.n_tokens - len(tokens), self.n_tokens))
         if len(axes) not in LINEAR:
@@ -110,16 +113,15 @@ def _measured(embedding: Embedding, plain: Tensor, real: Tensor | None) -> Layou
             reach = reach_of(of_this, plain)
             if reach is not None:
                 _refuse_second(embedding, plain, reach.placed, which)
-                return _of_picture(of_this, reach)
+                return _of_picture(of_this, reach, plain)
+        elif x.is_floating_point():
+            if are_frames(of_this, plain):
+                return Layout(plain.shape[1], along=0)
         elif _is_one_text(x) and depend_in_order(of_this, real):
             return Layout(plain.shape[1])
-    name = type(embedding.model).__name__
-    waves = [tuple(x.shape) for x in given if is_of_each_sample(x, batch) and x.is_floating_point() and x.dim() == 2]
     raise UnsupportedModelError(
-        "Tokens that depend on a picture (B, C, H, W) of floating point numbers, or on words (B, T).",
-        f"{name}, which is given rows of numbers, such as a sound, of shape {waves[0]}"
-        if waves
-        else f"{name}, whose first block is given the same for any of its inputs of such a form",
+        "Tokens that depend on a picture (B, C, H, W) of floating point numbers, on a sound, or on words (B, T).",
+        f"{type(embedding.model).__name__}, whose first block is given the same for any of its inputs of such a form",
         'a picture as floating point numbers; the module inside that reads it, or output="channels" at its layers.',
     )
 
@@ -147,12 +149,14 @@ def _is_one_text(x: Tensor) -> bool:
     return not x.is_floating_point() and x.dim() > 1 and x[0].numel() == x.shape[-1]
 
 
-def _of_picture(embedding: Embedding, reach: Reach) -> Layout:
+def _of_picture(embedding: Embedding, reach: Reach, plain: Tensor) -> Layout:
     """Of vectors in a sequence, which have one axis, as of words."""
     shape, n_tokens = tuple(embedding.sample.shape[1:]), len(reach.placed)
     try:
         grid = grid_of(reach, shape)
     except UnsupportedModelError:
+        if len(shape) == 2 and are_frames(embedding, plain):
+            return Layout(n_tokens, along=1)
         found = (
             None
             if reach.apart or len(shape) != 3
@@ -163,5 +167,5 @@ def _of_picture(embedding: Embedding, reach: Reach) -> Layout:
         grid = grid_of(found, shape)
     in_a_row = len(shape) == 2 and any(axis.cells == 1 for axis in grid.axes)
     if in_a_row and list(grid.tokens) == sorted(grid.tokens):
-        return Layout(n_tokens)
+        return Layout(n_tokens, along=int(grid.axes[0].cells == 1))
     return Layout(n_tokens, grid)

@@ -92,8 +92,8 @@ class BiasesByCell:
         known = torch.zeros_like(part, dtype=torch.bool)
         if where.places is not None and where.places[0].shape == part.shape:
             known = torch.stack(where.places).isfinite().all(0)
-        loose = batch_first(part.masked_fill(known, 0), len(self.pool)).reshape(len(self.pool), -1).sum(1, keepdim=True)
-        credit = loose * self._read(where.layer)
+        loose = batch_first(part.masked_fill(known, 0), len(self.pool)).reshape(len(self.pool), -1)
+        credit = loose.sum(1, keepdim=True) * self._read(where.layer)
         if known.any() and where.places is not None:
             credit = credit + self._at([one[known] for one in where.places], part[known], where.layer)
         self.by_place[where.layer] = self.by_place[where.layer] + credit

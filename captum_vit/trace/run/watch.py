@@ -104,6 +104,7 @@ class Watch:
 
     def layout(self, n_tokens: int) -> TokenLayout:
         """Where the tokens of this pass lie."""
+        self._forget_mask_of_samples(n_tokens)
         if self._keep is not None and self._keep.shape[1] < n_tokens and self._keep.shape[1] != self._words:
             wanted, got = f"An attention mask with one number for each of {n_tokens} tokens.", tuple(self._keep.shape)
             raise InputError(wanted, f"shape {got}", "the mask that the tokenizer gave with these ids.")
@@ -115,6 +116,24 @@ class Watch:
             place = self.place if staged and self.place is not None else self.transformer.blocks[0].entrance
             self._layout = self._layout_of(self.transformer, place)
         return self._layout.of(n_tokens, self._keep)
+
+    def _forget_mask_of_samples(self, n_tokens: int) -> None:
+        """Of a sound, whose frames are fewer; one that hides some is refused."""
+        inputs, _ = self._call
+        if self._keep is None or inputs[0].dim() != 2 or self._words is not None or self._keep.shape[1] == n_tokens:
+            return
+        if not self._keep.all():
+            got = f"a mask of {tuple(self._keep.shape)} for {n_tokens} frames"
+            raise InputError("Sounds without a mask that hides samples.", got, "one sound at a time, as long as it is.")
+        self._keep = None
+
+    def time_axis(self) -> int | None:
+        """The dimension of a sample that is time, where tokens are frames of a sound; None where that is not found."""
+        try:
+            along = self.layout(self._n_entered).along
+        except UnsupportedModelError:
+            return None
+        return along[0] if along is not None and len(along) == 1 else None
 
     def layout_of_block(self, layer: int, n_tokens: int) -> TokenLayout:
         """Where the tokens that enter a block lie."""

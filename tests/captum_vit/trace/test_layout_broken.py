@@ -251,10 +251,12 @@ def test_the_gradient_of_pixels_that_a_model_detaches_is_refused_by_name():
         cv.InputGradient(model, captum.attr.InputXGradient).attribute(torch.randn(SHAPE), target=1)
 
 
-def test_pixels_of_frames_are_refused_by_name():
-    model = vek(Embedded(lambda x: x.mean(1)))
-    with pytest.raises(cv.InputError, match=r"shape \(2, 2, 3, 24, 32\)"):
-        cv.InputGradient(model, captum.attr.InputXGradient).attribute(torch.randn(2, 2, 3, 24, 32), target=1)
+def test_pixels_of_frames_that_are_averaged_are_summed():
+    model, frames = vek(Embedded(lambda x: x.mean(1))), torch.randn(2, 2, 3, 24, 32)
+    found = cv.InputGradient(model, captum.attr.InputXGradient).attribute(frames, target=1)
+    pixels = captum.attr.InputXGradient(model).attribute(frames.requires_grad_(), target=1).sum((1, 2))
+    wanted = pixels.view(2, 3, 8, 4, 8).sum((2, 4)).unsqueeze(1).detach()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_a_picture_of_whole_numbers_is_refused_by_name():
