@@ -18,7 +18,7 @@ BACK = 8  # torch calls from a branch to the layer that made it
 
 
 def features_of(value: Value, branch: Value) -> int | None:
-    """The axis of a value's tensor that a layer behind it works on; else that of the layer that made what is added.
+    """The axis of a tensor that a layer behind it works on; else that of the layer that made what is added, or it.
 
     A layer that reads the numbers in another shape says which they are: slices along its axis hold the same numbers.
     """
@@ -30,8 +30,8 @@ def features_of(value: Value, branch: Value) -> int | None:
     axis = next((axis for axis in found if axis is not None), None)
     if axis is not None:
         return axis
-    made = _maker(branch)
-    return None if made is None else axis_like(value.tensor, *made, numbers=False)
+    made = (axis_like(value.tensor, *by, numbers=False) for by in map(_maker, (branch, value)) if by is not None)
+    return next((axis for axis in made if axis is not None), None)
 
 
 def axis_like(x: Tensor, y: Tensor, axis: int, numbers: bool = True) -> int | None:

@@ -75,7 +75,7 @@ def staged(
             return None
         groups = _grouped(graph, chain)
         blocks = [block for group in groups if (block := _block(graph, group, len(inputs[0]), refusal)) is not None]
-        if len(blocks) < len(groups):
+        if 2 * len(blocks) <= len(groups):  # too few to stand for all
             return None
         additions = tuple(_addition(join) for join in joins)
         calls = tuple(graph.names) if graph.decides else ()

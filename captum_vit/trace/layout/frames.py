@@ -20,7 +20,8 @@ def are_frames(
     """Whether tokens depend on this sound at all, (S,) samples or (F, S); refused where they are no frames in order.
 
     Each frame stands for as long a part of it. Frames overlap, and may read a little of all through a norm: where the
-    part of frame i is changed, token i, or one beside it, must move about as far as any. Costs the embedding of at most 18 rows.
+    part of frame i is changed, token i, or one beside it, must move about as far as any. Costs the embedding of at most
+    18 rows.
 
     Raises:
         UnsupportedModelError: another token moves, or one stays where it is when all is changed.

@@ -21,7 +21,7 @@ from captum_vit.trace.modes.cells import place_tokens, places_of
 
 
 class OfBlock(NamedTuple):
-    """Where a bias was added: the block that ran last, and the places of the rows of the tensor, where they are known."""
+    """Where a bias was added: the block that ran last, and the places of the tensor's rows, where they are known."""
 
     layer: int
     places: list[Tensor] | None
@@ -104,7 +104,7 @@ class BiasesByCell:
         part: Tensor,  # shape: (R,)
         layer: int,
     ) -> Tensor:  # shape: (B, N)
-        """What belongs to cells by their places; what lies between cells is divided among them, as in an enlargement."""
+        """What belongs to cells by their places; what lies between cells is divided among them."""
         layout, (sample, *axes) = self.layouts[layer], [one.double() for one in places]
         grid, is_special = layout.grid or (layout.n_tokens,), axes[0] < 0
         of_cells = part.new_zeros(len(self.pool), layout.n_places)
