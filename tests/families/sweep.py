@@ -10,12 +10,12 @@ from multiprocessing.connection import Connection
 import torch
 import transformers
 
-from tests.families import huggingface, others, own, timm
+from tests.families import dense, huggingface, others, own, timm
 from tests.families.trial import Result, trial
 from tests.models import Case
 
 SECONDS = 60  # for one model
-LIBRARIES = {"transformers": huggingface, "timm": timm, "torchvision, open_clip, PyTorch": others, "own": own}
+LIBRARIES = {"transformers": huggingface, "transformers, dense": dense, "timm": timm, "torchvision, open_clip, PyTorch": others, "own": own}
 
 
 def everything() -> list[tuple[str, str]]:
