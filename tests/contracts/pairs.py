@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.attr.input_gradient import smooth_grad
-from tests.models import CASES, FURTHER, READ_HEADS, SLICE, TEXTS, TRAINED, Case
+from tests.models import CASES, FURTHER, OF_TOKENS, READ_HEADS, SLICE, SWIN, TEXTS, TRAINED, Case
 
 ALL = CASES | FURTHER | TRAINED
 IMAGES = tuple(name for name in ALL if name not in TEXTS)
@@ -25,6 +25,7 @@ SLICE_METHODS = ("LayerCDAM", "PredictionMap", "GenAtt", "SkipPLUS(DecompX)")
 
 # What a method refuses by name, and says so: see test_bad_input.
 REFUSED = {(method, "timm EVA-02 CLIP") for method in READ_HEADS}
+REFUSED |= {(method, SWIN) for method in cv.METHODS if method not in OF_TOKENS}
 
 # Methods that divide by sums near zero refuse half precision, whose rounding they would show.
 IN_FULL_PRECISION = {"LRP", "PartialLRP", "TransAttr"}

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
-from captum_vit.models.transformer import Block
+from captum_vit.models.transformer import Block, Transformer
+from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.state import undisturbed
 from tests.contracts.fingerprint import fingerprint
 from tests.contracts.pairs import Pair, draws, explain
 
@@ -29,13 +31,19 @@ def call(pair: Pair):
 
 
 def blocks_of(pair: Pair) -> Sequence[Block]:
-    return cv.spec_of(pair.case.forward_func, pair.case.inputs, pair.case.additional_forward_args).blocks
+    return described(pair).blocks
+
+
+def described(pair: Pair) -> Transformer:
+    model = pair.case.forward_func
+    with undisturbed(model):
+        return stream_of(model, (pair.case.inputs,), pair.case.additional_forward_args)
 
 
 def sites(pair: Pair) -> list[nn.Module]:
     """The blocks, every norm, and every linear layer outside the blocks: pooling, projections, heads."""
     model = pair.case.forward_func
-    transformer = cv.spec_of(model, pair.case.inputs, pair.case.additional_forward_args)
+    transformer = described(pair)
     blocks = transformer.modules()
     inside = {module for block in blocks for module in block.modules()}
     norms = [m for m in transformer.tower.modules() if type(m).__name__.endswith("Norm")]

@@ -90,7 +90,7 @@ def cdam(case: Case, maps: dict[str, Tensor]) -> None:
         raise NotApplicable("LayerCDAM is refused")
     needs_attention(case)
     of = watched(case)
-    if of.last is not None and of.reads[-1].shape[-1] != of.last.shape[-1]:
+    if of.reads[-1].shape[-1] != explained("LayerCDAM", case, output="channels").shape[-1]:
         raise NotApplicable("its queries read fewer channels than its stream has")
     found = explained("LayerCDAM", case, output="tokens")
     try:

@@ -124,7 +124,9 @@ def names() -> list[str]:
 def build(name: str) -> Case:
     side = SIDES.get(name, SIDE)
     model = redrawn(MODELS[name]())
-    if name.startswith(("DPT", "Depth")):  # scores that no softmax saturates, and depths above the 0 of the ReLU that makes them
+    if name.startswith(
+        ("DPT", "Depth")
+    ):  # scores that no softmax saturates, and depths above the 0 of the ReLU that makes them
         last = [m for m in model.modules() if isinstance(m, nn.Conv2d)][-1]
         with torch.no_grad():
             last.weight.mul_(0.01)

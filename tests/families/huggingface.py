@@ -39,7 +39,7 @@ OF_ITS_OWN: dict[str, dict[str, Any]] = {
     "LayoutLMv3": {"coordinate_size": 5, "shape_size": 6},
     "Levit": {"image_size": 64, "patch_size": 16},
     "Lilt": {"hidden_size": 48},
-    "MobileBert": {"intra_bottleneck_size": 32, "normalization_type": "layer_norm"},
+    "MobileBert": {"intra_bottleneck_size": 16, "true_hidden_size": 16, "normalization_type": "layer_norm"},
     "MobileViT": {"image_size": 64, "patch_size": 2},
     "MobileViTV2": {"image_size": 64, "patch_size": 2},
     "Perceiver": {"num_latents": 8, "d_latents": 32, "num_self_attends_per_block": 2},

@@ -15,7 +15,13 @@ from tests.families.trial import Result, trial
 from tests.models import Case
 
 SECONDS = 60  # for one model
-LIBRARIES = {"transformers": huggingface, "transformers, dense": dense, "timm": timm, "torchvision, open_clip, PyTorch": others, "own": own}
+LIBRARIES = {
+    "transformers": huggingface,
+    "transformers, dense": dense,
+    "timm": timm,
+    "torchvision, open_clip, PyTorch": others,
+    "own": own,
+}
 
 
 def everything() -> list[tuple[str, str]]:

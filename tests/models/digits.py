@@ -1,17 +1,23 @@
-"""The demo's digit classifiers whose heads read all patches: trained weights, and scenes that they know."""
+"""The demo's classifiers of digits whose heads read all patches, and its Swin: trained weights, and scenes they know."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
-from captum_vit.demo import demo_vit, digit_scenes
+from torch import nn
+
+from captum_vit.demo import demo_swin, demo_vit, digit_scenes
 from tests.models.table import TRAINED, Case, case
 
+SWIN = "digits, Swin"
 
-def digits(pooling: str) -> Case:
+
+def digits(build: Callable[[], nn.Module]) -> Case:
     scenes = digit_scenes(3, 2)
-    return Case(demo_vit(pooling=pooling), scenes.images, target=scenes.digits[:, 0].tolist())
+    return Case(build(), scenes.images, target=scenes.digits[:, 0].tolist())
 
 
 for pooling in ("mean", "attention"):
-    case(f"digits, {pooling} pooling", TRAINED)(partial(digits, pooling))
+    case(f"digits, {pooling} pooling", TRAINED)(partial(digits, partial(demo_vit, pooling=pooling)))
+case(SWIN, TRAINED)(partial(digits, demo_swin))

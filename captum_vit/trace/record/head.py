@@ -77,8 +77,9 @@ def read_at(
     """
     kept = {_vertex(x): x for x in made if x.requires_grad}
     cuts = [kept[vertex] for vertex in _cuts(rows, score) if vertex in kept]
-    for x, before in zip(cuts, [*cuts, rows][1:], strict=True):
+    for i, (x, before) in enumerate(zip(cuts, [*cuts, rows][1:], strict=True)):
         if not plain or _is_free_of_scale(x, before):
+            x = _with_weight(x, cuts[:i])
             for view in VIEWS if x.dim() > 2 else VIEWS[:1]:
                 if (found := _made_of_one_each(rows, view(x))) is not None:
                     return ReadAt(x, view, *found)
@@ -115,6 +116,20 @@ def _is_free_of_scale(x: Tensor, before: Tensor) -> bool:
     a, g = before.detach().double(), g.double()
     least = max(FREE_OF_SCALE, 3 * torch.finfo(x.dtype).eps)
     return bool((a * g).sum().abs() <= least * a.norm() * g.norm())
+
+
+def _with_weight(x: Tensor, behind: list[Tensor]) -> Tensor:
+    """The last of the tensors behind a norm, the last first, that its own weight and bias make of it, written out."""
+    for y in reversed(behind):
+        if y.shape != x.shape:
+            break
+        weights = 1.5 + 0.5 * torch.cos(torch.arange(y.numel(), device=y.device)).view(y.shape).to(y)
+        (g,) = torch.autograd.grad(y, x, weights, retain_graph=True)
+        slopes = (g / weights).flatten(0, -2)  # of each channel the same for all tokens
+        if not (slopes - slopes[:1]).abs().max() <= torch.finfo(x.dtype).eps ** 0.5 * slopes.abs().max():
+            break
+        x = y
+    return x
 
 
 def _cuts(rows: Tensor, score: Tensor) -> list[Vertex]:

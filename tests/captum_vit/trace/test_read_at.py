@@ -117,3 +117,14 @@ def test_products_that_are_nothing_but_rounding_are_no_evidence() -> None:
 
     model, x = made(Linear(pool), normalised=False), pictures()
     torch.testing.assert_close(seen(model, x, "evidence").row, seen(model, x, "target").row)
+
+
+def test_the_weight_of_a_norm_that_is_written_out_belongs_to_it() -> None:
+    rows, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 6, 8), (8,), (8,)))
+    rows.requires_grad_()
+    normed = rows * rows.pow(2).mean(-1, keepdim=True).rsqrt()
+    scaled = weight * normed
+    shifted = scaled + bias
+    bent = shifted.tanh()
+    at = read_at(rows, bent.pow(2).mean(1).sum(), [normed, scaled, shifted, bent])
+    assert at.x is shifted and at.made.tolist() == list(range(12))
