@@ -51,6 +51,7 @@ from captum_vit.targets import (
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.image_tokens import ImageTokens, image_tokens
 from captum_vit.trace.record.decomposition import Decomposition, Shares
+from captum_vit.trace.modes.by_rows import attention_memory
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.run.describe import spec_of
 
@@ -94,6 +95,8 @@ __all__ = [
     "register_spec",
     "spec_of",
     "Transformer",
+    # what a pass may take
+    "attention_memory",
     # for methods of one's own
     "Record",
     "Want",

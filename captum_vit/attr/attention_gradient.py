@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Iterable
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from torch.nn import functional as F
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
-from captum_vit.trace.record.evidence import followed, maps_of_updates, of_attention
+from captum_vit.tokens import TokenLayout
+from captum_vit.trace.record.evidence import followed, maps_of_row, maps_of_updates, of_attention
 from captum_vit.trace.record.record import Record, Want
-from captum_vit.trace.record.rollout import maps_of_layers
 from captum_vit.trace.run.layers import Layer, block_index
 from captum_vit.trace.run.state import undisturbed
 
@@ -28,7 +29,7 @@ class WeightedAttention(TokenAttribution):
     """What methods on attention and its gradient share: both, of every block, and the rows that the head reads."""
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], grads=["probs"], row="evidence")
+        return Want(seen=["probs"], grads=["probs"], row="evidence", by_rows=True)
 
 
 class GenAtt(WeightedAttention):
@@ -65,11 +66,11 @@ class GenAtt(WeightedAttention):
         super().__init__(forward_func, output=output)
 
     def relevance(self, found: Record) -> Tensor:
-        return followed(found, [of_attention(found, layer) for layer in found.layers])
+        return followed(found, [of_attention(layer) for layer in found.layers])
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         """For each layer its own map by itself, as it is summed by PLUS (this is GradSAM)."""
-        return maps_of_updates(found, [of_attention(found, layer) for layer in found.layers])
+        return maps_of_updates(found, [of_attention(layer) for layer in found.layers])
 
 
 class GradSAM(WeightedAttention):
@@ -97,17 +98,16 @@ class GradSAM(WeightedAttention):
         self.rows = one_of("rows", rows, ROWS)
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], grads=["probs"], row="evidence" if self.rows == "cls" else None)
+        return Want(seen=["probs"], grads=["probs"], row="evidence" if self.rows == "cls" else None, by_rows=True)
 
     def relevance(self, found: Record) -> Tensor:
         return reduce(torch.add, self.layer_maps(found))
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        updates = [of_attention(found, layer) for layer in found.layers]
+        updates = [of_attention(layer) for layer in found.layers]
         if self.rows == "cls":
             return maps_of_updates(found, updates)
-        row = found.layout.mean_row(found.seen["probs"][found.start])
-        return [update.back(row).squeeze(1) for update in updates]
+        return maps_of_row(found, updates, found.layout.mean_row(found.output))
 
 
 class _OneBlock(WeightedAttention):
@@ -119,18 +119,23 @@ class _OneBlock(WeightedAttention):
         super().__init__(forward_func, layer, output=output)
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], grads=["probs"], row="target")
+        return Want(seen=["probs"], grads=["probs"], row="target", by_rows=True)
 
     def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
     def relevance(self, found: Record) -> Tensor:
-        return self.layer_maps(found)[0]
+        return self._maps(found, [found.start])[0]
 
     def layer_maps(self, found: Record) -> list[Tensor]:
-        return maps_of_layers(found, lambda row, layer: self._carried(row, found, layer), row=found.read)
+        return self._maps(found, found.layers)
 
-    def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:  # (B, 1, N) -> the same
+    def _maps(self, found: Record, layers: Iterable[int]) -> list[Tensor]:
+        of = partial(self._of, layout=found.layout)
+        return maps_of_row(found, [of_attention(layer, of) for layer in layers], found.read)
+
+    def _of(self, A: Tensor, G: Tensor, layout: TokenLayout) -> Tensor:  # shape of each: (B, H, R, N)
+        """The rows of which the map is one."""
         raise NotImplementedError
 
 
@@ -164,9 +169,9 @@ class AttnGrad(_OneBlock):
         super().__init__(forward_func, layer, output=output)
         self.heads = one_of("heads", heads, HEADS)
 
-    def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:
-        G = found.grads["probs"][layer] * found.seen["probs"][layer].ne(0)  # shape: (B, H, N, N)
-        return (row.unsqueeze(1) @ (G.abs() if self.heads == "abs" else G)).mean(1)
+    def _of(self, A: Tensor, G: Tensor, layout: TokenLayout) -> Tensor:
+        G = G * A.ne(0)  # a word that is hidden has a gradient, and no part
+        return G.abs() if self.heads == "abs" else G
 
 
 class AttCAM(_OneBlock):
@@ -214,8 +219,7 @@ class AttCAM(_OneBlock):
             relevance = self.relevance(found)
             return self._finish(F.relu(relevance) if relu_attributions else relevance, found.layout, inputs)
 
-    def _carried(self, row: Tensor, found: Record, layer: int) -> Tensor:
-        A, G = found.seen["probs"][layer], found.grads["probs"][layer]  # shape: (B, H, N, N)
-        patches = found.layout.counted(A, prefix=False).view(len(A), 1, -1, 1)
-        w = (G @ patches) / patches.sum(2, keepdim=True)  # shape: (B, H, N, 1), for each row its own
-        return (row.unsqueeze(1) @ (w * A)).mean(1)
+    def _of(self, A: Tensor, G: Tensor, layout: TokenLayout) -> Tensor:
+        patches = layout.counted(A, prefix=False).view(len(A), 1, -1, 1)
+        w = (G @ patches) / patches.sum(2, keepdim=True)  # shape: (B, H, R, 1), for each row its own
+        return w * A

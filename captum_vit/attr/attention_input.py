@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
+from captum_vit.trace.modes.by_rows import Rows
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.replay.reading import refuse_unread
 from captum_vit.trace.run.layers import Layer, block_index, layer_index
@@ -61,22 +62,22 @@ class AttIxG(TokenAttribution):
         return True
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], grads=[ALIGNMENTS[self.alignment]])
+        return Want(seen=["probs"], grads=[ALIGNMENTS[self.alignment]], by_rows=True)
 
     def start(self, transformer: Transformer) -> int:
         return block_index(self.model, transformer, self.layer)
 
     def relevance(self, found: Record) -> Tensor:
+        first = self.layer_maps(found)[0]
         kind = ALIGNMENTS[self.alignment]
         refuse_unread(found.layout, found.grads[kind][found.start], 'an earlier block, or alignment="input".')
-        return self.layer_maps(found)[0]
+        return first
 
     def layer_maps(self, found: Record) -> list[Tensor]:
         """For each block its tokens times their gradient times the attention from them."""
-        kind = ALIGNMENTS[self.alignment]
+        kind, received = ALIGNMENTS[self.alignment], attention_from(found)
         return [
-            attention_from(found, layer).unsqueeze(-1) * found.seen[kind][layer] * found.grads[kind][layer]
-            for layer in found.layers
+            received[layer].unsqueeze(-1) * found.seen[kind][layer] * found.grads[kind][layer] for layer in found.layers
         ]
 
 
@@ -113,8 +114,14 @@ class AttCAT(AttIxG):
         return reduce(torch.add, self.layer_maps(found))
 
 
-def attention_from(found: Record, layer: int) -> Tensor:  # shape: (B, N)
-    """How much attention each token receives in a block: the mean over heads and over all rows but padding."""
-    A = found.seen["probs"][layer]  # shape: (B, H, N, N)
-    counted = found.layout.counted(A).unsqueeze(1)  # shape: (B, 1, N)
-    return (counted @ A.mean(1)).squeeze(1) / counted.sum(2)
+def attention_from(found: Record) -> dict[int, Tensor]:  # shape of each: (B, N)
+    """How much attention each token receives in each block: the mean over heads and over all rows but padding."""
+    counted = found.layout.counted(found.output).unsqueeze(1)  # shape: (B, 1, N)
+    received: dict[int, Tensor] = {}
+
+    def look(layer: int, attention: Rows) -> None:
+        total = reduce(torch.add, (counted[..., rows].to(A) @ A.mean(1) for rows, A in attention.rows()))
+        received[layer] = (total / counted.sum(2, keepdim=True)).squeeze(1)
+
+    found.backward(look)
+    return received

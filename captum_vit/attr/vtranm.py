@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
-from captum_vit.trace.record.evidence import Update, followed, of_attention, of_matrix, of_weights
+from captum_vit.trace.record.evidence import Update, followed, of_attention, of_weights
 from captum_vit.trace.record.parts import branch_kinds
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.written_by_heads import written_by_heads
@@ -96,22 +94,23 @@ class VTranM(TokenAttribution):
 
     def want(self, transformer: Transformer) -> Want:
         if self.variant == "tokentm":
-            return Want(seen=["probs", "tokens", "mid", "out"], grads=["probs"], score="logit", row="evidence")
+            kinds = ["probs", "tokens", "mid", "out"]
+            return Want(seen=kinds, grads=["probs"], score="logit", row="evidence", by_rows=True)
         weighted = self.aggregate and (self.length or self.direction)
         kinds = ["probs", "tokens", *(["values", *branch_kinds(transformer)] if weighted else [])]
         if self.aggregate and self.feed_forward:
             kinds += ["mid", "before_norm" if transformer.post_norm else "out"]
-        return Want(seen=kinds, grads=["probs"], score=self.score, row="evidence")
+        return Want(seen=kinds, grads=["probs"], score=self.score, row="evidence", by_rows=True)
 
     def relevance(self, found: Record) -> Tensor:
         lengths = found.seen["tokens"][0].norm(dim=-1) if self.length else None
         if self.variant == "tokentm":
             return followed(found, self._tokentm(found), lengths)
         if not self.aggregate:
-            return followed(found, [of_attention(found, 0)])
+            return followed(found, [of_attention(0)])
         updates = []
         for layer in found.layers:
-            updates.append(of_attention(found, layer, self._head_weights(found, layer)))
+            updates.append(of_attention(layer, W=self._head_weights(found, layer)))
             if self.feed_forward:
                 updates.append(of_weights(self._feed_forward_weights(found, layer)))
         return followed(found, updates, lengths)
@@ -125,9 +124,8 @@ class VTranM(TokenAttribution):
         updates = []
         for layer in found.layers:
             before, mid, after = (found.seen[kind][layer] for kind in ("tokens", "mid", "out"))
-            A, G = found.seen["probs"][layer].mean(1), found.grads["probs"][layer].clamp(min=0).mean(1)
             W = self._change(found, before, mid).unsqueeze(1)
-            updates += [of_matrix(partial(torch.mul, G * A, W)), of_weights(self._change(found, mid, after))]
+            updates += [of_attention(layer, _means_multiplied, W), of_weights(self._change(found, mid, after))]
         return updates
 
     def _change(self, found: Record, E: Tensor, changed: Tensor) -> Tensor:  # (B, N, D) twice -> (B, N)
@@ -155,6 +153,11 @@ class VTranM(TokenAttribution):
                 cosine = cosine.masked_fill(~(keep if cosine.dim() == 2 else keep.unsqueeze(1)), -torch.inf)
             weights = weights * cosine.softmax(-1)
         return weights
+
+
+def _means_multiplied(A: Tensor, G: Tensor) -> Tensor:  # (B, H, R, N) twice -> (B, 1, R, N)
+    r""":math:`E_h[(\nabla_A f_c)^+] \odot E_h[A]`"""
+    return G.clamp(min=0).mean(1, keepdim=True) * A.mean(1, keepdim=True)
 
 
 def _refuse_contradiction(score: str, whole: bool) -> None:

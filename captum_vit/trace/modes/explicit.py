@@ -36,11 +36,12 @@ def scores(
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
+    first: int = 0,  # which query of all is the first of these
 ) -> Tensor:  # shape: (B, H, Nq, Nk)
     """Scaled dot products, masked."""
     s = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
-        future = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
+        future = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1 + first)
         s = s.masked_fill(future, -math.inf)
     if attn_mask is None:
         return s
@@ -51,6 +52,24 @@ def probabilities(s: Tensor) -> Tensor:
     """Softmax over the keys; in float32 for half precision, as fused kernels do."""
     wide = torch.float32 if s.dtype in (torch.float16, torch.bfloat16) else None
     return torch.softmax(s, -1, dtype=wide).to(s.dtype)
+
+
+def attended_from(
+    query: Tensor,  # shape: (B, H, Nq, d)
+    key: Tensor,  # shape: (B, H, Nk, d)
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    first: int = 0,
+) -> Tensor:  # shape: (B, H, Nq, Nk)
+    """The probabilities of all keys for some queries, from the textbook formula."""
+    s, blind = scores(query, key, attn_mask, is_causal, scale, first), _blind(attn_mask)
+    return probabilities(s) if blind is None else probabilities(s.masked_fill(blind, 0)).masked_fill(blind, 0)
+
+
+def for_each_head(query: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
+    """Keys and values that several heads share, once for each head."""
+    return tuple(x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in shared)
 
 
 def explicit(
@@ -64,12 +83,9 @@ def explicit(
     enable_gqa: bool = False,
 ) -> Attention:
     """``F.scaled_dot_product_attention`` from the textbook formula. Models are in eval mode: no dropout."""
-    if enable_gqa and key.shape[-3] != query.shape[-3]:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    s = scores(query, key, attn_mask, is_causal, scale)
-    blind = _blind(attn_mask)
-    probs = probabilities(s) if blind is None else probabilities(s.masked_fill(blind, 0)).masked_fill(blind, 0)
+    if enable_gqa:
+        key, value = for_each_head(query, key, value)
+    probs = attended_from(query, key, attn_mask, is_causal, scale)
     return Attention(probs, value, probs @ value)
 
 
@@ -109,13 +125,20 @@ class AttentionTap(Mode):
         batch: the number of samples: of heads behind one another it says how many there are.
         first_row: report the first query's probabilities alone, (B, H, 1, Nk). The model's own kernel then
             runs, and the row is computed beside it: a share of 1 / N of the work, and no gradient.
+        instead: computes a fused attention in another form, and reports it; None of one that it leaves to this mode.
     """
 
     reads: Collection[Any] | None = BEGINNINGS
 
-    def __init__(self, see: Callable[[Attention], None], batch: int = 1, first_row: bool = False) -> None:
+    def __init__(
+        self,
+        see: Callable[[Attention], None],
+        batch: int = 1,
+        first_row: bool = False,
+        instead: Callable[..., Tensor | None] | None = None,
+    ) -> None:
         super().__init__()
-        self.see, self.batch, self.first_row = see, batch, first_row
+        self.see, self.batch, self.first_row, self.instead = see, batch, first_row, instead
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -139,9 +162,13 @@ class AttentionTap(Mode):
             mask = mask if mask is None or mask.dim() < 3 else self._with_heads(mask.expand(len(query), -1, -1))
             query, key, value = map(self._with_heads, (query, key, value))
             args = (mask, *args[1:])
+        sure = not flat or self.batch == 1 or query.shape[1] == 1
+        other = None if self.instead is None or not sure else self.instead(query, key, value, *args, **kwargs)
+        if other is not None:
+            return other.flatten(0, 1) if flat else other
         run = of_first_query if self.first_row else explicit
         attention = run(query, key, value, *args, **kwargs)
-        attention.sure = not flat or self.batch == 1 or query.shape[1] == 1
+        attention.sure = sure
         self.see(attention)
         kernel = F.scaled_dot_product_attention
         context = kernel(query, key, value, *args, **kwargs) if self.first_row else attention.context

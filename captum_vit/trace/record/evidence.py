@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_vit.trace.modes.by_rows import Rows
 from captum_vit.trace.record.record import Record
+
+Of = Callable[[Tensor, Tensor], Tensor]
+"""Some rows of A and of its gradient G (B, H, R, N) -> those of matrices M_h, (B, H, R, N), or of one, (B, 1, R, N)."""
 
 
 @dataclass(frozen=True)
@@ -16,47 +20,84 @@ class Update:
     """What a sub-layer adds to the identity: a matrix M, of which products are enough.
 
     Args:
-        back: a row (B, 1, N) times M.
-        forth: M times a column (B, N, 1).
+        back: a row (B, 1, N) times M. Where M is made of attention, that is given too; None if no gradient reaches it.
+        forth: M times a column (B, N, 1), likewise.
+        layer: the block of whose attention M is made; None if it is made of nothing of the kind.
         mixes: whether M leads from token to token; it is diagonal otherwise.
     """
 
-    back: Callable[[Tensor], Tensor]
-    forth: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Rows | None], Tensor]
+    forth: Callable[[Tensor, Rows | None], Tensor]
+    layer: int | None = None
     mixes: bool = True
 
 
+def positive_evidence(A: Tensor, G: Tensor) -> Tensor:
+    r""":math:`(\nabla A_h \odot A_h)^+`"""
+    return (G * A).clamp_(min=0)
+
+
 def of_attention(
-    found: Record,
     layer: int,
-    W: Tensor | None = None,  # shape: (B, H, N), weights of the columns
+    of: Of = positive_evidence,
+    W: Tensor | None = None,  # shape: (B, H, N) or (B, 1, N), weights of the columns
 ) -> Update:
-    r"""The positive evidence of a block, :math:`M = E_h[(\nabla A_h \odot A_h)^+ W_h]`."""
+    r"""The evidence of a block, :math:`M = E_h[M_h(A_h, \nabla A_h)\, W_h]`."""
 
-    def evidence() -> Tensor:  # shape: (B, H, N, N)
-        return (found.grads["probs"][layer] * found.seen["probs"][layer]).clamp_(min=0)
-
-    def back(row: Tensor) -> Tensor:
-        by_head = row.unsqueeze(1) @ evidence()  # shape: (B, H, 1, N)
+    def back(row: Tensor, attention: Rows | None) -> Tensor:
+        by_head = times(row, attention, of)
         return (by_head if W is None else by_head * W.unsqueeze(2)).mean(1)
 
-    def forth(column: Tensor) -> Tensor:
+    def forth(column: Tensor, attention: Rows | None) -> Tensor:
         by_head = column.unsqueeze(1) if W is None else W.unsqueeze(3) * column.unsqueeze(1)
-        return (evidence() @ by_head).mean(1)
+        added = torch.zeros_like(column)
+        for rows, A, G in () if attention is None else attention.chunks():
+            added[:, rows] = (of(A, G) @ by_head.to(A)).mean(1)
+        return added
 
-    return Update(back, forth)
+    return Update(back, forth, layer)
 
 
 def of_matrix(make: Callable[[], Tensor]) -> Update:
     """M (B, N, N), made when it is needed."""
-    return Update(lambda row: row @ make(), lambda column: make() @ column)
+    return Update(lambda row, _: row @ make(), lambda column, _: make() @ column)
 
 
 def of_weights(
     w: Tensor,  # shape: (B, N)
 ) -> Update:
     """M = diag(w)."""
-    return Update(lambda row: row * w.unsqueeze(1), lambda column: column * w.unsqueeze(2), mixes=False)
+    return Update(lambda row, _: row * w.unsqueeze(1), lambda column, _: column * w.unsqueeze(2), mixes=False)
+
+
+def times(
+    row: Tensor,  # shape: (B, 1, N)
+    attention: Rows | None,
+    of: Of,
+) -> Tensor:  # shape: (B, H, 1, N), or (B, 1, 1, N)
+    """A row times matrices of a block's attention, in one run through its rows; those that weigh nothing are left."""
+    total = torch.zeros_like(row).unsqueeze(1)
+    for rows, A, G in () if attention is None else attention.chunks():
+        weighing = row[..., rows].ne(0).flatten(0, 1).any(0).nonzero()
+        if len(weighing):
+            some = slice(int(weighing[0]), int(weighing[-1]) + 1)
+            total = total + row[:, None, :, rows][..., some].to(A) @ of(A[:, :, some], G[:, :, some])
+    return total
+
+
+def upwards(found: Record, updates: Sequence[Update], take: Callable[[Update, Rows | None], None]) -> None:
+    """Take each update with its attention, from the last to the first: in the backward pass, where it has not run."""
+    rest = list(updates)
+
+    def look(layer: int, attention: Rows) -> None:
+        while rest and (rest[-1].layer is None or rest[-1].layer >= layer):
+            update = rest.pop()
+            take(update, attention if update.layer == layer else None)
+
+    if any(update.layer is not None for update in updates):
+        found.backward(look)
+    while rest:
+        take(rest.pop(), None)
 
 
 def followed(
@@ -78,16 +119,22 @@ def followed(
     row = found.row  # shape: (B, 1, N)
     start = torch.ones_like(row.squeeze(1)) if start is None else start
     if not found.several.any():
-        for update in reversed(updates):
-            row = row + update.back(row)
+
+        def step(update: Update, attention: Rows | None) -> None:
+            nonlocal row
+            row = row + update.back(row, attention)
+
+        upwards(found, updates, step)
         return row.squeeze(1) * start
+    found.backward()
+    attention = [None if update.layer is None else found.attention(update.layer) for update in updates]
     by_attention, own = torch.zeros_like(start.unsqueeze(2)), start.unsqueeze(2)  # shapes: (B, N, 1)
-    for update in updates:
-        by_attention, own = _extended(by_attention, own, update.forth, update.mixes)
+    for update, rows in zip(updates, attention, strict=True):
+        by_attention, own = _extended(by_attention, own, update.forth, rows, update.mixes)
     scaled = _scaled(found, row, by_attention)
     by_attention, own = torch.zeros_like(row), scaled
-    for update in reversed(updates):
-        by_attention, own = _extended(by_attention, own, update.back, update.mixes)
+    for update, rows in reversed(list(zip(updates, attention, strict=True))):
+        by_attention, own = _extended(by_attention, own, update.back, rows, update.mixes)
     own = torch.where(found.several.unsqueeze(2), row, own * start.unsqueeze(1))
     return (by_attention * start.unsqueeze(1) + own).squeeze(1)
 
@@ -100,20 +147,32 @@ def maps_of_updates(found: Record, updates: Sequence[Update]) -> list[Tensor]:  
     """
     row = found.row
     if not found.several.any():
-        return [update.back(row).squeeze(1) for update in updates]
+        return maps_of_row(found, updates, row)
     ones = torch.ones_like(row.mT)
-    scaled = _scaled(found, row, torch.stack([update.forth(ones) for update in updates]).sum(0))
-    maps = [update.back(scaled).squeeze(1) for update in updates]
+    totals: list[Tensor] = []
+    upwards(found, updates, lambda update, attention: totals.append(update.forth(ones, attention)))
+    maps = maps_of_row(found, updates, _scaled(found, row, torch.stack(totals[::-1]).sum(0)))
     return [*maps[:-1], maps[-1] + row.squeeze(1) * found.several]
 
 
+def maps_of_row(found: Record, updates: Sequence[Update], row: Tensor) -> list[Tensor]:  # shape of each: (B, N)
+    """The same row (B, 1, N) times the matrix of each block."""
+    maps: list[Tensor] = []
+    upwards(found, updates, lambda update, attention: maps.append(update.back(row, attention).squeeze(1)))
+    return maps[::-1]
+
+
 def _extended(
-    by_attention: Tensor, own: Tensor, times: Callable[[Tensor], Tensor], mixes: bool
+    by_attention: Tensor,
+    own: Tensor,
+    times_matrix: Callable[[Tensor, Rows | None], Tensor],
+    attention: Rows | None,
+    mixes: bool,
 ) -> tuple[Tensor, Tensor]:
     """Both kinds of paths with one more update."""
     if mixes:
-        return by_attention + times(by_attention + own), own
-    return by_attention + times(by_attention), own + times(own)
+        return by_attention + times_matrix(by_attention + own, attention), own
+    return by_attention + times_matrix(by_attention, attention), own + times_matrix(own, attention)
 
 
 def _scaled(

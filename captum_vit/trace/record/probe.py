@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from captum_vit.errors import OptionError, TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
 from captum_vit.sites.arranged import Visit
 from captum_vit.sites.site import Place
+from captum_vit.trace.modes.by_rows import ByRows, Shown, by_rows
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.record.pooling import ROWS
@@ -48,6 +51,8 @@ class Want:
         incomplete: let tokens and biases miss the score under a rule that says that they sum to it; else refused.
         first_row: of ``probs`` the first row will do where the head reads that row alone (CLS pooling); it is
             much cheaper. Of a model whose head reads others, all rows are recorded after all, by a second pass.
+        by_rows: of ``probs`` and their gradients some rows will do at a time: fused attention then stays as it is, and
+            the backward pass waits for :meth:`Record.backward`, which shows each attention on its way.
         site: one more place whose tensor is kept.
         every_layout: find where the tokens of every block lie, in a network whose blocks have tokens of several kinds.
         recompute: blocks save nothing for the backward pass, and run again in it; for gradients at ``tokens``.
@@ -65,6 +70,7 @@ class Want:
     biases: bool = False
     incomplete: bool = False
     first_row: bool = False
+    by_rows: bool = False
     site: Place | None = None
     every_layout: bool = False
     recompute: bool = False
@@ -96,6 +102,9 @@ class Probe:
     def __init__(self, transformer: Transformer, want: Want, start: int) -> None:
         self.transformer, self.want, self.start = transformer, want, start
         self.seen: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        self.by_rows: dict[int, ByRows] = {}  # attention of which some rows are known at a time
+        self.shown = Shown()
+        self.attended: set[int] = set()  # the blocks whose attention was seen
         self.pool_attention: list[Attention] = []
         self.last_rows: Tensor | None = None
         self.at_site: Tensor | None = None
@@ -165,36 +174,58 @@ class Probe:
             return
         if self._block < self.start:
             return
-        if attention.probs.dim() != 4 or len(attention.probs) != self.batch:
+        self._refuse_other_shape(attention.probs.shape)
+        if not attention.sure:
+            self.unsure = self._block, attention.probs.detach()
+        self._keep_attention(probs=attention.probs, values=attention.values, context=attention.context)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+        """The context of a fused attention, of which rows are known from now on; None behind the blocks."""
+        if self.done:
+            return None
+        if self._block is None or self._block < self.start:
+            return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+        self._refuse_other_shape((*query.shape[:-1], key.shape[-2]))
+        ends = self._block == self.start and not {"tokens", "attn_in"} & set(self.want.grads)
+        rows, context = by_rows(self.shown, ends, query, key, value, *args, **kwargs)
+        self.by_rows[self._block] = rows
+        self._keep_attention(values=rows.values, context=context)
+        return context
+
+    def _refuse_other_shape(self, shape: Sequence[int]) -> None:
+        if len(shape) != 4 or shape[0] != self.batch:
             raise TraceError(
                 f"Attention of {self.batch} samples in (B, H, N, N).",
-                f"{tuple(attention.probs.shape)} in block {self._block}, where {self.n_tokens} tokens enter",
+                f"{tuple(shape)} in block {self._block}, where {self.n_tokens} tokens enter",
                 "a model whose attention is not cut into windows, or a method that does not read attention, such as "
                 "LayerCDAM.",
             )
-        if not attention.sure:
-            self.unsure = self._block, attention.probs.detach()
-        if attention.probs.shape[-1] != self.n_tokens:
+        if shape[-1] != self.n_tokens:
             raise TraceError(
                 "Attention among the tokens.",
-                f"{attention.probs.shape[-1]} keys for {self.n_tokens} tokens in block {self._block}",
+                f"{shape[-1]} keys for {self.n_tokens} tokens in block {self._block}",
                 "a model without learned prefixes, or a method that does not read attention, such as LayerCDAM.",
             )
-        for kind, tensor in vars(attention).items():
+
+    def _keep_attention(self, **kinds: Tensor) -> None:
+        assert self._block is not None
+        if self._block in self.attended:
+            raise TraceError(
+                "One attention in every block.",
+                f"more than one in block {self._block}",
+                "a method that does not read attention, such as LayerCDAM or DecompX.",
+            )
+        self.attended.add(self._block)
+        for kind, tensor in kinds.items():
             if kind in self.want.kinds:
-                if self._block in self.seen[kind]:
-                    raise TraceError(
-                        "One attention in every block.",
-                        f"more than one in block {self._block}",
-                        "a method that does not read attention, such as LayerCDAM or DecompX.",
-                    )
                 self.seen[kind][self._block] = tensor
 
     def refuse_silence(self, what_ran: Callable[[int], str]) -> None:
         """A kind that was not seen in some block would otherwise be a map of nothing."""
         layers = range(self.start, len(self.transformer.blocks))
         for kind in self.want.kinds:
-            missing = [layer for layer in layers if layer not in self.seen[kind]]
+            seen = self.seen[kind].keys() | (self.by_rows.keys() if kind == "probs" else ())
+            missing = [layer for layer in layers if layer not in seen]
             if missing:
                 ran = f"; in block {missing[0]} {what_ran(missing[0])}" if kind in ATTENTION else ""
                 raise TraceError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,12 +19,14 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
 from captum_vit.trace.modes.cells import Cells
+from captum_vit.trace.modes.by_rows import ByRows, Rows, Whole, written_out
 from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
 from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
+from captum_vit.trace.record.backward_pass import BackwardPass
 from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
@@ -31,8 +34,8 @@ from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_deriv
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select, transform
-from captum_vit.trace.run.state import NO_CHECKPOINTS, dtype_of, refuse_opaque
-from captum_vit.trace.run.watch import Watch, layouts_of_blocks, refuse_overwriting
+from captum_vit.trace.run.state import dtype_of, refuse_opaque
+from captum_vit.trace.run.watch import Watch, layouts_of_blocks
 
 __all__ = ["Record", "Want", "record"]
 
@@ -58,6 +61,8 @@ class Record:
     target: TargetType = None
     eps: float = 0.0  # the rounding of the least precise tensor that was seen
     layouts: dict[int, TokenLayout] = field(default_factory=dict)  # of blocks, where theirs is not that of the record
+    by_rows: dict[int, ByRows] = field(default_factory=dict)  # by block, attention that is not among what was seen
+    backward_pass: BackwardPass | None = None  # one that has not run
 
     @property
     def row(self) -> Tensor:  # shape: (B, 1, N); (B, C, N) for the evidence of each of C outputs
@@ -118,6 +123,28 @@ class Record:
         """What belongs to the tokens of the next block, on those of this one."""
         return on_earlier(behind, self.layout_of(layer + 1), self.layout_of(layer)) if self.layouts else behind
 
+    def attention(self, layer: int) -> Rows:
+        """The attention of a block, of which some rows are known at a time; gradients after the backward pass."""
+        if layer in self.by_rows:
+            return self.by_rows[layer]
+        return Whole(self.seen["probs"][layer], self.grads.get("probs", {}).get(layer))
+
+    def backward(self, look: Callable[[int, Rows], None] | None = None) -> None:
+        """Run the backward pass, and look at the attention of each block that it reaches, from the last to the first.
+
+        What is seen of an attention is shown by its ``chunks()``: rows of A and of its gradient. They are gone when
+        the look is over, unless the record keeps attention whole; later ones compute them anew.
+        """
+        if self.backward_pass is not None:
+            backward, self.backward_pass = self.backward_pass, None
+            at_once = len(self.by_rows) == len(self.layers)
+            self.grads = backward.run(look if at_once else None)
+            if at_once:
+                return
+        if look is not None:
+            for layer in reversed(self.layers):
+                look(layer, self.attention(layer))
+
     def attended(self, layer: int) -> Tensor:  # shape: (B, H, N)
         """What the head's row attends to in one block, head by head."""
         A = self.seen["probs"][layer]
@@ -168,7 +195,9 @@ def record(
     if want.biases:
         modes.append(bias_tap)
     if want.kinds & ATTENTION:
-        modes.append(AttentionTap(probe.see_attention, len(inputs[0]), want.first_row))
+        by_rows = want.by_rows and not (want.first_row or rule_modes(want.rule) or want.relevance or written_out())
+        see, instead = probe.see_attention, probe.attend if by_rows else None
+        modes.append(AttentionTap(see, len(inputs[0]), want.first_row, instead))
     elif want.row in ("outputs", "target"):
         watch.behind.append(AttentionTap(probe.see_attention, len(inputs[0])))
     head_tap = HeadTap()
@@ -191,6 +220,9 @@ def record(
     if want.every_layout and transformer.refusal is not None and not layouts:
         found.layouts = {layer: watch.layout_of_block(layer, x.shape[1]) for layer, x in seen["tokens"].items()}
     found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
+    found.by_rows, cast = probe.by_rows, _precision(dtype_of(model), narrow=want.relevance)
+    for rows in found.by_rows.values():
+        rows.cast = cast
     if want.row:
         if probe.last_rows is None:
             raise no_graph()
@@ -212,14 +244,19 @@ def record(
         score = select(transform(output, want.score, model), target)
         if want.relevance:
             score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
-        found.grads = _gradients(score, {kind: seen[kind] for kind in want.grads})
+        wanted = {kind: seen[kind] for kind in want.grads if seen[kind]}
+        found.backward_pass = BackwardPass(score, wanted, cast, probe.by_rows, probe.shown)
+        if not want.by_rows:
+            found.backward()
     if want.biases and want.rule in COMPLETE and not want.incomplete:
         biases = found.biases_behind()[0]
         products = seen["tokens"][start].detach() * found.grads["tokens"][start]
         refuse_gap(want.rule, score, products, biases, bias_tap.eps)
     found.seen = {kind: {layer: x.detach() for layer, x in row.items()} for kind, row in seen.items()}
-    found.eps = max((torch.finfo(x.dtype).eps for row in found.seen.values() for x in row.values()), default=0.0)
-    _as_precise_as(found, dtype_of(model), narrow=want.relevance)
+    kept = [x for row in found.seen.values() for x in row.values()] + [rows.query for rows in found.by_rows.values()]
+    found.eps = max((torch.finfo(x.dtype).eps for x in kept), default=0.0)
+    found.seen = {kind: {layer: cast(x) for layer, x in row.items()} for kind, row in found.seen.items()}
+    found.pooling = None if found.pooling is None else found.pooling._replace(row=cast(found.pooling.row))
     return found
 
 
@@ -262,44 +299,6 @@ def _warn_of_earlier_blocks() -> None:
     )
 
 
-def _as_precise_as(found: Record, dtype: torch.dtype | None, narrow: bool) -> None:
+def _precision(dtype: torch.dtype | None, narrow: bool) -> Callable[[Tensor], Tensor]:
     """At least as precise as the weights, whatever autocast a model has inside; no more where it was float64."""
-
-    def cast(x: Tensor) -> Tensor:
-        return x if dtype is None else x.to(dtype if narrow else torch.promote_types(x.dtype, dtype))
-
-    for kinds in (found.seen, found.grads):
-        for kind, row in kinds.items():
-            kinds[kind] = {layer: cast(x) for layer, x in row.items()}
-    found.pooling = None if found.pooling is None else found.pooling._replace(row=cast(found.pooling.row))
-
-
-def _gradients(
-    score: Tensor,  # shape: (B,)
-    seen: dict[str, dict[int, Tensor]],
-) -> dict[str, dict[int, Tensor]]:
-    """Gradients of the score at all these tensors, from one backward pass."""
-    total = score.sum()
-    if not total.requires_grad:  # a model that turns gradients off leaves them off behind it
-        raise TraceError(
-            "A score that depends on the tokens with a gradient.",
-            "an output without a graph",
-            "a model whose forward does not detach, or run under no_grad or inference_mode by itself; under a rule "
-            "that holds softmax constant, the scores before a softmax at the end.",
-        )
-    places = [(kind, layer) for kind, row in seen.items() for layer in row]
-    wanted = [seen[kind][layer] for kind, layer in places]
-    for (kind, layer), x in zip(places, wanted, strict=True):
-        if not x.requires_grad:
-            raise TraceError("A graph through every block.", f"none at the {kind} of block {layer}", NO_CHECKPOINTS)
-    try:
-        grads = torch.autograd.grad(total, wanted, allow_unused=True)
-    except RuntimeError as error:
-        refuse_overwriting(error)
-        raise
-    if all(g is None for g in grads):
-        raise TraceError("Gradients at the blocks.", "none arrived", "a target that depends on these blocks.")
-    found: dict[str, dict[int, Tensor]] = {kind: {} for kind in seen}
-    for (kind, layer), x, g in zip(places, wanted, grads, strict=True):
-        found[kind][layer] = torch.zeros_like(x) if g is None else g
-    return found
+    return lambda x: x if dtype is None else x.to(dtype if narrow else torch.promote_types(x.dtype, dtype))

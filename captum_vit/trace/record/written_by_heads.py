@@ -128,7 +128,7 @@ def _refuse_other_row(
     found: Record, layer: int, W: Tensor, bias: Tensor | None, before: Tensor, after: Tensor
 ) -> None:  # before, after: (B, D)
     """What the heads write into the first row must be what the stream gains there, up to rounding."""
-    probs, values = found.seen["probs"][layer][:, :, :1], found.seen["values"][layer]
+    probs, values = found.attention(layer).probs(slice(0, 1)), found.seen["values"][layer]
     wide = torch.promote_types(W.dtype, torch.float32)
     probs, values, W, before, after = (x.to(wide) for x in (probs, values, W, before, after))
     written = (probs @ values).flatten(1) @ W.flatten(0, 1)

@@ -67,7 +67,9 @@ def test_half_and_half_rollout_of_gen_atts_maps_is_gen_att_by_two_to_the_depth(
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"], row="outputs")
         found = record(model, cv.spec_of(model, images), (images,), (), TARGETS, want)
-    halves = rolled_out(found, lambda row, layer: of_attention(found, layer).back(row), stream=0.5, branch=0.5)
+    halves = rolled_out(
+        found, lambda row, layer: of_attention(layer).back(row, found.attention(layer)), stream=0.5, branch=0.5
+    )
     close(halves * 2**DEPTH, cv.GenAtt(model, output="tokens").attribute(images, target=TARGETS))
 
 

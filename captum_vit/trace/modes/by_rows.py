@@ -1,0 +1,280 @@
+"""Attention some rows at a time: its probabilities and their gradients exist for a moment, in the backward pass.
+
+The forward pass runs the model's own kernel. The backward pass forms a few rows of the probabilities A and of their
+gradient G at a time, as every memory-saving kernel does, and shows them to who wants to see them before they are gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captum_vit.errors import OptionError
+from captum_vit.options import number
+from captum_vit.trace.modes.explicit import attended_from, for_each_head
+
+MEMORY = 16.0
+TENSORS = 4  # of rows of a map that exist together: A, G, what a method makes of them, and a gradient of scores
+
+Chunk = tuple[slice, Tensor, Tensor]
+"""Some rows, and of these A and G, (B, H, R, Nk)."""
+
+_memory: ContextVar[float] = ContextVar("memory", default=MEMORY)
+
+
+@contextmanager
+def attention_memory(mib: float) -> Iterator[None]:
+    r"""Let methods that read attention take so much memory for rows of it.
+
+    Methods that follow a row through attention and its gradient form a few rows of both at a time. More memory means
+    fewer and larger steps. ``math.inf`` writes the attention of all blocks out whole in the forward pass, and keeps it.
+
+    Args:
+        mib: MiB; 16 outside of this context.
+
+    Raises:
+        OptionError: it is no number above 0; in a pass, that it holds not even one row of a batch.
+    """
+    token = _memory.set(mib if mib == math.inf else number("mib", mib, above=0, hint=f"{MEMORY:g}, or math.inf."))
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def written_out() -> bool:
+    """Whether attention is to be written out whole."""
+    return _memory.get() == math.inf
+
+
+def rows_at_a_time(
+    shape: tuple[int, ...],  # (B, H, Nq, Nk)
+    dtype: torch.dtype,
+) -> int:
+    """How many rows the memory holds.
+
+    Raises:
+        OptionError: not one.
+    """
+    batch, heads, _, keys = shape
+    one = TENSORS * batch * heads * keys * max(dtype.itemsize, 4) / 2**20
+    if (rows := int(_memory.get() / one)) < 1:
+        raise OptionError(
+            f"Memory for one row of attention at least: {one:.3g} MiB for {batch} samples, {heads} heads, {keys} keys.",
+            f"attention_memory({_memory.get():g})",
+            f"attention_memory({math.ceil(one)}), or a smaller batch.",
+        )
+    return rows
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(eq=False)
+class ByRows:
+    """One attention, of which rows are computed when they are needed.
+
+    Attributes:
+        tracked: whether the graph leads on from here.
+        grad: of the context, (B, H, Nq, d), from the backward pass on.
+        also: what the backward pass makes of A and G itself, in the first run through them.
+        cast: to the precision in which rows are shown.
+    """
+
+    query: Tensor  # shape: (B, H, Nq, d)
+    key: Tensor  # shape: (B, H, Nk, d)
+    values: Tensor  # shape: (B, H, Nk, d)
+    mask: Tensor | None
+    is_causal: bool
+    scale: float | None
+    tracked: bool
+    grad: Tensor | None = None
+    also: Callable[[slice, Tensor, Tensor], None] | None = None
+    cast: Callable[[Tensor], Tensor] = _as_it_is
+
+    def __post_init__(self) -> None:
+        self.size = rows_at_a_time(self.shape, self.query.dtype)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the probabilities."""
+        batch, heads, queries, _ = self.query.shape
+        return batch, heads, queries, self.key.shape[-2]
+
+    def slices(self, first: int = 0, end: int | None = None) -> Iterator[slice]:
+        """Rows from the first to the last, as many at a time as the memory holds."""
+        end = self.shape[2] if end is None else end
+        return (slice(start, min(start + self.size, end)) for start in range(first, end, self.size))
+
+    def probs(self, rows: slice) -> Tensor:  # shape: (B, H, R, Nk)
+        """Some rows of A."""
+        mask = None if self.mask is None else of_rows(self.mask, rows)
+        query = self.query[:, :, rows]
+        return self.cast(attended_from(query, self.key, mask, self.is_causal, self.scale, rows.start))
+
+    def rows(self) -> Iterator[tuple[slice, Tensor]]:
+        """A, some rows at a time."""
+        if self.also is None:
+            return ((rows, self.probs(rows)) for rows in self.slices())
+        return ((rows, A) for rows, A, _ in self.chunks(every=True))
+
+    def chunks(self, every: bool = False) -> Iterator[Chunk]:
+        """A and G, some rows at a time: those that a gradient reaches; every row, if it is wanted."""
+        assert self.grad is not None
+        also, self.also = self.also, None
+        for rows in self.slices() if every else self.slices(*span(self.grad)):
+            A, G = self.probs(rows), self.cast(self.grad[:, :, rows] @ self.values.mT)
+            yield rows, A, G
+            if also is not None:
+                also(rows, A, G)
+
+
+@dataclass(eq=False)
+class Whole:
+    """One attention that was written out, in the same words."""
+
+    A: Tensor  # shape: (B, H, Nq, Nk)
+    G: Tensor | None = None
+
+    def probs(self, rows: slice) -> Tensor:
+        """Some rows of A."""
+        return self.A[:, :, rows]
+
+    def rows(self) -> Iterator[tuple[slice, Tensor]]:
+        """A, all rows at once."""
+        yield slice(0, self.A.shape[2]), self.A
+
+    def chunks(self) -> Iterator[Chunk]:
+        """A and G, all rows at once."""
+        assert self.G is not None
+        yield slice(0, self.A.shape[2]), self.A, self.G
+
+
+Rows = ByRows | Whole
+
+
+def of_rows(mask: Tensor, rows: slice) -> Tensor:
+    """A mask, of some queries."""
+    return mask if mask.shape[-2] == 1 else mask[..., rows, :]
+
+
+def span(
+    grad: Tensor,  # shape: (B, H, Nq, d)
+) -> tuple[int, int]:
+    """From the first to behind the last row that is not zero everywhere."""
+    reached = grad.ne(0).any(-1).flatten(0, 1).any(0).nonzero()
+    return (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 0)
+
+
+class Shown:
+    """Where the backward pass shows each attention, while somebody looks.
+
+    Attributes:
+        anchor: a number that every attention depends on: its gradient needs the backward pass of them all, and no more.
+        look: who looks.
+    """
+
+    def __init__(self) -> None:
+        self.anchor = torch.zeros((), requires_grad=True)
+        self.look: Callable[[ByRows], None] | None = None
+
+
+def by_rows(
+    shown: Shown,
+    ends: bool,  # whether the gradient is needed no further than here
+    query: Tensor,  # shape: (B, H, Nq, d)
+    key: Tensor,  # shape: (B, H, Nk, d)
+    value: Tensor,  # shape: (B, H, Nk, d)
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[ByRows, Tensor]:  # the second: the context (B, H, Nq, d)
+    """``F.scaled_dot_product_attention`` by the model's own kernel; its backward pass shows its rows."""
+    if enable_gqa:
+        key, value = for_each_head(query, key, value)
+    q, k, v = (x.detach() for x in (query, key, value))
+    mask = None if attn_mask is None else attn_mask.detach()
+    graph = [x.requires_grad for x in (query, key, value, attn_mask) if x is not None]
+    rows = ByRows(q, k, v, mask, is_causal, scale, tracked=torch.is_grad_enabled() and any(graph))
+    inputs = (q, k, v, mask) if ends else (query, key, value, attn_mask)
+    context: Tensor = _Fused.apply(rows, shown, shown.anchor, *inputs)
+    return rows, context
+
+
+class _Fused(torch.autograd.Function):
+    """The model's own kernel forwards; some rows at a time backwards."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: ByRows,
+        shown: Shown,
+        anchor: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        kernel = F.scaled_dot_product_attention
+        context = kernel(query, key, value, mask, is_causal=rows.is_causal, scale=rows.scale)
+        ctx.save_for_backward(query, key, value, mask)  # torch refuses those that were written over
+        ctx.rows, ctx.shown, ctx.context = rows, shown, context.detach()
+        return context
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors
+        rows: ByRows = ctx.rows
+        rows.grad = grad
+        needed = ctx.needs_input_grad[3:]
+        sums = Gradients(rows, ctx.context, with_mask=needed[3]) if any(needed) else None
+        rows.also = None if sums is None else sums.add
+        if ctx.shown.look is not None:
+            ctx.shown.look(rows)
+        if rows.also is not None:
+            for _ in rows.chunks():
+                pass
+        return None, None, None, *((None,) * 4 if sums is None else sums.of_inputs())
+
+
+class Gradients:
+    """Gradients of queries, keys, values and mask, added up from A and G, some rows at a time."""
+
+    def __init__(self, rows: ByRows, context: Tensor, with_mask: bool) -> None:
+        assert rows.grad is not None
+        self.rows, self.g = rows, rows.grad
+        wide = torch.promote_types(context.dtype, torch.float32)
+        self.scale = rows.query.shape[-1] ** -0.5 if rows.scale is None else rows.scale
+        self.delta = (self.g.to(wide) * context.to(wide)).sum(-1, keepdim=True)
+        self.query = torch.zeros_like(rows.query)
+        self.key, self.values = (torch.zeros_like(x, dtype=wide) for x in (rows.key, rows.values))
+        self.mask = torch.zeros_like(rows.mask) if with_mask and rows.mask is not None else None
+
+    def add(self, some: slice, A: Tensor, G: Tensor) -> None:
+        """Those of some rows; G is written over."""
+        query, key, g = self.rows.query[:, :, some], self.rows.key, self.g[:, :, some]
+        A = A.to(g.dtype)
+        self.values += A.mT @ g
+        G = G.to(self.delta.dtype).sub_(self.delta[:, :, some]).mul_(A)  # of the scores
+        if self.mask is not None:
+            part = of_rows(self.mask, some)
+            part += G.sum_to_size(part.shape)
+        G = G.to(g.dtype)
+        self.query[:, :, some] = G @ key * self.scale
+        self.key += G.mT @ (query * self.scale)
+
+    def of_inputs(self) -> tuple[Tensor | None, ...]:
+        """Query, key, values, mask."""
+        like = self.rows.query.dtype
+        return self.query, self.key.to(like), self.values.to(like), self.mask
