@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,7 @@ class ByRows:
 
     Attributes:
         tracked: whether the graph leads on from here.
+        size: rows at a time.
         grad: of the context, (B, H, Nq, d), from the backward pass on.
         also: what the backward pass makes of A and G itself, in the first run through them.
         cast: to the precision in which rows are shown.
@@ -97,12 +98,10 @@ class ByRows:
     is_causal: bool
     scale: float | None
     tracked: bool
+    size: int
     grad: Tensor | None = None
     also: Callable[[slice, Tensor, Tensor], None] | None = None
     cast: Callable[[Tensor], Tensor] = _as_it_is
-
-    def __post_init__(self) -> None:
-        self.size = rows_at_a_time(self.shape, self.query.dtype)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -171,7 +170,7 @@ def span(
     grad: Tensor,  # shape: (B, H, Nq, d)
 ) -> tuple[int, int]:
     """From the first to behind the last row that is not zero everywhere."""
-    reached = grad.ne(0).any(-1).flatten(0, 1).any(0).nonzero()
+    reached = grad.any(-1).flatten(0, 1).any(0).nonzero()
     return (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 0)
 
 
@@ -180,12 +179,12 @@ class Shown:
 
     Attributes:
         anchor: a number that every attention depends on: its gradient needs the backward pass of them all, and no more.
-        look: who looks.
+        look: who looks: at an attention of the forward pass, and what of it is there for now.
     """
 
     def __init__(self) -> None:
         self.anchor = torch.zeros((), requires_grad=True)
-        self.look: Callable[[ByRows], None] | None = None
+        self.look: Callable[[ByRows, ByRows], None] | None = None
 
 
 def by_rows(
@@ -206,7 +205,8 @@ def by_rows(
     q, k, v = (x.detach() for x in (query, key, value))
     mask = None if attn_mask is None else attn_mask.detach()
     graph = [x.requires_grad for x in (query, key, value, attn_mask) if x is not None]
-    rows = ByRows(q, k, v, mask, is_causal, scale, tracked=torch.is_grad_enabled() and any(graph))
+    size = rows_at_a_time((*q.shape[:-1], k.shape[-2]), q.dtype)
+    rows = ByRows(q, k, v, mask, is_causal, scale, torch.is_grad_enabled() and any(graph), size)
     inputs = (q, k, v, mask) if ends else (query, key, value, attn_mask)
     context: Tensor = _Fused.apply(rows, shown, shown.anchor, *inputs)
     return rows, context
@@ -229,19 +229,20 @@ class _Fused(torch.autograd.Function):
         kernel = F.scaled_dot_product_attention
         context = kernel(query, key, value, mask, is_causal=rows.is_causal, scale=rows.scale)
         ctx.save_for_backward(query, key, value, mask)  # torch refuses those that were written over
-        ctx.rows, ctx.shown, ctx.context = rows, shown, context.detach()
+        ctx.rows, ctx.shown = rows, shown
         return context
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors
-        rows: ByRows = ctx.rows
-        rows.grad = grad
+        query, key, values, mask = ctx.saved_tensors
+        ctx.rows.grad = grad
+        q, k, v, g = (x.detach().contiguous() for x in (query, key, values, grad))
+        rows = replace(ctx.rows, query=q, key=k, values=v, grad=g)
         needed = ctx.needs_input_grad[3:]
-        sums = Gradients(rows, ctx.context, with_mask=needed[3]) if any(needed) else None
+        sums = Gradients(rows, with_mask=needed[3]) if any(needed) else None
         rows.also = None if sums is None else sums.add
         if ctx.shown.look is not None:
-            ctx.shown.look(rows)
+            ctx.shown.look(ctx.rows, rows)
         if rows.also is not None:
             for _ in rows.chunks():
                 pass
@@ -251,30 +252,28 @@ class _Fused(torch.autograd.Function):
 class Gradients:
     """Gradients of queries, keys, values and mask, added up from A and G, some rows at a time."""
 
-    def __init__(self, rows: ByRows, context: Tensor, with_mask: bool) -> None:
+    def __init__(self, rows: ByRows, with_mask: bool) -> None:
         assert rows.grad is not None
         self.rows, self.g = rows, rows.grad
-        wide = torch.promote_types(context.dtype, torch.float32)
+        self.wide = torch.promote_types(rows.query.dtype, torch.float32)
         self.scale = rows.query.shape[-1] ** -0.5 if rows.scale is None else rows.scale
-        self.delta = (self.g.to(wide) * context.to(wide)).sum(-1, keepdim=True)
         self.query = torch.zeros_like(rows.query)
-        self.key, self.values = (torch.zeros_like(x, dtype=wide) for x in (rows.key, rows.values))
+        self.key, self.values = (torch.zeros_like(x, dtype=self.wide) for x in (rows.key, rows.values))
         self.mask = torch.zeros_like(rows.mask) if with_mask and rows.mask is not None else None
 
     def add(self, some: slice, A: Tensor, G: Tensor) -> None:
-        """Those of some rows; G is written over."""
-        query, key, g = self.rows.query[:, :, some], self.rows.key, self.g[:, :, some]
-        A = A.to(g.dtype)
-        self.values += A.mT @ g
-        G = G.to(self.delta.dtype).sub_(self.delta[:, :, some]).mul_(A)  # of the scores
+        """Those of some rows."""
+        g, A, G = self.g[:, :, some], A.to(self.wide), G.to(self.wide)
+        self.values += A.to(g.dtype).mT @ g
+        of_scores = torch.ops.aten._softmax_backward_data(G, A, -1, self.wide)
         if self.mask is not None:
             part = of_rows(self.mask, some)
-            part += G.sum_to_size(part.shape)
-        G = G.to(g.dtype)
-        self.query[:, :, some] = G @ key * self.scale
-        self.key += G.mT @ (query * self.scale)
+            part += of_scores.sum_to_size(part.shape)
+        of_scores = of_scores.to(g.dtype)
+        torch.mul(of_scores @ self.rows.key, self.scale, out=self.query[:, :, some])
+        self.key += of_scores.mT @ self.rows.query[:, :, some]
 
     def of_inputs(self) -> tuple[Tensor | None, ...]:
         """Query, key, values, mask."""
         like = self.rows.query.dtype
-        return self.query, self.key.to(like), self.values.to(like), self.mask
+        return self.query, self.key.mul_(self.scale).to(like), self.values.to(like), self.mask

@@ -76,11 +76,11 @@ class BackwardPass:
                 look(layer, self.by_rows[layer])
         return found
 
-    def _in_order(self, look: Look | None, reached: list[int]) -> Callable[[ByRows], None]:
+    def _in_order(self, look: Look | None, reached: list[int]) -> Callable[[ByRows, ByRows], None]:
         layer_of = {rows: layer for layer, rows in self.by_rows.items()}
 
-        def show(rows: ByRows) -> None:
-            layer = layer_of[rows]
+        def show(of: ByRows, rows: ByRows) -> None:
+            layer = layer_of[of]
             if reached and reached[-1] <= layer:
                 raise TraceError(
                     "Gradients that reach the blocks from the last to the first.",
