@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import torch
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import integer_or_none
+from captum_vit.trace.modes.by_rows import Rows, weighing
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import rolled_out
 from captum_vit.trace.run.layers import Layer, block_index, layer_index
@@ -92,10 +96,19 @@ class AttentionRollout(TokenAttribution):
         super().__init__(forward_func, start_layer, output=output)
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=["probs"], row="outputs")
+        return Want(seen=["probs"], row="outputs", by_rows=True)
 
     def start(self, transformer: Transformer) -> int:
         return layer_index(transformer, self.layer)
 
     def relevance(self, found: Record) -> Tensor:
-        return rolled_out(found, lambda row, layer: row @ found.seen["probs"][layer].mean(1), stream=0.5, branch=0.5)
+        return rolled_out(found, lambda row, layer: carried(row, found.attention(layer)), stream=0.5, branch=0.5)
+
+
+def carried(
+    row: Tensor,  # shape: (B, 1, N)
+    attention: Rows,
+) -> Tensor:  # the same
+    """A row times the mean of the heads' attention."""
+    read = ((row[:, None, :, rows].to(A) @ A).mean(1) for rows, A in attention.rows(*weighing(row)))
+    return reduce(torch.add, read, torch.zeros_like(row))

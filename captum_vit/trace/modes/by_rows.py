@@ -120,10 +120,10 @@ class ByRows:
         query = self.query[:, :, rows]
         return self.cast(attended_from(query, self.key, mask, self.is_causal, self.scale, rows.start))
 
-    def rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """A, some rows at a time."""
+    def rows(self, first: int = 0, end: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """A, some rows at a time; in the backward pass all that there are."""
         if self.also is None:
-            return ((rows, self.probs(rows)) for rows in self.slices())
+            return ((rows, self.probs(rows)) for rows in self.slices(first, end))
         return ((rows, A) for rows, A, _ in self.chunks(every=True))
 
     def chunks(self, every: bool = False) -> Iterator[Chunk]:
@@ -148,9 +148,10 @@ class Whole:
         """Some rows of A."""
         return self.A[:, :, rows]
 
-    def rows(self) -> Iterator[tuple[slice, Tensor]]:
+    def rows(self, first: int = 0, end: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """A, all rows at once."""
-        yield slice(0, self.A.shape[2]), self.A
+        rows = slice(first, self.A.shape[2] if end is None else end)
+        yield rows, self.A[:, :, rows]
 
     def chunks(self) -> Iterator[Chunk]:
         """A and G, all rows at once."""
@@ -170,8 +171,19 @@ def span(
     grad: Tensor,  # shape: (B, H, Nq, d)
 ) -> tuple[int, int]:
     """From the first to behind the last row that is not zero everywhere."""
-    reached = grad.any(-1).flatten(0, 1).any(0).nonzero()
-    return (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 0)
+    return _ends(grad.any(-1).flatten(0, 1).any(0))
+
+
+def weighing(
+    row: Tensor,  # shape: (B, 1, R)
+) -> tuple[int, int]:
+    """From the first to behind the last entry that is not zero in every sample."""
+    return _ends(row.flatten(0, 1).any(0))
+
+
+def _ends(some: Tensor) -> tuple[int, int]:  # shape: (R,)
+    found = some.nonzero()
+    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
 
 
 class Shown:

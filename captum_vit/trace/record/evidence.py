@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_vit.trace.modes.by_rows import Rows
+from captum_vit.trace.modes.by_rows import Rows, weighing
 from captum_vit.trace.record.record import Record
 
 Of = Callable[[Tensor, Tensor], Tensor]
@@ -78,9 +78,9 @@ def times(
     """A row times matrices of a block's attention, in one run through its rows; those that weigh nothing are left."""
     total = torch.zeros_like(row).unsqueeze(1)
     for rows, A, G in () if attention is None else attention.chunks():
-        weighing = row[..., rows].ne(0).flatten(0, 1).any(0).nonzero()
-        if len(weighing):
-            some = slice(int(weighing[0]), int(weighing[-1]) + 1)
+        first, end = weighing(row[..., rows])
+        if first < end:
+            some = slice(first, end)
             total = total + row[:, None, :, rows][..., some].to(A) @ of(A[:, :, some], G[:, :, some])
     return total
 
