@@ -50,8 +50,8 @@ from captum_vit.targets import (
 )
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.image_tokens import ImageTokens, image_tokens
-from captum_vit.trace.record.decomposition import Decomposition, Shares
 from captum_vit.trace.modes.by_rows import attention_memory
+from captum_vit.trace.record.decomposition import Decomposition, Shares
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.run.describe import spec_of
 

@@ -154,7 +154,8 @@ class AnswerExplanation:
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {value:+.3g}" for name, value in self._listed())
-        return f"AnswerExplanation by {self.method}: {self.label} ({self.score:.3g}){' =' if self.complete else ';'} {shares}"
+        sign = " =" if self.complete else ";"
+        return f"AnswerExplanation by {self.method}: {self.label} ({self.score:.3g}){sign} {shares}"
 
     def _repr_html_(self) -> str:
         return self.html

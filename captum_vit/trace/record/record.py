@@ -18,15 +18,15 @@ from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
-from captum_vit.trace.modes.cells import Cells
 from captum_vit.trace.modes.by_rows import ByRows, Rows, Whole, written_out
+from captum_vit.trace.modes.cells import Cells
 from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
-from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
 from captum_vit.trace.record.backward_pass import BackwardPass
+from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
 from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want

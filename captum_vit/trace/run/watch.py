@@ -256,10 +256,9 @@ class Watch:
         on_top = numbering is not None and torch.overrides._get_current_function_mode() is numbering
         if numbering is not None and on_top:
             numbering.__exit__()
-        for mode in self.behind:
-            mode.__enter__()
-        if numbering is not None and on_top:
-            numbering.__enter__()
+        for mode in [*self.behind, *([numbering] if numbering is not None and on_top else [])]:
+            enter: Callable[[], object] = mode.__enter__
+            enter()
 
     def _leave_behind(self) -> None:
         for mode in reversed(self.behind):
