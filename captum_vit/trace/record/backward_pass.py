@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_vit.errors import TraceError
 from captum_vit.trace.modes.by_rows import ByRows, Shown
 from captum_vit.trace.run.state import NO_CHECKPOINTS
-from captum_vit.trace.run.watch import refuse_overwriting
+from captum_vit.trace.run.watch import refuse_no_way_back
 
 Look = Callable[[int, ByRows], None]
 Grads = dict[str, dict[int, Tensor]]
@@ -61,7 +61,7 @@ class BackwardPass:
         try:
             *grads, _ = torch.autograd.grad(total, [*wanted, self.shown.anchor], allow_unused=True)
         except RuntimeError as error:
-            refuse_overwriting(error)
+            refuse_no_way_back(error)
             raise
         finally:
             self.shown.look = None

@@ -26,7 +26,7 @@ from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select
 from captum_vit.trace.run.state import refuse_opaque
-from captum_vit.trace.run.watch import Watch, refuse_overwriting
+from captum_vit.trace.run.watch import Watch, refuse_no_way_back
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _gradients(score: Tensor, leaves: list[Tensor], keep: bool) -> list[Tensor]:
     try:
         grads = torch.autograd.grad(score, leaves, retain_graph=keep, allow_unused=True)
     except RuntimeError as error:
-        refuse_overwriting(error)
+        refuse_no_way_back(error)
         raise
     return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=True)]
 

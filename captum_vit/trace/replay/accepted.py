@@ -14,6 +14,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import Place
 from captum_vit.trace.modes.completeness import COMPLETE, custom_functions
 from captum_vit.trace.replay.ends import refuse_probability
+from captum_vit.trace.replay.hidden import refuse_hidden
 from captum_vit.trace.replay.proof import proof
 from captum_vit.trace.run.describe import remembered, shapes_of, where_of
 
@@ -29,20 +30,25 @@ def refuse_incomplete(
     """Refuse what a rule that says that tokens and biases sum to the score is not complete on, or says nothing about.
 
     That is a model whose scores are probabilities: found by a pass of one sample, once for each model. And a network on
-    which they do not sum to the score: nothing is tried where attention can be followed; else it costs a forward and a
-    backward pass of one sample, the first time that a model is given inputs of this shape. Call it inside
-    ``undisturbed``, and under no rule.
+    which they do not sum to the score, or in which something depends on the tokens and has no graph: nothing is tried
+    where attention can be followed; else it costs two forward passes and a backward pass of a sample, the first time
+    that a model is given inputs of this shape. Call it inside ``undisturbed``, and under no rule.
 
     Raises:
-        UnsupportedModelError: a sigmoid or softmax at the end, the first operation that the rule does not cover, or the
-            two sums.
+        UnsupportedModelError: a sigmoid or softmax at the end, the first operation that the rule does not cover, the
+            two sums, or where something without a graph is added.
     """
     if rule not in COMPLETE:
         return
     first, others = first_samples(inputs, args)
     _once(model, ("ends", rule), lambda: refuse_probability(model, first, others, rule))
+
+    def refuse() -> None:
+        proof(model, first, others, place, rule).refuse()
+        refuse_hidden(model, first, others, place, rule)
+
     if transformer.refusal is not None:
-        _once(model, _key(place, inputs, args, rule), lambda: proof(model, first, others, place, rule).refuse())
+        _once(model, _key(place, inputs, args, rule), refuse)
 
 
 def refuse_own_derivatives(

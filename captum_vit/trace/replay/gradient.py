@@ -15,7 +15,7 @@ from captum_vit.sites.site import Place
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import refuse_opaque
-from captum_vit.trace.run.watch import Watch, refuse_overwriting
+from captum_vit.trace.run.watch import Watch, refuse_no_way_back
 
 
 @dataclass
@@ -116,6 +116,6 @@ def gradient_of(
     try:
         (grad,) = torch.autograd.grad(total, [tokens], **{"allow_unused": True, **grad_kwargs})
     except RuntimeError as error:
-        refuse_overwriting(error)
+        refuse_no_way_back(error)
         raise
     return torch.zeros_like(tokens) if grad is None else grad

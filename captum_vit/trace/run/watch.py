@@ -31,6 +31,7 @@ from captum_vit.trace.layout.layout import Layout
 from captum_vit.trace.layout.remembered import layout_for
 
 PICTURES = "all that the processor gave for this text, so that the ids have as many places as its pictures fill."
+OTHER_KERNELS = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
 UNHIDDEN = "a model whose forward does not detach, or run under no_grad or inference_mode by itself."
 
 
@@ -360,16 +361,19 @@ def model_errors_as_ours(model: nn.Module, *inputs: Any) -> Iterator[None]:
             ) from error
         if isinstance(first, NotImplementedError):  # it runs, but not with a graph
             got = f"{type(model).__name__}: {first}"
-            hint = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
-            raise UnsupportedModelError("Kernels that gradients can pass.", got, hint) from first
-        refuse_overwriting(first)
+            raise UnsupportedModelError("Kernels that gradients can pass.", got, OTHER_KERNELS) from first
+        refuse_no_way_back(first)
         raise
 
 
-def refuse_overwriting(error: Exception) -> None:
-    """Of torch's errors the one about a tensor that was written over though a gradient needs it; torch has no class."""
-    words = ("in-place operation", "inplace operation", "modified inplace")
-    if isinstance(error, RuntimeError) and any(some in str(error) for some in words):
+def refuse_no_way_back(error: Exception) -> None:
+    """Of torch's errors those about a tensor that was written over though a gradient needs it, and about a kernel
+    without a derivative; torch has no classes for them."""
+    if not isinstance(error, RuntimeError):
+        return
+    if any(some in str(error) for some in ("autograd formula", "derivative for")):
+        raise UnsupportedModelError("Kernels that gradients can pass.", str(error), OTHER_KERNELS) from error
+    if any(some in str(error) for some in ("in-place operation", "inplace operation", "modified inplace")):
         raise UnsupportedModelError(
             "A model that does not change its tokens in place.",
             f"one that writes over tensors: {error}",
