@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError
-from captum_vit.models.library import placeholders_of
+from captum_vit.models.library import placeholders_of, text_config
 from captum_vit.models.output import scores_of
 from captum_vit.options import integer, integer_or_none, kind_of, one_of, shown
 from captum_vit.targets.scores import TargetModule
@@ -141,9 +141,10 @@ class Answer(TargetModule):
             raise InputError(f"At least prompt_length={self.prompt_length} ids.", got, "the prompt's own length.")
         given = self._given(input_ids, further)
         takes = signature(self.model.forward).parameters
-        for name, value in (("use_cache", False), ("logits_to_keep", rows)):
-            if name in takes:
-                given.setdefault(name, value)
+        if "use_cache" in takes or getattr(text_config(self.model), "use_cache", False):
+            given.setdefault("use_cache", False)
+        if "logits_to_keep" in takes:
+            given.setdefault("logits_to_keep", rows)
         logits = scores_of(self.model(input_ids, **given))
         if logits.dim() != 3 or logits.shape[1] < rows:
             raise UnsupportedModelError(

@@ -45,14 +45,20 @@ def recomputed(blocks: Iterable[nn.Module], rule: str, biases: bool = False) -> 
 
 
 def _run(forward: Any, contexts: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a tensor carries from outside is left there, as it is when the block runs again."""
+    """What a tensor carries from outside is left there, and no keys are kept: the block runs again without either."""
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    args, kwargs = tuple(map(_no_cache, args)), {name: _no_cache(x) for name, x in kwargs.items()}
     with torch._C.DisableTorchFunction():
         for x in tensors_in((args, kwargs)):
             bare: Tensor = x.view_as(x)
             args, kwargs = swap(args, x, bare), swap(kwargs, x, bare)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def _no_cache(x: Any) -> Any:
+    """Keys of a pass would be added to once more by the second one."""
+    return None if hasattr(x, "get_seq_length") else x
 
 
 def _again(rule: str, biases: bool) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
