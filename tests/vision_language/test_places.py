@@ -83,7 +83,7 @@ def test_tokens_and_channels_of_the_tower_come_as_they_enter_it(llava: Question)
     torch.testing.assert_close(by_channel[1].sum(-1), tokens)
 
 
-def test_a_batch_with_left_padding_is_each_prompt_alone() -> None:
+def test_a_batch_with_left_padding_is_each_prompt_by_itself() -> None:
     model, batch = made("LLaVA-1.5")
     one, other = batch["pixel_values"]
     short = torch.tensor([[1, *[IMAGE] * 16, 7, 9, 11]])
@@ -101,3 +101,16 @@ def test_a_batch_with_left_padding_is_each_prompt_alone() -> None:
         torch.testing.assert_close(together.images[row], alone.images[0], rtol=0, atol=1e-6)
         torch.testing.assert_close(together.constants[row], alone.constants[0], rtol=0, atol=1e-6)
     assert not together.words[0, :2].any()
+
+
+def test_a_picture_that_only_fills_a_batch_up_has_no_patches() -> None:
+    """SmolVLM leaves out pictures of zeros; those behind them keep their own tokens."""
+    model, batch = made("SmolVLM")
+    filled = torch.cat([batch["pixel_values"][:, :1], torch.zeros(1, 1, 3, 56, 56), batch["pixel_values"][:, 1:]], 1)
+    ids = torch.cat([batch["input_ids"], torch.tensor([[11]])], 1)
+    method = cv.DecompX(cv.Answer(model, ids.shape[1] - 1))
+    plain, found = (method.decompose((ids, x), target=0) for x in (batch["pixel_values"], filled))
+    assert found.residual.abs().max() < 1e-6
+    assert torch.equal(found.images[0], plain.images[0]) and torch.equal(found.images[2], plain.images[1])
+    assert found.images[1].shape == (1, 1) and not found.images[1].any()
+    assert found.patches.shape == (1, 3, 1, 4, 4)

@@ -1,4 +1,4 @@
-"""What a vision-language model cannot be asked is refused, with what to do."""
+"""What cannot be explained of a vision-language model is refused, with what to do."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_sum_that_misses_the_score_is_refused(llava: Question) -> None:
         handle.remove()
 
 
-def test_a_model_of_words_alone_has_no_blocks_that_read_pictures() -> None:
+def test_a_model_of_words_has_no_blocks_that_read_pictures() -> None:
     model = hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)).eval()
 
     class Deaf(nn.Module):
@@ -98,14 +98,14 @@ def test_shares_sum_to_the_score(llava: Question) -> None:
     assert parts["special"] == pytest.approx(float(found.words[0, 0] + found.tower[:, [0, 17]].sum()))
 
 
-def test_words_alone_are_a_sum_too() -> None:
+def test_only_words_are_a_sum_too() -> None:
     torch.manual_seed(0)
     model = hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)).double().eval()
     ids = torch.randint(2, 100, (2, 8))
     found = cv.DecompX(cv.Answer(model, 6)).decompose(ids, target=0)
     torch.testing.assert_close(found.words, cv.DecompX(cv.Answer(model, 6)).attribute(ids, target=0))
     assert found.residual.abs().max() < 1e-6 and found.shares().image.abs().max() == 0
-    with pytest.raises(cv.InputError, match="words alone"):
+    with pytest.raises(cv.InputError, match="only words"):
         _ = found.images
 
 

@@ -16,7 +16,7 @@ from captum_vit.errors import InputError, TraceError, UnsupportedModelError
 from captum_vit.models.modules import module_of
 from captum_vit.options import kind_of
 from captum_vit.sites.site import Place, reached
-from captum_vit.trace.layout.pictures import Pictures, pictures_of
+from captum_vit.trace.layout.pictures import Pictures, given_to_tower, pictures_of
 from captum_vit.trace.layout.reach import mixed, moved, single_readers
 from captum_vit.trace.run.describe import remembered, shapes_of, towers_of
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
@@ -63,7 +63,7 @@ def image_tokens(model: nn.Module, inputs: tuple[Tensor, Tensor], additional_for
 
     Image tokens are those that move, where they enter the language model, when pixels are changed; rows that the model
     puts between them, such as `image_newline`, do not. What a token is made of is found in a pass in which the tower's
-    attentions hand nothing on, so that each token depends on its own pixels alone. Costs four passes as far as the
+    attentions hand nothing on, so that each token depends on its own pixels only. Costs four passes as far as the
     language model's first block, and some gradients from there to the tower.
 
     Args:
@@ -93,15 +93,21 @@ def image_tokens(model: nn.Module, inputs: tuple[Tensor, Tensor], additional_for
 
 
 def pictures_in(model: nn.Module, towers: TwoTowers, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Pictures:
-    """Where the tokens of a tower lie in these pictures; see :func:`captum_vit.trace.layout.pictures.pictures_of`."""
-    known, key = remembered(model).merged, shapes_of(inputs, args)
+    """Where the tokens of a tower lie in these pictures: measured, or remembered of others of their shape.
 
-    def per_token() -> int | None:
-        if key not in known:
-            known[key] = patches_per_token(readers(model, towers, inputs, args))
-        return known[key]
-
-    return pictures_of(model, towers, inputs, args, per_token)
+    It is remembered by all that the tower is given but for the numbers in pixels, of which a model may leave out
+    pictures without contents. See :func:`captum_vit.trace.layout.pictures.pictures_of`.
+    """
+    known, pixels = remembered(model).pictures, inputs[1]
+    given = given_to_tower(model, towers, inputs, args)
+    flat = pixels.flatten(-3) if pixels.dim() > 3 else pixels[:0]
+    empty = flat.amax(-1) == flat.amin(-1) if len(flat) else flat
+    key = (shapes_of(inputs, args), *((x.shape, tuple(x.flatten().tolist())) for x in (*given, empty)))
+    if key not in known:
+        known[key] = pictures_of(
+            model, towers, inputs, args, given, lambda: patches_per_token(readers(model, towers, inputs, args))
+        )
+    return known[key]
 
 
 def readers(

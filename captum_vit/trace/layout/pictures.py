@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from captum_vit.description.two_towers import TwoTowers
 from captum_vit.errors import OptionError, TraceError, UnsupportedModelError
 from captum_vit.sites.nests import tensors_in
-from captum_vit.sites.site import ThisThreadOnly, reached
+from captum_vit.sites.site import Site, ThisThreadOnly, reached
 from captum_vit.tokens import placed
 from captum_vit.trace.layout.grid import cells_along
 from captum_vit.trace.layout.reach import bounds, single_readers
@@ -74,11 +74,32 @@ class Pictures:
         return torch.stack(laid).view(*lead, 1, *laid[0].shape)
 
 
+def given_to_tower(
+    model: nn.Module, towers: TwoTowers, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
+) -> list[Tensor]:
+    """The whole numbers and masks that the tower is given beside the pixels: sizes, hidden patches.
+
+    Costs the pass as far as the tower. Call it inside ``undisturbed``.
+    """
+    found: list[Tensor] = []
+
+    def see(module: nn.Module, given: Any, named: Any) -> None:
+        found.extend(x for x in tensors_in((given, named)) if not x.is_floating_point())
+
+    handle = towers.eyes.register_forward_pre_hook(ThisThreadOnly(see), with_kwargs=True)
+    try:
+        reached(Site(towers.eyes, "input"), partial(model, *inputs, *args))
+    finally:
+        handle.remove()
+    return found
+
+
 def pictures_of(
     model: nn.Module,
     towers: TwoTowers,
     inputs: tuple[Tensor, ...],
     args: tuple[Any, ...],
+    given: list[Tensor],
     per_token: Callable[[], int | None],
 ) -> Pictures:
     """Where tokens lie in these very pictures: by gradients that number the token that reads each pixel.
@@ -91,6 +112,7 @@ def pictures_of(
         towers: its places.
         inputs: ids and pixels.
         args: further arguments.
+        given: what the tower is given beside the pixels.
         per_token: finds of how many patches the language model makes one token; called for flat patches.
 
     Raises:
@@ -98,17 +120,8 @@ def pictures_of(
     """
     ids, pixels = inputs
     leaf = pixels.detach()[None].clone().requires_grad_()
-    sizes: list[Tensor] = []
-
-    def see(module: nn.Module, given: Any, named: Any) -> None:
-        sizes.extend(x for x in tensors_in((given, named)) if _are_sizes(x, len(pixels)))
-
-    handle = towers.eyes.register_forward_pre_hook(ThisThreadOnly(see), with_kwargs=True)
-    try:
-        with torch.enable_grad():
-            tokens = reached(towers.patches, partial(model, ids, leaf[0], *args))
-    finally:
-        handle.remove()
+    with torch.enable_grad():
+        tokens = reached(towers.patches, partial(model, ids, leaf[0], *args))
     if tokens is None:
         raise TraceError("A tower that reads the pictures.", "one that did not run", "ids and their pixels.")
     with torch.enable_grad():
@@ -127,7 +140,8 @@ def pictures_of(
     rows = token.amax(1)
     if len(rows.unique()) < len(rows) or bool((rows < 0).any()):
         raise _no_grid("flat patches that have no token of their own")
-    grids = [] if not sizes else _in_order(rows, sizes[0].tolist(), per_token())
+    sizes = next((x.tolist() for x in given if _are_sizes(x, len(pixels))), None)
+    grids = [] if sizes is None else _in_order(rows, sizes, per_token())
     return Pictures(shape, grids, [], rows, special)
 
 

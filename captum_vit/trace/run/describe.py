@@ -25,6 +25,7 @@ from captum_vit.models.towers import refuse_both
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.sites.site import Place, Site, reached
+from captum_vit.trace.layout.pictures import Pictures
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -46,7 +47,7 @@ class Remembered:
     features: dict[Hashable, int | None] = field(default_factory=dict)  # the axis of features at a module
     proofs: dict[Hashable, UnsupportedModelError | None] = field(default_factory=dict)  # why a rule is not complete
     towers: dict[Hashable, TwoTowers] = field(default_factory=dict)  # of ids and pixels
-    merged: dict[Hashable, int | None] = field(default_factory=dict)  # patches of which a language model makes a token
+    pictures: dict[Hashable, Pictures] = field(default_factory=dict)  # where the tokens of a tower lie
 
     def still_holds(self, modules: list[nn.Module]) -> bool:
         """Whether the model has the same modules in the same places, and the same specs are registered."""
