@@ -22,6 +22,7 @@ from captum_vit.options import number
 from captum_vit.trace.modes.explicit import attended_from, for_each_head
 
 MEMORY = 16.0
+SHORT = 1 / 8  # of the memory
 TENSORS = 4  # of rows of a map that exist together: A, G, what a method makes of them, and a gradient of scores
 
 Chunk = tuple[slice, Tensor, Tensor]
@@ -35,7 +36,8 @@ def attention_memory(mib: float) -> Iterator[None]:
     r"""Let methods that read attention take so much memory for rows of it.
 
     Methods that follow a row through attention and its gradient form a few rows of both at a time. More memory means
-    fewer and larger steps. ``math.inf`` writes the attention of all blocks out whole in the forward pass, and keeps it.
+    fewer and larger steps. Where an eighth of it holds all rows of a block, the attention of every block is written out
+    whole in the forward pass, and kept: that is quicker for short sequences. With ``math.inf`` it always is.
 
     Args:
         mib: MiB; 16 outside of this context.
@@ -50,9 +52,12 @@ def attention_memory(mib: float) -> Iterator[None]:
         _memory.reset(token)
 
 
-def written_out() -> bool:
-    """Whether attention is to be written out whole."""
-    return _memory.get() == math.inf
+def is_short(
+    shape: tuple[int, ...],  # (B, H, Nq, Nk)
+    dtype: torch.dtype,
+) -> bool:
+    """Whether an attention is written out whole: its rows would take longer to form twice than to keep."""
+    return _mebibytes(shape, dtype) <= _memory.get() * SHORT
 
 
 def rows_at_a_time(
@@ -65,7 +70,7 @@ def rows_at_a_time(
         OptionError: not one.
     """
     batch, heads, _, keys = shape
-    one = TENSORS * batch * heads * keys * max(dtype.itemsize, 4) / 2**20
+    one = _mebibytes((batch, heads, 1, keys), dtype)
     if (rows := int(_memory.get() / one)) < 1:
         raise OptionError(
             f"Memory for one row of attention at least: {one:.3g} MiB for {batch} samples, {heads} heads, {keys} keys.",
@@ -73,6 +78,11 @@ def rows_at_a_time(
             f"attention_memory({math.ceil(one)}), or a smaller batch.",
         )
     return rows
+
+
+def _mebibytes(shape: tuple[int, ...], dtype: torch.dtype) -> float:
+    """What so many rows take."""
+    return TENSORS * math.prod(shape) * max(dtype.itemsize, 4) / 2**20
 
 
 def _as_it_is(x: Tensor) -> Tensor:
@@ -248,7 +258,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, values, mask = ctx.saved_tensors
         ctx.rows.grad = grad
-        q, k, v, g = (x.detach().contiguous() for x in (query, key, values, grad))
+        q, k, v, g = (_heads_together(x.detach()) for x in (query, key, values, grad))
         rows = replace(ctx.rows, query=q, key=k, values=v, grad=g)
         needed = ctx.needs_input_grad[3:]
         sums = Gradients(rows, with_mask=needed[3]) if any(needed) else None
@@ -276,16 +286,29 @@ class Gradients:
     def add(self, some: slice, A: Tensor, G: Tensor) -> None:
         """Those of some rows."""
         g, A, G = self.g[:, :, some], A.to(self.wide), G.to(self.wide)
-        self.values += A.to(g.dtype).mT @ g
+        _add_product(self.values, A.to(g.dtype).mT, g)
         of_scores = torch.ops.aten._softmax_backward_data(G, A, -1, self.wide)
         if self.mask is not None:
             part = of_rows(self.mask, some)
             part += of_scores.sum_to_size(part.shape)
         of_scores = of_scores.to(g.dtype)
         torch.mul(of_scores @ self.rows.key, self.scale, out=self.query[:, :, some])
-        self.key += of_scores.mT @ self.rows.query[:, :, some]
+        _add_product(self.key, of_scores.mT, self.rows.query[:, :, some])
 
     def of_inputs(self) -> tuple[Tensor | None, ...]:
         """Query, key, values, mask."""
         like = self.rows.query.dtype
         return self.query, self.key.mul_(self.scale).to(like), self.values.to(like), self.mask
+
+
+def _heads_together(x: Tensor) -> Tensor:  # shape: (B, H, N, d)
+    """Laid out so that the heads of all samples can be one axis: every product would copy it otherwise."""
+    return x if len(x) == 1 else x.contiguous()
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:  # (B, H, N, d) += (B, H, N, R) @ (B, H, R, d)
+    """In place, without the product in between; one in half precision is added to a wider sum."""
+    if total.dtype == a.dtype:
+        total.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1))
+    else:
+        total += a @ b

@@ -16,7 +16,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
 from captum_vit.sites.arranged import Visit
 from captum_vit.sites.site import Place
-from captum_vit.trace.modes.by_rows import ByRows, Shown, by_rows
+from captum_vit.trace.modes.by_rows import ByRows, Shown, by_rows, is_short
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.record.pooling import ROWS
@@ -180,12 +180,15 @@ class Probe:
         self._keep_attention(probs=attention.probs, values=attention.values, context=attention.context)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-        """The context of a fused attention, of which rows are known from now on; None behind the blocks."""
+        """The context of a fused attention, of which rows are known from now on; None of one to be written out."""
         if self.done:
             return None
         if self._block is None or self._block < self.start:
             return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
-        self._refuse_other_shape((*query.shape[:-1], key.shape[-2]))
+        shape = (*query.shape[:-1], key.shape[-2])
+        if is_short(shape, query.dtype):
+            return None
+        self._refuse_other_shape(shape)
         ends = self._block == self.start and not {"tokens", "attn_in"} & set(self.want.grads)
         rows, context = by_rows(self.shown, ends, query, key, value, *args, **kwargs)
         self.by_rows[self._block] = rows

@@ -18,7 +18,7 @@ from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
-from captum_vit.trace.modes.by_rows import ByRows, Rows, Whole, written_out
+from captum_vit.trace.modes.by_rows import ByRows, Rows, Whole
 from captum_vit.trace.modes.cells import Cells
 from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.modes.explicit import AttentionTap
@@ -147,7 +147,7 @@ class Record:
 
     def attended(self, layer: int) -> Tensor:  # shape: (B, H, N)
         """What the head's row attends to in one block, head by head."""
-        A = self.seen["probs"][layer]
+        A = self.attention(layer).probs(slice(0, None))
         row = self.row.unsqueeze(1)  # shape: (B, 1, 1, N); where the first alone was recorded, it alone is read
         return (row[..., :1] * A if A.shape[2] == 1 else row @ A).squeeze(2)
 
@@ -195,7 +195,7 @@ def record(
     if want.biases:
         modes.append(bias_tap)
     if want.kinds & ATTENTION:
-        by_rows = want.by_rows and not (want.first_row or rule_modes(want.rule) or want.relevance or written_out())
+        by_rows = want.by_rows and not (want.first_row or rule_modes(want.rule) or want.relevance)
         see, instead = probe.see_attention, probe.attend if by_rows else None
         modes.append(AttentionTap(see, len(inputs[0]), want.first_row, instead))
     elif want.row in ("outputs", "target"):

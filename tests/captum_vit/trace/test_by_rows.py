@@ -42,9 +42,10 @@ MODELS = [
 
 def whole_and_by_rows(explain: Callable[[], Any]) -> tuple[Tensor, Tensor]:
     found = []
-    for memory in (math.inf, FEW):
+    for memory in (math.inf, FEW, 1000 * FEW):
         with cv.attention_memory(memory):
             found.append(explain())
+    assert torch.equal(found[0], found[2])  # short
     return found[0], found[1]
 
 
@@ -140,11 +141,12 @@ def test_where_the_head_reads_one_row_the_last_block_shows_one(monkeypatch: pyte
         add(self, some, A, G)
 
     monkeypatch.setattr(Gradients, "add", counted)
-    model = built(32)
-    cv.AttCAT(model, alignment="input").attribute(torch.randn(3, 3, 32, 32), target=1)
-    assert shown == [65, 65]  # it reads the attention of all rows
-    shown.clear()
-    cv.GenAtt(model).attribute(torch.randn(3, 3, 32, 32), target=1)
+    model, x = built(32), torch.randn(3, 3, 32, 32)
+    with cv.attention_memory(1):
+        cv.AttCAT(model, alignment="input").attribute(x, target=1)
+        assert shown == [65, 65]  # it reads the attention of all rows
+        shown.clear()
+        cv.GenAtt(model).attribute(x, target=1)
     assert shown == [1]  # of the last block; in front of the first one nothing is needed
 
 
