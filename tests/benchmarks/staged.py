@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import timm
@@ -63,7 +64,9 @@ def swin(batch: int) -> Subject:
 
 def film(batch: int) -> Subject:
     sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 1536}
-    model = Logits(VideoMAEForVideoClassification(VideoMAEConfig(image_size=112, num_frames=16, **sizes))).eval()
+    model = Logits(
+        VideoMAEForVideoClassification(VideoMAEConfig(image_size=112, num_frames=16, num_labels=10, **sizes))
+    ).eval()
     norm = model.model.videomae.encoder.layer[-1].layernorm_before
     x = torch.randn(batch, 16, 3, 112, 112)
     return Subject(model, x, norm, lambda tokens: tokens.mT.unflatten(2, (8 * 7, 7)))
@@ -80,7 +83,7 @@ def grad_cam(subject: Subject) -> Callable[[Tensor], object]:
 def measured(subject: Subject, repeats: int) -> dict[str, float]:
     """By row the ratio."""
     rows: dict[str, Callable[[Tensor], object]] = {
-        name: lambda x, method=make(subject.model): method.attribute(x, target=TARGET) for name, make in METHODS.items()
+        name: partial(make(subject.model).attribute, target=TARGET) for name, make in METHODS.items()
     }
     rows["grad-cam GradCAM"] = grad_cam(subject)
     for explain in rows.values():

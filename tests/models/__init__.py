@@ -19,9 +19,9 @@ from tests.models.timm import TIMM, timm_case, timm_vit
 from tests.models.torchvision import torchvision_vit
 
 __all__ = [
-    "CASES", "CLASSES", "DEBERTA", "FURTHER", "OF_TOKENS", "PICTURE", "READ_HEADS", "SIZES", "SLICE", "STRANGERS", "SWIN",
-    "TEXTS", "TIMM", "TRAINED", "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "digits", "image",
-    "open_clip_model", "padded", "redrawn", "slow_beyond_slice", "timm_case", "timm_vit", "torchvision_vit",
+    "CASES", "CLASSES", "DEBERTA", "FURTHER", "OF_TOKENS", "PICTURE", "READ_HEADS", "SIZES", "SLICE", "STRANGERS",
+    "SWIN", "TEXTS", "TIMM", "TRAINED", "VOCABULARY", "WINDOW", "Case", "captions", "case", "clip_model", "digits",
+    "image", "open_clip_model", "padded", "redrawn", "slow_beyond_slice", "timm_case", "timm_vit", "torchvision_vit",
 ]  # fmt: skip
 
 SLICE = ("timm ViT", "timm SigLIP", "HF BERT", "HF CLIP")

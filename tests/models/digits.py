@@ -1,4 +1,4 @@
-"""The demo's classifiers of digits whose heads read all patches, and its Swin: trained weights, and scenes they know."""
+"""The demo's classifiers of digits whose heads read all patches, and its Swin: trained, and scenes that they know."""
 
 from __future__ import annotations
 
