@@ -101,8 +101,12 @@ def _stretches(graph: Graph, chain: list[Layer]) -> list[Stretch]:
 
 
 def _as_tokens(value: Value, layer: Layer) -> Value | None:
-    """A value in the shape of the stream; None where it has none."""
-    return next((v for v in value.root.same if v.tensor.shape == layer.joined.tensor.shape), None)
+    """A value in the shape of the stream, itself if it has it; None where it has none.
+
+    Of several forms the last: where there are as many tokens as channels, an earlier one may have them turned.
+    """
+    forms = (value, *reversed(value.root.same))
+    return next((v for v in forms if v.tensor.shape == layer.joined.tensor.shape), None)
 
 
 def _sites(graph: Graph, stretches: list[Stretch]) -> list[tuple[Stretch, ValueSite, ValueSite]]:

@@ -69,7 +69,7 @@ def film(batch: int) -> Subject:
     ).eval()
     norm = model.model.videomae.encoder.layer[-1].layernorm_before
     x = torch.randn(batch, 16, 3, 112, 112)
-    return Subject(model, x, norm, lambda tokens: tokens.mT.unflatten(2, (8 * 7, 7)))
+    return Subject(model, x, norm, lambda tokens: tokens.mT.unflatten(2, (8, 7, 7)))
 
 
 def grad_cam(subject: Subject) -> Callable[[Tensor], object]:

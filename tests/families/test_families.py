@@ -16,7 +16,7 @@ SAMPLE = {
         "AlbertForSequenceClassification", "GPTNeoXForTokenClassification", "MixtralForSequenceClassification",
         "BartForSequenceClassification", "ConvBertForTokenClassification", "FNetForSequenceClassification",
         "ViTMSNForImageClassification", "SwinForImageClassification", "Wav2Vec2ForSequenceClassification",
-        "VideoMAEForVideoClassification",
+        "VideoMAEForVideoClassification", "VJEPA2ForVideoClassification",
     ),
     "timm": ("vit_base_patch16_siglip_224", "vit_base_patch16_rope_mixed_224", "cait_m36_384", "convnext_atto"),
     "torchvision, open_clip, PyTorch": ("TransformerEncoder, post-norm",),
