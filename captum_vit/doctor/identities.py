@@ -28,7 +28,7 @@ class Check(NamedTuple):
 
 CHECKS: dict[str, Check] = {
     "two passes agree": Check(twice, None, "The model is random, or keeps a state: no map can be repeated."),
-    "a batch's row is that row alone": Check(
+    "rows of a batch are independent": Check(
         beside_another, None, "Samples of a batch change each other; explain one at a time."
     ),
     "tokens lie in reading order": Check(

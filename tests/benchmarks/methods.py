@@ -32,7 +32,7 @@ from tests.benchmarks.pointing import hits, scenes
 from tests.models import CASES, Case
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
-HEAD = "| method | source | knows the target | gradient-free | signed | forwards | works on | pointing |"
+HEAD = "| method | source | uses the target | gradient-free | signed | forwards | works on | pointing |"
 RULE = "|---|---|:-:|:-:|:-:|--:|---|--:|"
 COLUMNS = [column.strip() for column in HEAD.strip("|").split("|")]
 FIGURES = ("forwards", "pointing")  # measured; all other columns are the same on every machine
@@ -107,7 +107,7 @@ def facts(name: str) -> dict[str, str]:
     return {
         "method": f"`{name}`",
         "source": source(name),
-        "knows the target": yes[not torch.equal(one, other)],
+        "uses the target": yes[not torch.equal(one, other)],
         "gradient-free": yes[not backward_passes(method, case)],
         "signed": yes[bool((one < 0).any() or (other < 0).any())],
         "works on": ", ".join(kind for kind in KINDS if works(name, kind)),
