@@ -1,4 +1,4 @@
-"""A page for the browser: pick a model, drop a picture or type a review, and see what methods say of it side by side.
+"""A page for the browser: pick a model, drop a picture or type a review, and compare the maps of several methods.
 
     python examples/app.py [--host 127.0.0.1] [--port 7860]
 
@@ -42,7 +42,7 @@ def scenes() -> list[tuple[Image.Image, list[int]]]:
 
 
 def fitted(name: str) -> tuple[Any, ...]:
-    """The page for a model: what it reads, what it can be asked for, and what is in its way."""
+    """The page for a model: what it reads, its targets, and the methods that do not work."""
     try:
         words = is_text_model(loaded(name))
     except CaptumVitError as refusal:
@@ -52,7 +52,7 @@ def fitted(name: str) -> tuple[Any, ...]:
 
 
 def picked(name: str, event: gr.SelectData) -> tuple[Any, ...]:
-    """A scene, and both its digits to be explained where the model knows them."""
+    """A scene, and both its digits to be explained where the model has these classes."""
     picture, digits = scenes()[event.index]
     return picture, [names_of(name)[digit] for digit in digits] if name in (DIGITS, CAPTIONS) else gr.skip()
 
@@ -61,7 +61,7 @@ def page() -> gr.Blocks:
     reviews, names = generated_reviews(4, seed=3).texts, names_of(DIGITS)
     first, digits = scenes()[0]
     with gr.Blocks(title="captum-vit", analytics_enabled=False) as blocks:
-        gr.Markdown("## captum-vit\nWhat speaks for an answer of a transformer, by several methods side by side.")
+        gr.Markdown("## captum-vit\nThe evidence for an output of a transformer, by several methods side by side.")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 free: dict[str, Any] = {"allow_custom_value": True}

@@ -40,7 +40,7 @@ STYLE = """
 .found figure { margin: 0; max-width: 260px } .found img { width: 100%; border-radius: 6px; display: block }
 .found pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: 0 } .key { margin-top: 12px }
 """
-KEY = "Orange speaks for the target, blue against it; maps that cannot be negative go from violet to yellow."
+KEY = "Orange is evidence for the target, blue against it; maps that cannot be negative go from violet to yellow."
 
 
 @lru_cache(maxsize=4)
@@ -49,7 +49,7 @@ def loaded(name: str) -> nn.Module:
 
 
 def names_of(name: str) -> list[str]:
-    """What a model can be asked for; a CLIP for any text."""
+    """The targets of a model; of a CLIP, any text."""
     return list(PROMPTS) if name == CAPTIONS else list((class_names(loaded(name)) or {}).values())
 
 

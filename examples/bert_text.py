@@ -46,7 +46,7 @@ def main() -> None:
     found.save("review.html")
     found.save("review.png")
 
-    # A pair of texts: what tells them apart (token_type_ids) goes to the model; each begins a line.
+    # A pair of texts: their token_type_ids go to the model; each begins a line.
     judge = BertForSequenceClassification(config("contradiction", "neutral", "entailment")).eval()
     pair = ("Anna saw the film in Paris.", "Anna was in Paris.")
     found = cv.explain(judge, pair, "entailment", "SkipPLUS(DecompX)", tokenizer=words)

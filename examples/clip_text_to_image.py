@@ -41,7 +41,7 @@ def main(out: Path) -> None:
     scene, other = scenes.images[:1], scenes.images[1:]
 
     # Which patches match a text? Each text is a target. Templates are averaged, as the authors of CLIP advise. A
-    # contrast asks what speaks for one text rather than for another; what speaks for both cancels.
+    # contrast explains one text rather than another; evidence for both cancels.
     texts = cv.TextSimilarity.from_texts(model, tokenizer, ["an eight", "a two"], templates=TEMPLATES)
     rather = cv.TextSimilarity.from_texts(model, tokenizer, ["an eight"], contrast="a two", templates=TEMPLATES)
     asked = [(texts, 0), (texts, 1), (rather, 0)]

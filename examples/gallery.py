@@ -2,7 +2,7 @@
 
     python examples/gallery.py [FILE]
 
-A method that knows the target lights up one digit on the left and the other on the right.
+A method that uses the target marks one digit on the left and the other on the right.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A method of your own: what it must see, and what it makes of it. The rest is there.
+"""A method of your own: the tensors that it needs, and what it computes from them. The base class does the rest.
 
     python examples/your_own_method.py [FILE]
 
-Whatever stands in ``METHODS`` sits the exam: batches, dtypes, targets, models left as found, on every family of models.
-From a checkout:
+The tests of all methods run on whatever is in ``METHODS``: batches, dtypes, targets, models left as found, on every
+family of models. From a checkout:
 
     python -m pytest -p examples.your_own_method tests/contracts -k ValueGrad
 """
@@ -25,7 +25,7 @@ class ValueGrad(cv.TokenAttribution):
 
     .. math:: S_j = \sum_h \sum_d V^h_{jd}\,\partial f_c / \partial V^h_{jd}
 
-    Signed; knows the target. Costs one forward and one backward pass.
+    Signed; uses the target. Costs one forward and one backward pass.
 
     Args:
         forward_func: the model, or a target module around it.

@@ -1,4 +1,4 @@
-"""A transformer that no library knows, explained.
+"""A transformer of no library, explained.
 
 The model is written by hand, with names of its own. It learns in a few seconds to name the colour of a small
 square; the check is that the maps point at the square.
