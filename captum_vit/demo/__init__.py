@@ -5,6 +5,7 @@ Captions        demo_clip, demo_clip_tokenizer
 Reviews         generated_reviews, Reviews; demo_bert, demo_bert_tokenizer
 Sounds          tone_clips, Clips; demo_ast, demo_ast_extractor
 Facts           stated_facts, Facts; demo_lm, demo_lm_tokenizer
+Scene questions digit_questions, DigitQuestions; demo_vlm, demo_vlm_processor
 
 Nothing is downloaded: the digits come with scikit-learn, the weights with this package. Each folder here
 holds one kind of data, its model, the script that trained it and the weights with their card.
@@ -14,10 +15,12 @@ from captum_vit.demo.captions import demo_clip, demo_clip_tokenizer
 from captum_vit.demo.digits import Scenes, demo_swin, demo_vit, digit_scenes
 from captum_vit.demo.facts import Facts, demo_lm, demo_lm_tokenizer, stated_facts
 from captum_vit.demo.reviews import Reviews, demo_bert, demo_bert_tokenizer, generated_reviews
+from captum_vit.demo.scene_questions import DigitQuestions, demo_vlm, demo_vlm_processor, digit_questions
 from captum_vit.demo.sounds import Clips, demo_ast, demo_ast_extractor, tone_clips
 
 __all__ = [
     "Clips",
+    "DigitQuestions",
     "Facts",
     "Reviews",
     "Scenes",
@@ -31,6 +34,9 @@ __all__ = [
     "demo_lm_tokenizer",
     "demo_swin",
     "demo_vit",
+    "demo_vlm",
+    "demo_vlm_processor",
+    "digit_questions",
     "digit_scenes",
     "generated_reviews",
     "stated_facts",

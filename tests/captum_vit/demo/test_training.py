@@ -13,7 +13,7 @@ import captum_vit.demo
 from captum_vit.demo.training import Recipe, schedule
 from captum_vit.demo.weights import read_weights
 
-ROOMS = ("digits", "digits.swin", "captions", "reviews", "sounds", "facts")
+ROOMS = ("digits", "digits.swin", "captions", "reviews", "sounds", "facts", "scene_questions")
 SHORT = ("--batch=2", "--test=10", "--every=1", "--steps=2", "--warmup=1", "--lr=1", "--lr-rest=1")  # steps that show
 OWN = {"digits": ("--grow=1", "--loss=digits"), "reviews": ("--grow=1",), "sounds": ("--clips=4",)}
 CARDS = sorted(Path(captum_vit.demo.__file__).parent.rglob("weights/*.md"))
