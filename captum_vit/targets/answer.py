@@ -29,9 +29,10 @@ class Answer(TargetModule):
 
     n is the length of the prompt and z are the logits: a decoder reads at position n + t - 1 what it writes at
     n + t. The ids (B, N) are the prompt followed by the answer, as ``generate`` returns them, and T = N - n. So
-    ``target=0`` is the first generated token. Further arguments of the forward are an attention mask (B, N), which
-    may be given as ``additional_forward_args``, and pixels, in the place of those in ``inputs``. The logits of other
-    rows are not computed where the model can leave them out (``logits_to_keep``). Costs the model's forward.
+    ``target=0`` is the first generated token. Further arguments of the forward are an attention mask (B, N), or (B, n)
+    of the prompt, which may be given as ``additional_forward_args``, and pixels, in the place of those in ``inputs``.
+    The logits of other rows are not computed where the model can leave them out (``logits_to_keep``). Costs the model's
+    forward.
 
     With ``score="log_prob"`` a score is :math:`\log p = z_t - \log\sum_v e^{z_v}`. It is no sum over tokens: gradient
     x input of it sums to :math:`z_t - \sum_v p_v z_v`, by the softmax's own derivative, and not to log p. So rules
@@ -174,7 +175,8 @@ class Answer(TargetModule):
 
     def _given(self, ids: Tensor, further: tuple[Any, ...]) -> dict[str, Any]:
         """Arguments of the model by name: what the processor gave, with what is given now in its place."""
-        now = {self._name_of(x): x for x in further if x is not None}
+        given = {self._name_of(x): x for x in further if x is not None}
+        now = {name: _for_ids(name, x, None, self.prompt_length, ids) for name, x in given.items()}
         before = {name: x for name, x in self.inputs.items() if name not in now}
         whole = _continued(self.model, before, ids.shape[1] - self.prompt_length)
         named = {name: _for_ids(name, x, self.samples, self.prompt_length, ids) for name, x in whole.items()} | now
@@ -298,5 +300,5 @@ def _for_ids(name: str, x: Any, samples: int | None, n: int, ids: Tensor) -> Any
         return x
     if samples != 1:
         wanted, got = f"{samples} samples at once, as many as `inputs` belongs to.", f"{len(ids)}"
-        raise InputError(wanted, got, "one sample at a time, whose `inputs` are repeated as often as it is.")
+        raise InputError(wanted, got, "one sample at a time; or the mask as `additional_forward_args`.")
     return x.repeat(len(ids), *[1] * (x.dim() - 1))

@@ -103,7 +103,7 @@ def test_a_log_probability_is_no_sum_over_tokens(lm: nn.Module, ids: Tensor, log
     close(norms, z.gather(-1, ids[:, N, None])[:, 0] - (z.softmax(-1) * z).sum(-1))
 
 
-@pytest.mark.parametrize("given", ["argument", "inputs"])
+@pytest.mark.parametrize("given", ["argument", "argument of the prompt", "inputs"])
 @pytest.mark.parametrize("method", [cv.DecompX, cv.GenAtt, cv.VTranM, cv.LayerCDAM, cv.TokenAblation])
 @pytest.mark.parametrize("kind", [hf.LlamaForCausalLM, hf.GPT2LMHeadModel])
 def test_left_padding_changes_nothing(kind: type, method: type, given: str, ids: Tensor) -> None:
@@ -112,7 +112,8 @@ def test_left_padding_changes_nothing(kind: type, method: type, given: str, ids:
     model = redrawn(kind(kind.config_class(**sizes, **WORDS))).double().eval()
     alone = method(cv.Answer(model, N)).attribute(ids[:1], target=1)
     padded, mask = F.pad(ids[:1], (4, 0)), F.pad(torch.ones_like(ids[:1]), (4, 0))
-    if given == "argument":
+    if given.startswith("argument"):
+        mask = mask if given == "argument" else mask[:, : N + 4]
         found = method(cv.Answer(model, N + 4)).attribute(padded, target=1, additional_forward_args=(mask,))
     else:  # of the prompt, as a tokenizer gives it before the answer is there
         batch = {"input_ids": padded[:, : N + 4], "attention_mask": mask[:, : N + 4]}
@@ -143,6 +144,11 @@ BAD = {
     "mask": (lambda lm, ids: cv.Answer(lm, N)(ids, ids[:, :4]), cv.InputError, "mask"),
     "text": (lambda lm, ids: cv.Answer(lm, N)(ids, "mask"), cv.InputError, "inputs"),
     "pixels": (lambda lm, ids: cv.Answer(lm, N)(ids, ids.double()), cv.InputError, "inputs"),
+    "inputs of two": (
+        lambda lm, ids: cv.Answer(lm, N, inputs={"attention_mask": torch.ones_like(ids)})(ids[:1]),
+        cv.InputError,
+        "2 samples",
+    ),
     "two prompts": (lambda lm, ids: cv.Answer(lm, N).likeliest(ids), cv.InputError, "One prompt"),
     "k": (lambda lm, ids: cv.Answer(lm, N).likeliest(ids[:1], k=61), cv.OptionError, "60"),
     "place": (lambda lm, ids: cv.Answer(lm, N).likeliest(ids[:1], after=4), cv.InputError, "at least 4"),
