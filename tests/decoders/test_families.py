@@ -4,14 +4,16 @@ nothing, heads on the last word; and those that no rule covers are refused by th
 from __future__ import annotations
 
 import copy
+import re
 from inspect import signature
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 import captum_vit as cv
-from tests.decoders.families import COMPLETE, IN_FLOAT32, REFUSED, classifier, decoder
+from tests.decoders.families import COMPLETE, FAMILIES, IN_FLOAT32, REFUSED, classifier, decoder
 
 N = 6  # the prompt
 IDS = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -69,6 +71,15 @@ def test_a_classifier_reads_the_last_word_that_is_no_padding(name: str) -> None:
 def test_a_method_names_the_part_that_a_family_lacks(name: str) -> None:
     with pytest.raises(cv.UnsupportedModelError, match=WITHOUT_PARTS[name]):
         cv.VTranM(cv.Answer(decoder(name), N)).attribute(IDS, target=1)
+
+
+def test_the_page_has_the_figures_of_all_families() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "language-models.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+?) \| [\d.]+ \| (.+?) \| (.+?) \|.*$", page, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(FAMILIES)
+    for name, frozen, libra in rows:
+        bound = 1e-6 if name in IN_FLOAT32 else 1e-12
+        assert frozen.startswith("refused") if name in REFUSED else max(float(frozen), float(libra)) < bound
 
 
 WORDS = {
