@@ -23,9 +23,12 @@ from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import of_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.modes.by_rows import attention_memory
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.state import checked_inputs, undisturbed
+
+WRITTEN_OUT = "written out by the model, and held whole by methods that read it, in"
 
 
 def doctor(
@@ -36,7 +39,7 @@ def doctor(
     Identities, such as that relevance and biases sum to the score, are judged by what rounding changes in the
     model's precision; see docs/identities.md. Whatever goes wrong is in the report, not raised.
 
-    Costs 5 forward passes to look, about 20 for identities (of one sample, two or nine; two with a backward pass),
+    Costs 6 forward passes to look, about 20 for identities (of one sample, two or nine; two with a backward pass),
     and those of every method in ``METHODS``.
 
     Args:
@@ -120,7 +123,12 @@ def _examine(
     if found is not None and transformer.refusal is None:
         attended = look(Want(seen=stream_kinds(transformer)))
         if attended is not None:
-            report.heads = attended.seen["probs"][0].shape[1]
+            A = attended.seen["probs"][0]
+            report.heads = A.shape[1]
+            with attention_memory(A.numel() * 2**-15):  # 32 bytes a number: too little to keep A, enough to form it
+                by_rows = look(Want(seen=["probs"], by_rows=True))
+            whole = [] if by_rows is None else [layer for layer in by_rows.layers if layer not in by_rows.by_rows]
+            report.attention = f"{WRITTEN_OUT} {len(whole)} of {len(transformer.blocks)} blocks" if whole else None
         pooled = look(Want(row="outputs"))
         report.pooling = None if pooled is None else _pooling(pooled.row[0, 0], found.layout)
     return attended

@@ -45,6 +45,7 @@ class Report:
     that begins with ``DEFECT`` is no refusal but an error nobody foresaw: worth an issue. ``identities`` are what the
     formulas claim of any model, tried on this one; a method that works may still rest on one that does not hold.
     ``blunt`` are those whose map is nearly what the head reads in the last block, on this very input.
+    ``attention`` says where the model itself writes it out: there no kernel can be run some rows at a time.
     ``stages`` and ``complete`` are of a network whose attention cannot be followed: how many blocks have how many
     cells, and the rules under which tokens and biases sum to the score.
     """
@@ -58,6 +59,7 @@ class Report:
     heads: int | None = None
     layout: TokenLayout | None = None
     pooling: str | None = None
+    attention: str | None = None
     weights: str | None = None
     stages: str | None = None
     complete: str | None = None
@@ -90,6 +92,7 @@ class Report:
             "tokens": _tokens(self.layout),
             "stages": self.stages,
             "pooling": self.pooling,
+            "attention": self.attention,
             "complete": self.complete,
             "weights": self.weights,
         }

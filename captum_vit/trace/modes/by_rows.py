@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captum_vit.errors import OptionError
+from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.options import number
 from captum_vit.trace.modes.explicit import attended_from, for_each_head
 
@@ -113,6 +113,14 @@ class ByRows:
     also: Callable[[slice, Tensor, Tensor], None] | None = None
     cast: Callable[[Tensor], Tensor] = _as_it_is
 
+    def __post_init__(self) -> None:
+        self._versions = self._written()
+
+    def _written(self) -> list[int]:
+        """How often each tensor was written."""
+        made_of = [x for x in (self.query, self.key, self.values, self.mask) if x is not None]
+        return [x._version for x in made_of if not x.is_inference()]
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the probabilities."""
@@ -125,7 +133,15 @@ class ByRows:
         return (slice(start, min(start + self.size, end)) for start in range(first, end, self.size))
 
     def probs(self, rows: slice) -> Tensor:  # shape: (B, H, R, Nk)
-        """Some rows of A."""
+        """Some rows of A.
+
+        Raises:
+            UnsupportedModelError: the model wrote over what they are made of.
+        """
+        if self._written() != self._versions:
+            got = "one that writes over queries, keys or values behind its attention"
+            hint = "captum_vit.attention_memory(math.inf), which keeps attention itself."
+            raise UnsupportedModelError("A model that does not change its tokens in place.", got, hint)
         mask = None if self.mask is None else of_rows(self.mask, rows)
         query = self.query[:, :, rows]
         return self.cast(attended_from(query, self.key, mask, self.is_causal, self.scale, rows.start))

@@ -62,6 +62,7 @@ def test_every_family_without_inputs(name: str, monkeypatch: pytest.MonkeyPatch,
     unequal = f"{report.tokens - prefix * (name != 'timm PE')} tokens, unequally"
     assert re.fullmatch(READS.get(read, unequal), report.pooling)
     assert report.family == cv.spec_of(model).family
+    assert (report.attention is None) == ("DeBERTa" not in name)
     refused = {method for method, reason in report.methods.items() if reason is not None}
     assert refused == (READ_HEADS if name in NO_HEAD_VECTORS else set())
     assert report.methods.keys() == tried.keys() and not report.problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -177,6 +178,25 @@ def test_memory_below_one_row_is_refused_and_the_advice_works() -> None:
         cv.GenAtt(model).attribute(x, target=1)
     with cv.attention_memory(1):
         assert cv.GenAtt(model).attribute(x, target=1).any()
+
+
+def test_keys_that_are_written_over_are_refused_and_the_advice_works() -> None:
+    model, x = built(64), torch.randn(3, 3, 64, 64)
+    fused = F.scaled_dot_product_attention
+
+    def forward(self: Any, x: Tensor, **options: Any) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        context = fused(q, k, v)
+        k.mul_(2)
+        return self.proj(context.transpose(1, 2).flatten(2))
+
+    for block in model.blocks:
+        block.attn.forward = MethodType(forward, block.attn)
+    with cv.attention_memory(1), pytest.raises(cv.UnsupportedModelError, match="in place") as error:
+        cv.AttentionRollout(model).attribute(x)
+    assert "attention_memory(math.inf)" in str(error.value)
+    with cv.attention_memory(math.inf):
+        assert cv.AttentionRollout(model).attribute(x).any()
 
 
 def test_blocks_in_another_order_are_refused() -> None:
