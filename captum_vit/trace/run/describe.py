@@ -120,7 +120,7 @@ def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
         UnsupportedModelError: no such blocks were found either.
         InputError: the model refuses the inputs.
     """
-    before, shapes = _up_to_date(model), shapes_of(inputs, args)
+    before, shapes = remembered(model), shapes_of(inputs, args)
     found = before.get(shapes) or before.get((shapes, _batch(inputs, args)))
     if found is None:
         found = _found(model, inputs, args, before.refusals, shapes)
@@ -137,7 +137,7 @@ def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
         UnsupportedModelError: words, or pictures, are not read by such a tower.
         InputError: the model refuses the inputs.
     """
-    known, shapes = _up_to_date(model).towers, (shapes_of(inputs, args), _batch(inputs, args))
+    known, shapes = remembered(model).towers, (shapes_of(inputs, args), _batch(inputs, args))
     if shapes not in known:
         refuse_both(model)
         cuda = {x.device for x in inputs if x.is_cuda}
@@ -149,11 +149,6 @@ def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
 
 
 def remembered(model: nn.Module) -> Remembered:
-    """What is known of a model whose stream has been found."""
-    return _REMEMBERED[model]
-
-
-def _up_to_date(model: nn.Module) -> Remembered:
     """What is known of a model as it is now."""
     modules = [*modules_of(model), named_tower(model) or model]
     before = _REMEMBERED.get(model)
