@@ -10,7 +10,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from hypothesis import settings
+
+import captum_vit as cv
+from captum_vit.attr.input_gradient import smooth_grad
 
 torch.set_num_threads(1)
 
@@ -61,3 +65,14 @@ def seed() -> None:
     """The same random numbers for a test, whichever tests ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integrated gradients take eight steps, not fifty, and SmoothGrad four samples, not twenty: the same code."""
+    few = {
+        "IntegratedGradients": lambda model: cv.InputGradient(model, IntegratedGradients, n_steps=8),
+        "SmoothGrad": lambda model: cv.InputGradient(model, smooth_grad, nt_samples=4, stdevs=0.7),
+    }
+    for name, make in few.items():
+        monkeypatch.setitem(cv.METHODS, name, make)

@@ -16,6 +16,7 @@ HINT = f"If that is meant, `{COMMAND}` rewrites docs/compatibility.md:"
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("a_few_steps")
 def test_the_table_is_what_was_seen() -> None:
     _, told = published()
     seen = page(verdicts())

@@ -11,7 +11,6 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from captum.attr import IntegratedGradients
 
 import captum_vit as cv
 from tests.contracts.advice import ADVICE
@@ -69,7 +68,5 @@ def marks(row: Any) -> tuple[pytest.MarkDecorator, ...]:
 
 
 @pytest.fixture(autouse=True)
-def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Integrated gradients take eight steps here, not fifty: the same code, in a sixth of the time."""
-    few = lambda model: cv.InputGradient(model, IntegratedGradients, n_steps=8)  # noqa: E731
-    monkeypatch.setitem(cv.METHODS, "IntegratedGradients", few)
+def few(a_few_steps: None) -> None:
+    """In every test here."""

@@ -21,3 +21,8 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Identit
         return {identity.name: identity for identity in report.identities}
 
     return examine
+
+
+@pytest.fixture(autouse=True)
+def few(a_few_steps: None) -> None:
+    """The doctor tries every method: in every test here."""
