@@ -3,7 +3,7 @@
     python -m tests.real.hero DINOV2 MINILM [--out docs/images/hero.png]
 
 DINOV2 and MINILM are the folders of ``tests.real.boxes`` and ``tests.real.sentences``; docs/real-models.md says how to
-get them. It is drawn at twice the size at which the README shows it.
+get them; the question is answered by the demo model. It is drawn at twice the size at which the README shows it.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from captum_vit.demo.scene_questions import SIDES
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextPath
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
 import captum_vit as cv
 from captum_vit import viz
+from captum_vit.demo import demo_vlm, demo_vlm_processor, digit_questions
 from captum_vit.viz.blending import blend
 from captum_vit.viz.colours import SIGNED, Scale
 from tests.real import boxes, sentences
 from tests.real.dinov2 import MEAN, STD, BoxSaliency, load
 
-WIDTH, MARGIN, GAP = 1800, 16, 56  # pixels
+WIDTH, HEIGHT, MARGIN, GAP = 1800, 800, 16, 52  # pixels
 INK, QUIET = "#1c1c1c", "#5a5a5a"
-TITLE, CAPTION, WORDS = 38, 32, 53  # pixels of a letter
+TITLE, CAPTION, WORDS, QUESTION = 38, 30, 42, 29  # pixels of a letter
 DEEP = 0.6  # the darkest ground of a word, as a place in the colours
 SIDE = 224  # pixels that the model sees of a photograph
 SCENE = sentences.Scene(12, 15)
+SEED = 8  # of scenes, of which the third has a two and a six
 
 Drawn = Callable[[Axes, float, float, float], float]
 """Draws at a place (left, top) in a width; where it ends below."""
@@ -60,6 +64,31 @@ def clauses(folder: str, method: str = "PLUS(DecompX)") -> list[tuple[str, Drawn
     return [(f"target: “{text}”", words(found, row)) for row, text in enumerate(paraphrases)]
 
 
+def question() -> list[tuple[str, Drawn]]:
+    """A scene of two digits, for the answers to two questions."""
+    model, processor = demo_vlm(), demo_vlm_processor()
+    pixels = digit_questions(3, seed=SEED).pixels[2]
+    scene = Image.fromarray((255 * pixels).byte().permute(1, 2, 0).numpy())
+    rows: list[tuple[str, Drawn]] = []
+    for side in SIDES:
+        found = cv.explain(model, (scene, f"What digit is {side}?"), processor=processor)
+        assert isinstance(found, cv.viz.AnswerExplanation)
+        rows.append((f"answer: “{found.label}”", both(found, pixels)))
+    return rows
+
+
+def both(found: viz.AnswerExplanation, pixels: Tensor) -> Drawn:
+    """The words of a question above its picture, whose map is drawn on it."""
+    names, values = zip(*found.words, strict=True)
+    chips = viz.text(names, torch.tensor(values), signed=True)
+    below = picture(pixels, found.images[0])
+
+    def draw(axes: Axes, left: float, top: float, width: float) -> float:
+        return below(axes, left, words(chips, 0, QUESTION)(axes, left, top, width) + 10, 0.74 * width)
+
+    return draw
+
+
 def picture(pixels: Tensor, relevance: Tensor) -> Drawn:
     """A map over photographs, signed whatever the method gives, so that all panels have one palette."""
     end = relevance.abs().quantile(0.995).item()
@@ -74,13 +103,13 @@ def picture(pixels: Tensor, relevance: Tensor) -> Drawn:
     return draw
 
 
-def words(text: viz.TokenText, row: int) -> Drawn:
+def words(text: viz.TokenText, row: int, size: float = WORDS) -> Drawn:
     """Words on coloured ground."""
 
     def draw(axes: Axes, left: float, top: float, width: float) -> float:
-        across, line, high, space, air = left, top, 1.45 * WORDS, 8, 8
+        across, line, high, space, air = left, top, 1.45 * size, 7, 7
         for piece, strength in zip(text.pieces, text.strength[row].tolist(), strict=True):
-            span = wide(piece.text, WORDS) + 2 * air
+            span = wide(piece.text, size) + 2 * air
             if across + span > left + width:
                 across, line = left, line + high + 12
             chip = FancyBboxPatch(
@@ -88,7 +117,7 @@ def words(text: viz.TokenText, row: int) -> Drawn:
                 facecolor=SIGNED((1 + DEEP * strength) / 2),
             )  # fmt: skip
             axes.add_patch(chip)
-            write(axes, across + air, line + high / 2, piece.text, WORDS)
+            write(axes, across + air, line + high / 2, piece.text, size)
             across += span + space
         return line + high
 
@@ -113,22 +142,22 @@ def legend(axes: Axes, right: float) -> None:
     write(axes, right - 264, 32, "against", CAPTION, QUIET, ha="right")
 
 
-def compose(panels: list[tuple[str, float, list[tuple[str, Drawn]]]], height: float) -> Figure:
+def compose(panels: list[tuple[str, float, list[tuple[str, Drawn]]]]) -> Figure:
     """Panels side by side, each with a title and a width, and in it a row for each target."""
-    figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=100, facecolor="white")
+    figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     left = float(MARGIN)
     for title, width, rows in panels:
         write(axes, left, 32, title, TITLE, weight="bold")
-        part = (height - 70) / len(rows)
+        part = (HEIGHT - 70) / len(rows)
         for number, (caption, draw) in enumerate(rows):
             top = 70 + number * part
             write(axes, left, top + 22, caption, CAPTION, QUIET)
             draw(axes, left, top + 50, width)
         left += width + GAP
-    legend(axes, left - GAP)
-    axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
+    legend(axes, WIDTH - MARGIN - panels[-1][1] - GAP)
+    axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), aspect="auto")
     axes.set_axis_off()
     return figure
 
@@ -140,8 +169,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/hero.png"))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    panels = [("Which patches?", 640.0, photographs(given.dinov2)), ("Which words?", 1072.0, clauses(given.minilm))]
-    compose(panels, 840).savefig(given.out)
+    panels = [
+        ("Which patches?", 600.0, photographs(given.dinov2)),
+        ("Which words?", 724.0, clauses(given.minilm)),
+        ("Both at once?", 340.0, question()),
+    ]
+    compose(panels).savefig(given.out)
 
 
 if __name__ == "__main__":
