@@ -3,7 +3,8 @@
     python examples/app.py [--host 127.0.0.1] [--port 7860]
 
 It starts on the models that ship with the package, so that nothing is downloaded: digit scenes for a ViT, the same with
-any text for a CLIP, and reviews for a BERT. `timm:NAME` and `hf:PATH` take any other classifier, as in `captum-vit
+any text for a CLIP, reviews for a BERT, prompts for a language model, and questions about scenes for a vision-language
+model. `timm:NAME` and `hf:PATH` take any other classifier, as in `captum-vit
 explain`. What is typed is only ever looked up or read by a model, and all names are escaped before they are shown.
 """
 
@@ -15,12 +16,13 @@ from typing import Any
 
 import app_answers
 import gradio as gr
-from app_answers import CAPTIONS, DIGITS, EMBEDDED, explain, loaded, names_of, no, sheet
+from app_answers import CAPTIONS, DIGITS, EMBEDDED, PROMPTED, explain, loaded, names_of, no, sheet
 from PIL import Image
 
 import captum_vit as cv
 from captum_vit.demo import digit_scenes, generated_reviews
 from captum_vit.errors import CaptumVitError
+from captum_vit.inputs.prompts import generates
 from captum_vit.models.library import is_text_model
 
 AT_FIRST = ["PLUS(DecompX)", "VTranM", "GenAtt", "LayerCDAM", "RawAttention"]
@@ -44,11 +46,12 @@ def scenes() -> list[tuple[Image.Image, list[int]]]:
 def fitted(name: str) -> tuple[Any, ...]:
     """The page for a model: what it reads, its targets, and the methods that do not work."""
     try:
-        words = is_text_model(loaded(name))
+        writes, words = generates(loaded(name)), is_text_model(loaded(name))
     except CaptumVitError as refusal:
-        return gr.skip(), gr.skip(), gr.skip(), sheet([no(name, str(refusal))])
-    wanted = gr.Dropdown(choices=names_of(name), value=[])
-    return gr.Column(visible=not words), gr.Column(visible=words), wanted, WELCOME
+        return *[gr.skip()] * 5, sheet([no(name, str(refusal))])
+    reads = gr.Column(visible=not words), gr.Column(visible=words and not writes), gr.Column(visible=writes)
+    prompt = gr.Textbox(PROMPTED.get(name, ""))
+    return *reads, prompt, gr.Dropdown(choices=[] if writes else names_of(name), value=[]), WELCOME
 
 
 def picked(name: str, event: gr.SelectData) -> tuple[Any, ...]:
@@ -75,7 +78,10 @@ def page() -> gr.Blocks:
                 with gr.Column(visible=False) as texts:
                     review = gr.Textbox(reviews[0], lines=4, label="Review")
                     gr.Examples([[text] for text in reviews], review, label="Examples")
-                hint = "classes; for the CLIP any text, such as: an eight. None: what the model predicts"
+                with gr.Column(visible=False) as prompts:
+                    prompt = gr.Textbox(lines=4, label="Prompt, or question about the picture")
+                    foil = gr.Textbox(label="Rather than", info="a word that was not generated, or nothing")
+                hint = "classes; for the CLIP any text; a word of a generated answer. None: what the model predicts"
                 both = [names[digit] for digit in digits]
                 wanted = gr.Dropdown(names, value=both, multiselect=True, label="Explain", info=hint, **free)
                 with gr.Accordion("Instead, a concept shown by pictures", open=False):
@@ -85,8 +91,9 @@ def page() -> gr.Blocks:
             with gr.Column(scale=5, min_width=320):
                 shown = gr.HTML(WELCOME)
         shelf.select(picked, name, [picture, wanted], api_visibility="private")
-        name.change(fitted, name, [pictures, texts, wanted, shown], api_visibility="private")
-        button.click(explain, [name, picture, review, wanted, concept, methods], shown, api_name="explain")
+        name.change(fitted, name, [pictures, texts, prompts, prompt, wanted, shown], api_visibility="private")
+        given = [name, picture, review, wanted, concept, methods, prompt, foil]
+        button.click(explain, given, shown, api_name="explain")
     return blocks
 
 

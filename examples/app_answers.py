@@ -17,18 +17,25 @@ from torch import nn
 
 import captum_vit as cv
 from captum_vit import viz
-from captum_vit.demo import demo_bert, demo_clip, demo_clip_tokenizer, demo_vit
+from captum_vit.demo import demo_bert, demo_clip, demo_clip_tokenizer, demo_lm, demo_vit, demo_vlm
 from captum_vit.demo.captions import PROMPTS, TEMPLATES
 from captum_vit.errors import CaptumVitError, InputError
 from captum_vit.explain import Explanation, open_picture
 from captum_vit.inputs.class_names import class_names
 from captum_vit.inputs.images import image_tensor
 from captum_vit.inputs.loading import load_model
+from captum_vit.inputs.prompts import generates
 from captum_vit.models.library import is_text_model
+from captum_vit.viz import AnswerExplanation
 from captum_vit.viz.blending import large
 
 DIGITS, CAPTIONS, REVIEWS = "digit scenes: a ViT", "scenes and captions: a CLIP", "reviews: a BERT"
-EMBEDDED = {DIGITS: demo_vit, CAPTIONS: demo_clip, REVIEWS: demo_bert}
+FACTS, QUESTIONS = "facts: a language model", "questions about scenes: a vision-language model"
+EMBEDDED = {DIGITS: demo_vit, CAPTIONS: demo_clip, REVIEWS: demo_bert, FACTS: demo_lm, QUESTIONS: demo_vlm}
+PROMPTED = {
+    FACTS: "It is tart. It is huge. It is irate. It is ruby. Its taste is",
+    QUESTIONS: "what digit is low ?",
+}
 CONCEPT = "like your pictures"
 STYLE = """
 .found { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)) }
@@ -75,6 +82,8 @@ def explain(
     wanted: Sequence[str],
     concept: Sequence[str] | None,
     methods: Sequence[str],
+    prompt: str = "",
+    foil: str = "",
 ) -> str:
     """Every method's answer as HTML, with the time that it took; or the reason why there is none."""
     cards: list[str] = []
@@ -84,16 +93,34 @@ def explain(
         try:
             start = time.perf_counter()
             words = is_text_model(loaded(name))
-            given = review if words else picture
-            if not given:
-                raise InputError("A picture, or a review for a model of texts.", "none", "one of the examples.")
-            function, targets = asked(name, wanted, () if words else concept or ())
-            found = cv.explain(function, given, targets, method, words=True, special=False)
+            if generates(loaded(name)):
+                found = answered(name, picture, prompt, wanted, foil, method)
+            else:
+                found = classified(name, review if words else picture, wanted, () if words else concept or (), method)
             cards.append(card(method, f"{1000 * (time.perf_counter() - start):.0f} ms", answer(found)))
         except CaptumVitError as refusal:
             refused.setdefault(str(refusal), []).append(method)
     cards += [no(", ".join(those), reason) for reason, those in refused.items()]
     return sheet(cards, "words" if words else "") + f'<p class="key">{KEY if cards else "Choose a method."}</p>'
+
+
+def classified(name: str, given: Any, wanted: Sequence[str], concept: Sequence[str], method: str) -> Any:
+    """What a classifier, or a model of pictures and texts, bases its scores on."""
+    if not given:
+        raise InputError("A picture, or a review for a model of texts.", "none", "one of the examples.")
+    function, targets = asked(name, wanted, concept)
+    return cv.explain(function, given, targets, method, words=True, special=False)
+
+
+def answered(
+    name: str, picture: Image.Image | None, prompt: str, wanted: Sequence[str], foil: str, method: str
+) -> Any:
+    """What a language model bases a word of its answer on: the word that is wanted, or else the first one."""
+    model = loaded(name)
+    if not is_text_model(model) and picture is None:
+        raise InputError("A picture, which the question is about.", "none", "one of the scenes.")
+    given = prompt if is_text_model(model) else (picture, prompt)
+    return cv.explain(model, given, wanted[0] if wanted else None, method, foil=foil.strip() or None, words=True)
 
 
 def sheet(cards: Sequence[str], kind: str = "") -> str:
@@ -108,8 +135,10 @@ def card(title: str, aside: str, body: str) -> str:
     return f"<section><h3>{escape(title)} <small>{escape(aside)}</small></h3>{body}</section>"
 
 
-def answer(found: Explanation) -> str:
+def answer(found: Explanation | AnswerExplanation) -> str:
     """Words on coloured ground, or a picture for each target under its name and score."""
+    if isinstance(found, AnswerExplanation):
+        return found.html
     if found.image is None:
         return found.text().html
     sign = "p = " if found.probabilities else ""
