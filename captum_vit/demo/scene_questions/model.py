@@ -42,6 +42,7 @@ def demo_vlm(pretrained: bool = True) -> LlavaForConditionalGeneration:
         from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration
 
     config = LlavaConfig.from_pretrained(FOLDER)
+    config.name_or_path = str(FOLDER)  # where its processor is
     model = LlavaForConditionalGeneration(config)
     model.generation_config = GenerationConfig.from_pretrained(FOLDER)
     if pretrained:
