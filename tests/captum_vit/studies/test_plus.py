@@ -61,7 +61,7 @@ def test_padded_text_and_further_arguments() -> None:
 
 def test_one_pass() -> None:
     model, images = reference_vit(), reference_images()
-    cv.spec_of(model, images)  # the first pass finds the blocks
+    cv.DecompX(model).attribute(images, target=TARGETS)  # the first call finds the blocks, and what ends the head
     passes: list[Any] = []
     model.blocks[0].attn.register_forward_hook(lambda *_: passes.append(None))
     cutoffs(cv.DecompX(model), images, TARGETS)
