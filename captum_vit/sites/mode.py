@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from captum_vit.sites.multi_head import unpacked_multi_head
 
+PACKED = F.multi_head_attention_forward
+
 
 class Mode(TorchFunctionMode):
     """Sees torch calls inside its context, while it is ``active``; a mode says in ``call`` what it does with one.
@@ -29,12 +31,10 @@ class Mode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        packed = func is F.multi_head_attention_forward
-        if not self.active or (self.reads is not None and func not in self.reads and not packed):
+        unread = self.reads is not None and func not in self.reads and func is not PACKED
+        if unread or not self.active or torch.compiler.is_compiling():  # a kernel that is compiled as it is called
             return func(*args, **kwargs)
-        if torch.compiler.is_compiling():  # a kernel that is compiled as it is called
-            return func(*args, **kwargs)
-        if packed:
+        if func is PACKED:
             with self:
                 return unpacked_multi_head(*args, **kwargs)
         return self.call(func, args, kwargs)

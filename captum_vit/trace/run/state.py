@@ -65,7 +65,8 @@ def _from_a_checkpoint(error: BaseException) -> bool:
 
 def _devices(model: nn.Module, modules: list[nn.Module]) -> set[str]:
     """Where the weights are, which must be where they can be read."""
-    found = {p.device.type for m in modules if m._parameters for p in m._parameters.values() if p is not None}
+    devices = {p.device for m in modules if m._parameters for p in m._parameters.values() if p is not None}
+    found = {device.type for device in devices}
     if "meta" in found:
         name = next(name for name, p in model.named_parameters() if p.is_meta)
         raise ModelStateError(
