@@ -6,7 +6,8 @@ import torch
 import captum_vit as cv
 from tests.contracts.pairs import ALL
 
-NAMES = ["HF BERT", "HF ModernBERT", "timm ViT", "torchvision ViT", "timm DINOv2 registers", "digits, Swin"]
+NAMES = ["HF BERT", "HF ModernBERT", "timm ViT", "torchvision ViT", "timm DINOv2 registers"]
+NAMES += [pytest.param("digits, Swin", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("name", NAMES)
