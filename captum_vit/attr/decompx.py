@@ -75,7 +75,7 @@ class DecompX(EntranceProducts):
     ) -> Tensor:  # shape: (B, C, h, w)
         """The maps of all outputs; (B, N, C) with ``output="tokens"`` and for text: of every token of an answer.
 
-        Each is what :meth:`attribute` gives for that output. Costs one forward pass, and for each output a backward
+        Each is what ``attribute`` gives for that output. Costs one forward pass, and for each output a backward
         pass through its graph.
 
         Raises:
