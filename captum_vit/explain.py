@@ -76,11 +76,11 @@ def explain(
             this very model. None is LayerCDAM, and DecompX for what a language model generated.
         answer: of a language model, what it generated: a text, ids, or what ``generate`` returned; None lets it
             generate up to 20 tokens, each the likeliest one.
-        foil: a word, or a token's id, of which the target is told apart: "two" rather than "nine".
+        foil: a word, or a token's id, that the target is compared with: "two" rather than "nine".
         processor: an image processor or transform, in place of the model's own; a video processor or a feature
             extractor for a video or a sound, which is called with the rate of samples that it has itself.
         tokenizer: in place of the one stored beside the model.
-        tokens: what token ids stand for, where ids are handed in.
+        tokens: the texts of token ids, where ids are given.
         special: show the tokens that frame a text ([CLS], [SEP], ...); ``.map`` holds them in any case.
         words: show whole words, with the sum of their pieces' relevance; ``.map`` holds the pieces in any case.
         options: passed on to the method's ``attribute``, ``n_samples=20`` for instance.

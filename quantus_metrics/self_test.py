@@ -94,7 +94,7 @@ def self_test(
     - *of a randomised model*: the method's map of a copy of the model, whose weights are shuffled within each
       parameter. The metric runs the model itself. (Quantus's MPRT leaves parameters that no module resets, such as
       the CLS token and the positions, as they were; here all are shuffled.)
-    - *RandomAttribution*: a map that knows nothing.
+    - *RandomAttribution*: a random map.
 
     Reads     `passed`, or each rival's `noticed`. A metric that notices nothing measures nothing here, or needs more
               images; one that prefers a rival is upside down, or has a blind spot.

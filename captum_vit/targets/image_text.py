@@ -109,7 +109,7 @@ class ImageSimilarity(_Similarity):
 
     The other side of :class:`TextSimilarity`: it explains the text tower, word by word. Its arguments are token
     ids (B, T) and, for Hugging Face, an attention mask. SigLIP was trained on texts filled up to 64 tokens, the
-    padding unmasked: hand it such, and padding is text.
+    padding unmasked: in such texts padding counts as text.
 
     Args:
         model: a Hugging Face CLIP or SigLIP model (``get_text_features``), or an open_clip model

@@ -26,7 +26,7 @@ class TargetModule(nn.Module):
     ``raw_scores`` means that outputs are not class logits, so no probability is made of them; ``problem_type`` is
     what they are where that is not the model's own business, in the words of Hugging Face's configurations; ``tower``
     names the part to explain where the model holds several transformers; ``one_head`` means that outputs are those of
-    one head on several tokens, so that what it says of any other token is known.
+    one head on several tokens, so that its output for any other token is known.
     """
 
     raw_scores = True

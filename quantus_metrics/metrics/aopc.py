@@ -38,11 +38,11 @@ class AOPC(CurveMetric):
     passes per sample, one more if `fractions` does not begin with 0.
 
     The paper reads the class that the model predicts: give the predicted classes as ``y_batch`` for that. It
-    does not define what stands in for what is removed; black is what its other tests take.
+    does not define what replaces removed parts; black is what its other tests take.
 
     Args:
-        **kwargs: `patch_size`, `remover` (black, through the normalisation that the model's own configuration
-            tells), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's own;
+        **kwargs: `patch_size`, `remover` (black, through the normalisation of the model's own
+            configuration), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's;
             see `TokenMetric`.
 
     Example:

@@ -54,8 +54,8 @@ class ClassDiscrimination(TokenMetric):
     method that gives the same map for all classes has exactly 0. Quantus lists it beside its own `RandomLogit`.
 
     The wrong class is the call's ``custom_batch``: an array (N,) of one class per sample, as where images
-    show two objects; or maps of that class, (N, 1, h, w) or (N, h, w), made before. Without one it is what `wrong`
-    says. Use `wrong` in ``quantus.evaluate``: its ``call_kwargs`` go to every metric, and Quantus's own take no
+    show two objects; or maps of that class, (N, 1, h, w) or (N, h, w), made before. Without one `wrong`
+    selects it. Use `wrong` in ``quantus.evaluate``: its ``call_kwargs`` go to every metric, and Quantus's own take no
     ``custom_batch``. Where no maps of the wrong class are given, ``explain_func`` makes them; ``evaluate`` hands it
     on, but another one for methods that are given to it as arrays: there this metric would mix two methods. Maps of
     pixels and maps of patches are compared at the size of the right class's: pixels are averaged over each patch, or

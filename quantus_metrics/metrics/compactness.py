@@ -22,13 +22,13 @@ def compactness(
 
     .. math:: \frac{1}{n} \bigl| \{ i : |s_i| < t \, \max_j s_j \} \bigr|
 
-    Reads     from 0 to 1, higher is more compact: a map with one element other than 0 has (n − 1) / n. It says
-              nothing of whether the map is right.
+    Reads     from 0 to 1, higher is more compact: a map with one element other than 0 has (n − 1) / n. It does
+              not measure whether the map is right.
     Watch     the maximum is the signed one, as in the authors' code: a map that is nowhere positive has 0, and a
               map whose strongest element is negative gets too small a threshold. `absolute` takes max |s| instead.
               A map of patches has the same compactness when each is repeated over its pixels, but not when it is
               enlarged bilinearly.
-    Departs   the paper says once "smaller than" and once "lower or equal"; the code is strict, and so are we.
+    Departs   the paper has "smaller than" once and "lower or equal" once; its code is strict, and so is this.
 
     Reference: Brocki et al., Class-Discriminative Attention Maps, section 3.4 and the authors' notebook.
     """

@@ -39,9 +39,9 @@ class CurveMetric(TokenMetric):
     """A metric that watches a prediction while parts of the image, or of the text, go away in the order of a map.
 
     Of texts, ``x_batch`` is the array of token ids and the model one of `quantus_metrics.wrap_text`: neither padding
-    nor the special tokens that it knows are ever chosen, and fractions are of the words that may leave.
+    nor the special tokens that it knows are ever chosen, and fractions are of the words that may be removed.
 
-    An author owes `_score`.
+    A subclass defines `_score`.
 
     Args:
         patch_size: rank and remove whole patches, of this many pixels; for pixel maps, as Quantus has them.

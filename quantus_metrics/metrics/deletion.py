@@ -134,7 +134,7 @@ class _TrueMasking(CurveMetric):
 class Deletion(_TrueMasking):
     """How much the prediction suffers when the tokens that the map ranks first are taken out of the sequence.
 
-    See `deletion_accuracy` and `deletion_aopc` for the formulas. Nothing stands in for what leaves: patches, or
+    See `deletion_accuracy` and `deletion_aopc` for the formulas. Removed parts are not replaced: patches, or
     words, are dropped after the position embedding (`DropTokens`), at 10, ..., 90 %. Costs 9 passes per sample, of
     ever shorter sequences; one more, of the whole input, for the AOPC; and the three of the remover's trial.
 

@@ -1,4 +1,4 @@
-"""Fidelity: does the prediction fall when, and only when, the map says so?"""
+"""Fidelity: does the prediction fall when important parts go, and only then?"""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Fidelity(CurveMetric):
     Args:
         score: "fidelity", A_LIF − A_MIF; or one of these areas, "mif" or "lif". `score_direction` follows.
         normalised: over 0..1 rather than over percent.
-        **kwargs: `patch_size` (None ranks pixels, as the paper says), `remover` (a `Blur` of height / 16 by
+        **kwargs: `patch_size` (None ranks pixels, as in the paper), `remover` (a `Blur` of height / 16 by
             default), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's
             own; see `TokenMetric`.
 

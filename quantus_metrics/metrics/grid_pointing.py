@@ -24,7 +24,7 @@ def positive_share(
 
     Each patch of a map of patches counts evenly over its pixels.
 
-    Reads     0 to 1, higher is better; a map that knows nothing of the class has the cell's share of the image,
+    Reads     0 to 1, higher is better; a map that does not depend on the class has the cell's share of the image,
               1/4 for mosaics of 2 x 2.
     Watch     a map that is nowhere positive puts nothing into the cell, and has 0.
     """

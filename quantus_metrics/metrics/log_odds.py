@@ -46,8 +46,8 @@ class LogOdds(CurveMetric):
     The paper reads the class that the model predicts: give the predicted classes as ``y_batch`` for that.
 
     Args:
-        **kwargs: `patch_size`, `remover` (black, through the normalisation that the model's own configuration
-            tells), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's own;
+        **kwargs: `patch_size`, `remover` (black, through the normalisation of the model's own
+            configuration), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's;
             see `TokenMetric`.
 
     Raises:

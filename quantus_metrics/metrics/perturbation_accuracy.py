@@ -73,8 +73,8 @@ class PerturbationAccuracy(CurveMetric):
             Without it the area begins at the first of `fractions`, which must then be above 0.
         fractions: what is gone at each step beyond the zero point; 10, ..., 90 % by default. VTranM's tables have
             0, 5, ..., 100 %: ``fractions=FRACTIONS``.
-        **kwargs: `patch_size`, `remover` (black, through the normalisation that the model's own configuration
-            tells), `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's own; see
+        **kwargs: `patch_size`, `remover` (black, through the normalisation of the model's own
+            configuration), `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's own; see
             `TokenMetric`.
 
     Departs   a step removes the nearest whole number of parts where the authors round down. They enlarge maps of

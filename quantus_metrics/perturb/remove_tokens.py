@@ -91,7 +91,7 @@ class ReplaceTokens(Remover):
     """Words of a text replaced by another, such as the mask token.
 
     Args:
-        token_id: what stands in their place; ``tokenizer.mask_token_id``, for instance.
+        token_id: what replaces them; ``tokenizer.mask_token_id``, for instance.
     """
 
     def __init__(self, token_id: int) -> None:
