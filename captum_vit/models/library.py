@@ -43,6 +43,14 @@ def n_outputs(model: nn.Module) -> int | None:
     return head.out_features if isinstance(head, nn.Linear) else None
 
 
+def continues_texts(model: nn.Module) -> bool | None:
+    """Whether a Hugging Face model writes each token from those in front of it; None for the models of others."""
+    host = host_of(model)
+    if host is None or host[0] != "transformers" or not hasattr(host[1], "can_generate"):
+        return None
+    return bool(host[1].can_generate()) and not getattr(host[1].config, "is_encoder_decoder", False)
+
+
 def text_config(model: nn.Module) -> Any:
     """The configuration of a Hugging Face model's text side; None for another model."""
     host = host_of(model)

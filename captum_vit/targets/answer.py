@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError
-from captum_vit.models.library import placeholders_of, text_config
+from captum_vit.models.library import continues_texts, placeholders_of, text_config
 from captum_vit.models.output import scores_of
 from captum_vit.options import integer, integer_or_none, kind_of, one_of, shown
 from captum_vit.targets.scores import TargetModule
@@ -34,6 +34,9 @@ class Answer(TargetModule):
     The logits of other rows are not computed where the model can leave them out (``logits_to_keep``). Costs the model's
     forward.
 
+    The answer is read from the ids, so that a method which replaces ids, such as Captum's FeatureAblation, must leave
+    those of the answer as they are.
+
     With ``score="log_prob"`` a score is :math:`\log p = z_t - \log\sum_v e^{z_v}`. It is no sum over tokens: gradient
     x input of it sums to :math:`z_t - \sum_v p_v z_v`, by the softmax's own derivative, and not to log p. So rules
     that are complete refuse it, as they refuse any softmax at the end. A difference of two log-probabilities at one
@@ -52,6 +55,7 @@ class Answer(TargetModule):
 
     Raises:
         OptionError: a prompt without tokens, or a foil that is no id.
+        UnsupportedModelError: a model of Hugging Face that continues no texts, such as one for masked words.
         InputError: in the forward, ids without an answer, or a mask of another shape.
         TargetError: in the forward, a foil that is no token of the model's.
         UnsupportedModelError: in the forward, a model that gives no logits for each token.
@@ -75,6 +79,9 @@ class Answer(TargetModule):
         inputs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model, getattr(model, "tower", None))
+        if continues_texts(model) is False:
+            wanted = "A causal language model, which writes each token from those in front of it."
+            raise UnsupportedModelError(wanted, type(model).__name__, "AutoModelForCausalLM; or the model itself.")
         hint = "prompt_length=prompt_ids.shape[1], so that the answer is what follows."
         self.prompt_length = integer("prompt_length", prompt_length, hint=hint)
         self.foil = None if foil is None else _ids(foil)

@@ -157,6 +157,14 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("kind", ["BertForMaskedLM", "BertModel", "LlamaModel", "BartForConditionalGeneration"])
+def test_a_model_that_continues_no_text_is_refused(kind: str) -> None:
+    cls = getattr(hf, kind)
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1} if "Bart" in kind else SIZES
+    with pytest.raises(cv.UnsupportedModelError, match="causal language model"):
+        cv.Answer(cls(cls.config_class(**sizes, vocab_size=60)), N)
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_call_is_refused(what: str, lm: nn.Module, ids: Tensor) -> None:
     call, error, words = BAD[what]

@@ -26,6 +26,7 @@ def target_modules() -> Iterator[Bad]:
         "Direction": lambda model: cv.Direction(model, torch.ones(5)),
         "Scalar": lambda model: cv.Scalar(model, lambda said: said),
         "AnswerSpan": cv.AnswerSpan,
+        "Answer": lambda model: cv.Answer(model, 3),
         "logits_of": cv.logits_of,
         "from_layer": lambda model: cv.from_layer(model, "blocks.0"),
         "TextSimilarity": lambda model: cv.TextSimilarity(model, BANK),
@@ -48,6 +49,10 @@ def target_modules() -> Iterator[Bad]:
         yield Bad(f"SentenceSimilarity(pooling={name!r})", lambda n=name: cv.SentenceSimilarity(BERT, BANK, n))
     for name in ("l1", None, 2):
         yield Bad(f"ConceptSimilarity(similarity={name!r})", lambda n=name: cv.ConceptSimilarity(VIT, BANK, n))
+    for n in (None, 0, -1, 2.5, "3", True):
+        yield Bad(f"Answer(prompt_length={n!r})", lambda n=n: cv.Answer(VIT, n))
+    for option in ({"foil": "nine"}, {"foil": -1}, {"foil": []}, {"foil": 1.5}, {"score": "prob"}, {"inputs": BANK}):
+        yield Bad(f"Answer({said(option)})", lambda o=option: cv.Answer(VIT, 3, **o))
     for pair in ((0, 0), (0, 5), (-1, 0), ("a", 0), (0, 1.0), (True, 0), (None, 1)):
         yield Bad(f"Margin{pair}", lambda p=pair: cv.Margin(VIT, *p))
     for g in (None, "up", [1.0] * 5, torch.ones(1, 5), torch.zeros(0), torch.full((5,), torch.nan)):
@@ -69,6 +74,7 @@ def targets_under_a_method() -> Iterator[Bad]:
         "a function that gives a number": cv.Scalar(VIT, lambda said: 3.0),
         "a function that sums the batch": cv.Scalar(VIT, lambda said: said.sum()),
         "no answers": cv.AnswerSpan(VIT),
+        "no words": cv.Answer(VIT, 3),
     }.items():
         yield Bad(name, lambda m=module: cv.LayerCDAM(m).attribute(IMAGES, 0), asks=True)
     for x in (IMAGES[..., :9], "a", None):
