@@ -57,12 +57,12 @@ def test_what_a_kernel_hides_from_gradients_is_no_constant() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about its own quantisation
-def test_weights_in_eight_bits_hand_no_gradient_back() -> None:
+def test_weights_in_eight_bits_return_no_gradient() -> None:
     whole = copy.deepcopy(decoder("Llama")).float()
     model = torch.ao.quantization.quantize_dynamic(whole, {nn.Linear}, dtype=torch.qint8).eval()
     answer = cv.Answer(model, N)
     for method in ("DecompX", "FullGrad", "LayerCDAM", "GenAtt"):
-        with pytest.raises(cv.ModelStateError, match="hands none back") as refused:
+        with pytest.raises(cv.ModelStateError, match="returns none") as refused:
             cv.METHODS[method](answer).attribute(IDS, target=1)
     assert "PredictionMap" in refused.value.hint
     assert cv.PredictionMap(answer).attribute(IDS, target=1).any()
