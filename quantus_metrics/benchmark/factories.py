@@ -32,6 +32,7 @@ DEMOS: dict[str, Callable[[], nn.Module]] = {
     "mean": partial(demo.demo_vit, pooling="mean"),
     "attention": partial(demo.demo_vit, pooling="attention"),
     "swin": demo.demo_swin,
+    "answers": lambda: demo.DigitAnswers(demo.demo_vlm()),
 }
 HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "auto": lambda model: model,

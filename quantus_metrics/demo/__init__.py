@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from captum_vit.options import integer
 from captum_vit.viz.files import check_target
-from quantus_metrics.demo import captions, digits, reviews
+from quantus_metrics.demo import captions, digits, facts, reviews
 from quantus_metrics.demo.marks import Mark
 
 PICTURES = {".png", ".pdf", ".svg"}
@@ -35,6 +35,7 @@ SECTIONS = {
     "captions": Section(
         captions.run, "scenes, explained for texts that name a digit", "captions", "captions", 15, page=True
     ),
+    "facts": Section(facts.run, "facts, explained for the answer to a question", "facts", "prompts", 20, page=True),
 }
 
 

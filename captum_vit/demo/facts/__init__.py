@@ -2,5 +2,6 @@
 
 from captum_vit.demo.facts.facts import Facts, stated_facts
 from captum_vit.demo.facts.model import demo_lm, demo_lm_tokenizer
+from captum_vit.demo.facts.next_word import NextWord
 
-__all__ = ["Facts", "demo_lm", "demo_lm_tokenizer", "stated_facts"]
+__all__ = ["Facts", "NextWord", "demo_lm", "demo_lm_tokenizer", "stated_facts"]

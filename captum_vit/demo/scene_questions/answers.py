@@ -31,7 +31,7 @@ class DigitAnswers(TargetModule):
         torch.Size([4, 1, 8, 8])
     """
 
-    raw_scores = True
+    raw_scores = False
     prompts: Tensor
     words: Tensor
 

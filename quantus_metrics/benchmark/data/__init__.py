@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantus_metrics.benchmark.data.digests import Digested, data_digest, digest_of
-from quantus_metrics.benchmark.data.digits import DigitScenes
+from quantus_metrics.benchmark.data.digits import DigitScenes, QuestionScenes
 from quantus_metrics.benchmark.data.folders import ImageFolder
 from quantus_metrics.benchmark.data.libraries import Cifar, Hub
 from quantus_metrics.benchmark.data.samples import Reader, Sample, Samples
@@ -11,6 +11,7 @@ from quantus_metrics.benchmark.data.segmented import ImageNetS, ImageNetSegmenta
 
 READERS: dict[str, Reader] = {
     "digits": DigitScenes,
+    "questions": QuestionScenes,
     "folder": ImageFolder,
     "imagenet-segmentation": ImageNetSegmentation,
     "imagenet-s": ImageNetS,
@@ -28,6 +29,7 @@ __all__ = [
     "ImageFolder",
     "ImageNetS",
     "ImageNetSegmentation",
+    "QuestionScenes",
     "Reader",
     "Sample",
     "Samples",

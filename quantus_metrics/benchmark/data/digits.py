@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_vit.demo import digit_scenes
+from captum_vit.demo import digit_questions, digit_scenes
 from captum_vit.errors import OptionError
 from captum_vit.options import integer
 from quantus_metrics.benchmark.data.digests import digest_of
@@ -52,6 +52,22 @@ class DigitScenes:
         wrong = int(digits[(place + 1) % self.n_digits]) if self.n_digits > 1 else (label + 1) % 10
         pixels, mask = self.scenes.pixels[scene], self.scenes.masks[scene, place]
         return Sample(self.name(index), _picture(pixels), label, wrong, _picture(mask[None].float()))
+
+
+class QuestionScenes(DigitScenes):
+    """Scenes of a low and a high digit of held-out handwriting: what ``demo:answers`` is asked about.
+
+    Each is explained for both digits, as the answer to the question about its side; the other one is the wrong class.
+
+    Args:
+        scenes: how many scenes.
+        seed: of the scenes.
+    """
+
+    def __init__(self, scenes: int = 100, seed: int = 0) -> None:
+        super().__init__(scenes, 2, seed)
+        digits = digit_questions(scenes, seed=seed).digits
+        self.scenes = digit_scenes(scenes, 2, "test", seed, digits=digits)
 
 
 def _picture(

@@ -32,7 +32,9 @@ def test_its_processor_reads_pictures_as_scenes_are_normalised() -> None:
     pictures = [to_pil_image(pixels) for pixels in found.pixels]
     inputs = processor(text=found.prompts, images=pictures, return_tensors="pt", padding=True)
     assert set(inputs) == {"input_ids", "attention_mask", "pixel_values"}
-    torch.testing.assert_close(inputs["pixel_values"], found.images, atol=2.001 / 255, rtol=0)  # a picture has 256 levels
+    torch.testing.assert_close(
+        inputs["pixel_values"], found.images, atol=2.001 / 255, rtol=0
+    )  # a picture has 256 levels
     assert torch.equal(inputs["input_ids"], prompt_ids(found.prompts))
     words = processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
     assert words == ["<bos>", *["<image>"] * 64, *found.prompts[0].lower().replace("?", " ?").split()[1:]]
