@@ -218,12 +218,9 @@ def main() -> None:
         rows(word_methods(facts), len(facts), options.few, only, partial(on_words, facts))
     if options.scenes:
         scenes = digit_questions(options.scenes, seed=options.seed)
-        for place, methods in zip(
-            ("at the patches", "at the language model's tokens"), picture_methods(scenes), strict=True
-        ):
-            print(
-                f"\n{place}\n\n| method | points at the digit | at the other | relevance on the digit | on the other |"
-            )
+        places = "at the patches", "at the language model's tokens"
+        for place, methods in zip(places, picture_methods(scenes), strict=True):
+            print(f"\n{place}\n\n| method | points at the digit | at the other | on the digit | on the other | net |")
             print("|---|--:|--:|--:|--:|--:|")
             rows(methods, len(scenes), options.few, only, partial(on_digits, scenes))
 
