@@ -112,9 +112,7 @@ def classified(name: str, given: Any, wanted: Sequence[str], concept: Sequence[s
     return cv.explain(function, given, targets, method, words=True, special=False)
 
 
-def answered(
-    name: str, picture: Image.Image | None, prompt: str, wanted: Sequence[str], foil: str, method: str
-) -> Any:
+def answered(name: str, picture: Image.Image | None, prompt: str, wanted: Sequence[str], foil: str, method: str) -> Any:
     """What a language model bases a word of its answer on: the word that is wanted, or else the first one."""
     model = loaded(name)
     if not is_text_model(model) and picture is None:

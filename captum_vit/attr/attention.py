@@ -76,7 +76,8 @@ class AttentionRollout(TokenAttribution):
     .. math:: R = \prod_{l} \tfrac12 (E_h[A_l] + I)
 
     The map is the CLS row of the product (or the rows that the pooling reads). Not negative; the same
-    for every target. Costs one forward pass. A row vector times matrices, from the last block to the first.
+    for every target. Costs one forward pass, and each block's attention once more, of which some rows exist at a
+    time (:func:`captum_vit.attention_memory`). A row vector times matrices, from the last block to the first.
 
     Rows of each factor sum to 1, as in the source. Common implementations differ: the model of Transformer Attribution
     leaves the rows unnormalised (each factor twice ours: the same ranking, 2^L the size) where its generator of

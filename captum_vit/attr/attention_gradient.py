@@ -48,8 +48,9 @@ class GenAtt(WeightedAttention):
     (x behind the last norm; of special tokens the absolute value; :class:`captum_vit.Want` has the rest). The source
     scales rows so where a further layer uses R (its equations 8 and 9); heads of several rows it does not treat.
 
-    Costs one forward and one backward pass. The row is carried from the last layer to the first, a vector
-    times matrices: no product of two N x N matrices is formed.
+    Costs one forward and one backward pass, and their memory. The row is carried from the last layer to the first in
+    the backward pass, which forms some rows of A and of its gradient at a time (:func:`captum_vit.attention_memory`):
+    no map is kept, and no product of two N x N matrices is formed.
 
     Common implementations differ: the authors' notebook for CLIP starts at the last layer, which leaves one
     layer's map; others mix the heads' gradients over the whole batch. Rules for cross-attention are not offered.
@@ -79,7 +80,8 @@ class GradSAM(WeightedAttention):
     .. math:: S_j = \sum_l \bar A^l_{\mathrm{CLS}, j}, \qquad \bar A_l = E_h[(\nabla A_l \odot A_l)^+]
 
     Not negative. Where the head reads several rows, :math:`S = r\,(I + T)` with the row r of :class:`GenAtt` and T the
-    sum of all :math:`\bar A_l`, each row scaled to a sum of 1. Costs one forward and one backward pass.
+    sum of all :math:`\bar A_l`, each row scaled to a sum of 1. Costs one forward and one backward pass, and their
+    memory: rows of A and of its gradient are formed as in :class:`GenAtt`.
 
     The original has no CLS row: it averages over all rows, ``rows="mean"`` here (padding excluded), and over
     layers where we sum, a constant factor. In the last block of a CLS-pooled model no other row has a gradient,

@@ -86,7 +86,8 @@ class AttCAT(AttIxG):
 
     .. math:: S_j = \sum_l \mathrm{AttnFrom}^l_j \sum_d x^l_{jd}\,\partial f_c / \partial x^l_{jd}
 
-    It is PLUS over AttIxG of the same alignment. Signed. Costs one forward and one backward pass.
+    It is PLUS over AttIxG of the same alignment. Signed. Costs one forward and one backward pass, and their
+    memory: rows of attention are formed some at a time in the backward pass.
 
     The AttCAT paper writes the tokens that leave each block, and so do we. The code of its authors takes those that
     enter it: ``alignment="input"`` gives its maps to rounding. The code of the SkipPLUS authors takes block outputs

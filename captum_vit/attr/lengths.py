@@ -53,7 +53,8 @@ class PartsAttribution(TokenAttribution):
         raise NotImplementedError
 
     def want(self, transformer: Transformer) -> Want:
-        return Want(seen=self._kinds(transformer), row="outputs", first_row=self.aggregation != "rollout")
+        whole = self.aggregation == "rollout"
+        return Want(seen=self._kinds(transformer), row="outputs", first_row=not whole, by_rows=whole)
 
     def _chosen(self, transformer: Transformer) -> list[int]:
         chosen = chosen_layers(transformer, self.layers)

@@ -38,8 +38,9 @@ class VTranM(TokenAttribution):
     The source treats only CLS. Unscaled, the paths without attention would be nearly all of the map: each softmax
     over all tokens makes what comes through attention smaller.
 
-    Costs one forward and one backward pass; a row vector is carried from the last block to the first, and
-    norms of per-head vectors come from d x d Gram matrices, so nothing of size N x N x N or H x N x D is formed.
+    Costs one forward and one backward pass, and their memory; a row vector is carried from the last block to the first
+    in the backward pass (see :class:`GenAtt`), and norms of per-head vectors come from d x d Gram matrices, so nothing
+    of size N x N x N or H x N x D is formed, and no map of attention is kept.
 
     Departs from the source where it gives no rule: the softmax runs over all tokens, prefix included and padding
     excluded; value biases belong to their tokens, the output bias to no token; LayerScale counts. With

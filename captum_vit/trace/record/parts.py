@@ -96,11 +96,12 @@ def attention_parts(found: Record, layer: int, rows: Tensor) -> Parts:
     Values have their bias; the bias of the output projection belongs to no token. In float32 for models of
     half precision.
     """
-    A, v = widened(found.seen["probs"][layer]), widened(found.seen["values"][layer])  # (B, H, N, N), (B, H, N, d)
+    first, last = int(rows[0]), int(rows[-1])
+    A = widened(found.attention(layer).probs(slice(first, last + 1))[:, :, rows - first])  # shape: (B, H, R, N)
+    v = widened(found.seen["values"][layer])  # shape: (B, H, N, d)
     W = widened(written_by_heads(found, layer))  # shape: (H, d, D)
-    attended = A if A.shape[2] == 1 else A[:, :, rows]  # the first row alone may have been recorded
     return Parts(
-        rows, attended.permute(0, 3, 2, 1).contiguous(), lambda some: torch.einsum("bhjd,hdD->bjhD", v[:, :, some], W)
+        rows, A.permute(0, 3, 2, 1).contiguous(), lambda some: torch.einsum("bhjd,hdD->bjhD", v[:, :, some], W)
     )
 
 

@@ -34,6 +34,9 @@ METHODS: dict[str, Callable[[nn.Module], cv.TokenAttribution]] = {
     "SkipPLUS(AttCAM)": lambda model: cv.SkipPLUS(cv.AttCAM(model)),
     "AttCAT": lambda model: cv.AttCAT(model, alignment="input"),
     "AttentionRollout": cv.AttentionRollout,
+    "AttIN": lambda model: cv.AttIN(model, aggregation="rollout"),
+    "GlobEnc": cv.GlobEnc,
+    "ALTI": cv.ALTI,
 }
 MODELS = [
     "timm ViT", "timm ViT mean, no CLS", "timm SigLIP", "timm ViT average and maximum", "timm EVA-02",
@@ -151,6 +154,7 @@ def test_where_the_head_reads_one_row_the_last_block_shows_one(monkeypatch: pyte
     assert shown == [1]  # of the last block; in front of the first one nothing is needed
 
 
+@pytest.mark.filterwarnings("ignore::captum_vit.ZeroMapWarning")
 @pytest.mark.parametrize("name", ["GenAtt", "GradSAM", "VTranM", "AttCAT", "AttentionRollout"])
 def test_memory_is_that_of_a_backward_pass_and_grows_with_the_tokens(name: str) -> None:
     taken = {}
