@@ -31,7 +31,6 @@ METHODS: dict[str, Callable[[nn.Module], cv.TokenAttribution]] = {
     "PLUS(DecompX)": lambda model: cv.PLUS(cv.DecompX(model)),
     "CAT": cv.CAT,
     "FullGrad, frozen": lambda model: cv.FullGrad(model, rule="frozen"),
-    "LRP": cv.LRP,
 }
 
 

@@ -23,14 +23,17 @@ MOVES = named(
     "__getitem__ cat concat concatenate stack hstack vstack chunk split split_with_sizes tensor_split unbind flatten "
     "unflatten reshape reshape_as view view_as transpose permute movedim moveaxis swapaxes swapdims squeeze unsqueeze "
     "expand expand_as repeat repeat_interleave roll flip narrow select index_select gather take_along_dim tile t "
-    "pixel_shuffle pixel_unshuffle __setitem__ copy_ clone contiguous"
+    "pixel_shuffle pixel_unshuffle __setitem__ copy_"
 )
+AS_COPY = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
+"""Places lie in memory otherwise: one number stands for all features of a row."""
 ATTRIBUTES = ("T", "mT", "H", "mH")
 BY_ROWS = MATMUL | named("linear scaled_dot_product_attention")
 BY_AREA = (LINEAR & named(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d avg_pool1d avg_pool2d avg_pool3d "
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate"
 )) | named("max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d")  # fmt: skip
+_UNKNOWN = torch.tensor(torch.nan)
 
 
 class Cells(Mode):
@@ -67,12 +70,17 @@ def places_of(
 ) -> list[Tensor] | None:  # shape of each: that of x without the axis
     """What a tensor carries, the number of the sample first; None where it carries nothing."""
     found: list[Tensor] | None = x.__dict__.get(PLACES)
-    return None if found is None else [one.mean(features) for one in found]
+    return None if found is None else [_by_row(one, features) for one in found]
 
 
 def _over(rows: Tensor, axis: int, like: Tensor) -> Tensor:
-    """The same number for all features."""
-    return rows.unsqueeze(axis).expand(like.shape).contiguous()
+    """The same number for all features, stored once."""
+    return rows.unsqueeze(axis).expand(like.shape)
+
+
+def _by_row(places: Tensor, features: int) -> Tensor:
+    """One number for each row: the mean over its features, which may be those of several cells side by side."""
+    return places.select(features, 0) if places.stride(features) == 0 else places.mean(features)
 
 
 def _carry(func: Any, args: Any, kwargs: Any, marked: list[Tensor], result: Any) -> None:
@@ -95,7 +103,7 @@ def _moved(func: Any, args: Any, kwargs: Any, axis: int) -> Any:
         return F.pad(**{**given, "input": _places(given["input"], axis), **filled})
     args, kwargs = _places(args, axis), _places(kwargs, axis)
     if not is_in_place(func):
-        return func(*args, **kwargs)
+        return AS_COPY.get(func, func)(*args, **kwargs)
     into = args[0].clone()
     func(into, *args[1:], **kwargs)
     return into
@@ -106,7 +114,7 @@ def _places(tree: Any, axis: int) -> Any:
     if isinstance(tree, Tensor):
         if PLACES in tree.__dict__:
             return tree.__dict__[PLACES][axis]
-        return torch.full(tree.shape, torch.nan, device=tree.device) if tree.is_floating_point() else tree
+        return _UNKNOWN.to(tree.device).expand(tree.shape) if tree.is_floating_point() else tree
     if isinstance(tree, dict):
         return {name: _places(x, axis) for name, x in tree.items()}
     return type(tree)(_places(x, axis) for x in tree) if type(tree) in (tuple, list) else tree
@@ -120,9 +128,11 @@ def _made(func: Any, marked: list[Tensor], result: Tensor) -> list[Tensor] | Non
         return found
     if func in BY_ROWS:
         rows = next((x for x in marked if x.shape[:-1] == result.shape[:-1]), None)
-        return None if rows is None else [_over(one.mean(-1), -1, result) for one in rows.__dict__[PLACES]]
+        return None if rows is None else [_over(_by_row(one, -1), -1, result) for one in rows.__dict__[PLACES]]
     x = marked[0]
     if func not in BY_AREA or x.dim() != result.dim() or all(size == 1 for size in result.shape[2:]):
         return None
-    by_area = [F.interpolate(one.mean(1, keepdim=True), result.shape[2:], mode="area") for one in x.__dict__[PLACES]]
-    return [_over(one.squeeze(1), 1, result) for one in by_area]
+    cells = [_by_row(one, 1) for one in x.__dict__[PLACES]]
+    if result.shape[2:] != x.shape[2:]:
+        cells = [F.interpolate(one.unsqueeze(1), result.shape[2:], mode="area").squeeze(1) for one in cells]
+    return [_over(one, 1, result) for one in cells]

@@ -77,6 +77,7 @@ class BiasesByCell:
     ) -> None:
         total = pool.sum(1, keepdim=True)
         self.layouts, self.pool = layouts, pool.where(total == 0, 1.0) / total.where(total == 0, pool.shape[1])
+        self._rows = {max(layouts): self.pool}
         wide = torch.promote_types(pool.dtype, torch.float32)
         self.by_place = {  # shape of each: (B, N of that block)
             layer: pool.new_zeros(len(pool), layout.n_tokens, dtype=wide) for layer, layout in layouts.items()
@@ -88,15 +89,15 @@ class BiasesByCell:
         part: Tensor,  # shape: (B, ...)
     ) -> None:
         """Credit cells; sums are kept in float32 or wider."""
-        part = part.to(torch.promote_types(part.dtype, torch.float32))
+        part, batch = part.to(torch.promote_types(part.dtype, torch.float32)), len(self.pool)
         known = torch.zeros_like(part, dtype=torch.bool)
         if where.places is not None and where.places[0].shape == part.shape:
             known = torch.stack(where.places).isfinite().all(0)
-        loose = batch_first(part.masked_fill(known, 0), len(self.pool)).reshape(len(self.pool), -1)
-        credit = loose.sum(1, keepdim=True) * self._read(where.layer)
-        if known.any() and where.places is not None:
-            credit = credit + self._at([one[known] for one in where.places], part[known], where.layer)
-        self.by_place[where.layer] = self.by_place[where.layer] + credit
+            places = [one[known] for one in where.places]
+            self.by_place[where.layer] += self._at(places, part[known], where.layer)
+        if not known.all():
+            loose = batch_first(part.masked_fill(known, 0), batch).reshape(batch, -1).sum(1, keepdim=True)
+            self.by_place[where.layer] += loose * self._read(where.layer)
 
     def _at(
         self,
@@ -108,7 +109,8 @@ class BiasesByCell:
         layout, (sample, *axes) = self.layouts[layer], [one.double() for one in places]
         grid, is_special = layout.grid or (layout.n_tokens,), axes[0] < 0
         of_cells = part.new_zeros(len(self.pool), layout.n_places)
-        for corner in product((0, 1), repeat=len(axes)):
+        between = any(bool((along != along.floor()).any()) for along in axes)
+        for corner in product((0, 1) if between else (0,), repeat=len(axes)):
             number, weight = sample.long(), torch.where(is_special, 0.0, 1.0)
             for size, along, upper in zip(grid, axes, corner, strict=True):
                 low = along.floor().clamp(0, size - 1)
@@ -124,8 +126,9 @@ class BiasesByCell:
 
     def _read(self, layer: int) -> Tensor:  # shape: (B, N)
         """The rows that the head reads, on the grid of a block."""
-        last = max(self.layouts)
-        return self.pool if layer == last else on_earlier(self.pool, self.layouts[last], self.layouts[layer])
+        if layer not in self._rows:
+            self._rows[layer] = on_earlier(self.pool, self.layouts[max(self.layouts)], self.layouts[layer])
+        return self._rows[layer]
 
 
 def on_earlier(
