@@ -38,7 +38,16 @@ def depend_in_order(
     changes = [is_real & (numbers >> digit & 1 == bit) for bit in (1, 0) for digit in digits]
     rows = [ids, *(torch.where(some, others, ids) for some in changes)]
     tokens = embedding.in_portions([row.view(shape) for row in rows])
-    seen = moved(tokens[1:] - tokens[:1], tokens[:1])[:, words]  # shape: (2 log2 T, T)
+    reached = moved(tokens[1:] - tokens[:1], tokens[:1])
+    if not reached.any():
+        return False
+    if tokens.shape[1] < ids.shape[1]:
+        raise UnsupportedModelError(
+            "A token for each word, in the order of the words.",
+            f"{tokens.shape[1]} tokens for {ids.shape[1]} words",
+            "a method that reads only one of the first blocks, such as DecompX, or LayerCDAM with layer=0.",
+        )
+    seen = reached[:, words]  # shape: (2 log2 T, T)
     with_digit, without = seen.chunk(2)
     if (with_digit ^ without).all() and torch.equal(_number(with_digit), words):
         return True

@@ -206,10 +206,13 @@ class Watch:
         masked = n_tokens if self._keep is None else self._keep.shape[1]
         words = n_tokens if self._words is None else self._words
         if not n_tokens == masked == words:
+            pooled = n_tokens < words
             raise TraceError(
                 "One token for each word.",
-                f"{max(n_tokens, masked)} tokens for {words} words",
-                "a model without learned prompts or prefixes; adapters such as LoRA add no tokens.",
+                f"{n_tokens if pooled else max(n_tokens, masked)} tokens for {words} words",
+                "an earlier layer, such as layer=0, in front of what pools the tokens."
+                if pooled
+                else "a model without learned prompts or prefixes; adapters such as LoRA add no tokens.",
             )
 
     def _see_convolution(self, module: nn.Conv2d, args: Any, output: Tensor) -> None:

@@ -7,7 +7,12 @@ import timm
 import torch
 from captum.attr import InputXGradient
 from torch import Tensor, nn
-from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+from transformers import (
+    FunnelConfig,
+    FunnelForSequenceClassification,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+)
 
 import captum_vit as cv
 from captum_vit.trace.record.record import Want, record
@@ -134,3 +139,14 @@ def test_pixels_of_a_film_are_summed_over_its_patches() -> None:
     pixels = InputXGradient(lambda x: model(x).logits).attribute(film.requires_grad_(), target=1)
     wanted = pixels.sum(2).view(2, 2, 2, 2, 8, 2, 8).sum((2, 4, 6)).unsqueeze(1)
     torch.testing.assert_close(found, wanted.detach())
+
+
+def test_words_that_are_pooled_on_the_way_are_refused_by_name() -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 16, "block_sizes": [1, 1], "num_labels": 3}
+    model = redrawn(FunnelForSequenceClassification(FunnelConfig(vocab_size=32, **sizes)))
+    ids = torch.arange(3, 12).unsqueeze(0)
+    for method in (cv.CAT, cv.LayerCDAM):
+        with pytest.raises(cv.CaptumVitError, match="5 tokens for 9 words"):
+            method(model).attribute(ids, target=1)
+    assert cv.LayerCDAM(model, layer=0).attribute(ids, target=1).shape == (1, 9)
