@@ -186,7 +186,7 @@ def test_a_probability_at_the_end_is_refused_by_the_layer_before_it(end: Callabl
     model, x = Ended(end).eval(), noise(2, 6, 4)
     with undisturbed(model), pytest.raises(UnsupportedModelError, match=r"`head` \(Linear\)") as caught:
         proof(model, (x,), (), Site(model.first, "output"), "frozen")
-    assert "returns what `head`" in caught.value.hint
+    assert "outputs are what `head`" in caught.value.hint
     open_ended = Ended(nn.Identity()).eval()
     with undisturbed(open_ended):
         assert proof(open_ended, (x,), (), Site(open_ended.first, "output"), "frozen").closes
