@@ -305,9 +305,10 @@ class EntranceProducts(InputProducts):
         ``output="pixels"``; flat patches (P, K) become (P, 1). ``output="tokens"`` gives all tokens that enter the
         tower's first block, CLS and registers included, and ``"channels"`` both unreduced.
         """
-        if not is_words_and_pictures(inputs):
-            return super().attribute(inputs, target, additional_forward_args)
         with undisturbed(self.model):
+            if not is_words_and_pictures(inputs):
+                one = self._record(inputs, target, additional_forward_args)
+                return self._finish(self.relevance(one), one.layout, inputs)
             found = self._split(inputs, target, additional_forward_args, laid=self.output in ("grid", "pixels"))
             words, tower = (found.split.products(leaf)[0] for leaf in (0, 1))
             if self.output != "channels":

@@ -10,7 +10,6 @@ from captum.attr import Attribution, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution
-from captum_vit.errors import TraceError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import function
 from captum_vit.trace.record.record import Record, Want
@@ -84,19 +83,12 @@ class InputGradient(TokenAttribution):
         """The method on a network and its input."""
         method = self.method(network)
         leaf = without_inference_mode(x).detach().requires_grad_()
-        try:
-            found: Tensor = method.attribute(
-                leaf,
-                target=plain_target(target),
-                additional_forward_args=args or None,
-                **one_batch_at_a_time(method, len(x)) | self.arguments,
-            )
-        except RuntimeError as error:
-            if "not have been used in the graph" not in str(error):
-                raise
-            got = "scores without a derivative by the input, which the model detaches"
-            hint = "a method that reads tokens, such as LayerCDAM."
-            raise TraceError("Scores that depend on the input with a gradient.", got, hint) from error
+        found: Tensor = method.attribute(
+            leaf,
+            target=plain_target(target),
+            additional_forward_args=args or None,
+            **one_batch_at_a_time(method, len(x)) | self.arguments,
+        )
         return found
 
 

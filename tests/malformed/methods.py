@@ -54,6 +54,7 @@ VALUES: dict[str, list[Any]] = {
     "norm": ["l3", None, 2],
     "variant": ["libra", None],
     "generator": [0, "seed"],
+    "checkpoint": FLAGS,
     "method": ["Saliency", 3],
     **dict.fromkeys(
         ("absolute", "include_prefix", "prediction", "aggregate", "length", "direction", "feed_forward"), FLAGS

@@ -104,7 +104,7 @@ def test_the_table_of_a_benchmark():
     ("line", "file"),
     [
         (["explain", "photo.png", "--model", "timm:test_vit", "--out", "map.npy"], "map.npy"),
-        (["explain", "photo.png", "--model", "timm:test_vit"], "photo-LayerCDAM.png"),
+        (["explain", "photo.png", "--model", "timm:test_vit"], "photo-map.png"),
         (["demo", "--sections", "digits"], "explanations.png"),
         (["demo", "--sections", "reviews"], "reviews.html"),
         (["demo", "--sections", "captions"], "captions.png"),

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from captum_vit.demo.scene_questions import SIDES
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 import captum_vit as cv
 from captum_vit import viz
 from captum_vit.demo import demo_vlm, demo_vlm_processor, digit_questions
+from captum_vit.demo.scene_questions import SIDES
 from captum_vit.viz.blending import blend
 from captum_vit.viz.colours import SIGNED, Scale
 from tests.real import boxes, sentences

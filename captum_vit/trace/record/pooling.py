@@ -146,15 +146,19 @@ class Head:
             raise no_graph()
         (g,) = torch.autograd.grad(score, self.rows, retain_graph=True, allow_unused=True)
         if g is None:
-            raise TraceError(
-                "A head that reads the tokens that leave the last block: attention is read in the rows that it reads.",
-                "outputs without a gradient there: they depend on tokens of other blocks, such as recorded hidden "
-                "states",
-                "a method that looks for no rows, such as LayerCDAM or DecompX, or a head on the last block.",
-            )
+            raise of_other_blocks()
         reached = torch.linalg.vector_norm(g, torch.inf, dim=-1)
         refuse_not_finite(reached, "gradient of the outputs at the last block")
         return reached.ne(0), reached.ne(0).sum(1, keepdim=True) > 1
+
+
+def of_other_blocks() -> TraceError:
+    """The error where the output is made of other blocks than the last one."""
+    return TraceError(
+        "A head that reads the tokens that leave the last block: attention is read in the rows that it reads.",
+        "outputs without a gradient there: they depend on tokens of other blocks, such as recorded hidden states",
+        "a method that looks for no rows, such as LayerCDAM or DecompX, or a head on the last block.",
+    )
 
 
 def no_graph() -> TraceError:

@@ -28,7 +28,7 @@ from captum_vit.trace.modes.silence import what_ran
 from captum_vit.trace.record.backward_pass import BackwardPass
 from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
 from captum_vit.trace.record.head import HeadTap
-from captum_vit.trace.record.pooling import Head, Pooling, no_graph
+from captum_vit.trace.record.pooling import Head, Pooling, no_graph, of_other_blocks
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.run.finite import refuse_not_finite
@@ -226,6 +226,8 @@ def record(
     if want.row:
         if probe.last_rows is None:
             raise no_graph()
+        if transformer.run_past and not output.requires_grad:
+            raise of_other_blocks()
         behind = found.layout_of(len(blocks) - 1)
         if probe.last_rows.shape[1] != behind.n_tokens:
             raise _other_rows(probe.last_rows, behind)

@@ -60,7 +60,8 @@ class Network(nn.Module):
             refuse_opaque(self.model)
         scores = self.scores(x if self.dtype is None else x.to(self.dtype), *inputs)
         if torch.is_grad_enabled() and x.requires_grad and not scores.requires_grad:
-            raise TraceError("Scores that depend on the input with a gradient.", "scores without a graph", UNHIDDEN)
+            hint = f"a method that reads tokens, such as LayerCDAM, or {UNHIDDEN}"
+            raise TraceError("Scores that depend on the input with a gradient.", "scores without a graph", hint)
         return scores
 
     def scores(self, x: Tensor, *inputs: Any) -> Tensor:
