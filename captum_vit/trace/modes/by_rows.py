@@ -22,7 +22,7 @@ from captum_vit.options import number
 from captum_vit.trace.modes.explicit import attended_from, for_each_head
 
 MEMORY = 16.0
-SHORT = 1 / 8  # of the memory
+SHORT = 1 / 4  # of the memory
 TENSORS = 4  # of rows of a map that exist together: A, G, what a method makes of them, and a gradient of scores
 
 Chunk = tuple[slice, Tensor, Tensor]
@@ -36,7 +36,7 @@ def attention_memory(mib: float) -> Iterator[None]:
     r"""Let methods that read attention take so much memory for rows of it.
 
     Methods that follow a row through attention and its gradient form a few rows of both at a time. More memory means
-    fewer and larger steps. Where an eighth of it holds all rows of a block, the attention of every block is written out
+    fewer and larger steps. Where a quarter of it holds all rows of a block, the attention of every block is written out
     whole in the forward pass, and kept: that is quicker for short sequences. With ``math.inf`` it always is.
 
     Args:
