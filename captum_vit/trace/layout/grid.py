@@ -70,7 +70,8 @@ def grid_of(reach: Reach, shape: tuple[int, ...]) -> Grid:
     raise UnsupportedModelError(
         "One token for each place of a grid.",
         f"{len(places)} tokens that read {len(places.unique())} places of a grid of {Grid(axes, ())}",
-        'a model that cuts its input into one grid of patches, or output="channels" at a layer.',
+        "a model that cuts its input into one grid of patches, layer=0 of one whose stages mix tokens between them, or "
+        'output="channels" at a layer.',
     )
 
 

@@ -140,7 +140,8 @@ def _order_of_content(token: int) -> UnsupportedModelError:
     return UnsupportedModelError(
         "Tokens in an order that does not depend on the picture.",
         f"token {token}, which moves with pixels that it does not read in another picture",
-        "the model without sorting or choosing of tokens before its blocks.",
+        "the model without sorting or choosing of tokens before its blocks; or layer=0, where tokens meet each other "
+        "between stages.",
     )
 
 
