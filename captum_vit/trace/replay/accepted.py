@@ -41,7 +41,7 @@ def refuse_incomplete(
     if rule not in COMPLETE:
         return
     first, others = first_samples(inputs, args)
-    _once(model, ("ends", rule), lambda: refuse_probability(model, first, others, rule))
+    _once(model, "ends", lambda: refuse_probability(model, first, others))
 
     def refuse() -> None:
         proof(model, first, others, place, rule).refuse()

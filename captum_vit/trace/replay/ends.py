@@ -32,7 +32,7 @@ class _Ends(Mode):
         return result
 
 
-def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], rule: str) -> None:
+def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:
     """Refuse scores that a sigmoid or softmax inside the model made, by the layer before it; one pass without a graph.
 
     Found where the scores lie in the memory that it wrote, as they are, or a part or another shape of them.
@@ -64,7 +64,7 @@ def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple
             ]
             layer = found[0] if found else "the call before it"
             raise UnsupportedModelError(
-                f'Scores before they are made probabilities, under rule="{rule}".',
+                "Scores before they are made probabilities, for a rule under which tokens and biases sum to them.",
                 f"a {function} at the end, of what {layer} gives",
                 f'captum_vit.BeforeActivation(model), whose outputs are what {layer} gives; or rule="grad".',
             )

@@ -90,7 +90,7 @@ def proof(
         UnsupportedModelError: an operation that no rule covers writes over a stream, or the scores are probabilities.
     """
     one_of("rule", rule, COMPLETE)
-    refuse_probability(model, inputs, args, rule)
+    refuse_probability(model, inputs, args)
     outside: Outside = {}
     parts: list[Tensor] = []
     tap = BiasTap(lambda y, axis: 0)
