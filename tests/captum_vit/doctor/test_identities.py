@@ -106,7 +106,7 @@ def test_it_takes_about_twenty_passes(examined: Examine):
     handle = model.register_forward_hook(lambda module, args, output: passes.append(len(args[0])))
     examined(model)
     handle.remove()
-    to_look = 7  # the first of which finds the blocks; two see whether scores are probabilities, and logits
+    to_look = 7  # one finds the blocks, one looks for a probability at the end
     assert len(passes) - to_look == 19 and sorted(passes)[-2:] == [2, 9]
 
 
