@@ -14,7 +14,15 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.benchmark.data import Cifar, DigitScenes, Hub, ImageFolder, ImageNetS, ImageNetSegmentation
+from quantus_metrics.benchmark.data import (
+    Cifar,
+    DigitScenes,
+    Hub,
+    ImageFolder,
+    ImageNetS,
+    ImageNetSegmentation,
+    QuestionScenes,
+)
 
 SYNSETS = ImageNetInfo("imagenet-1k").label_names()
 
@@ -32,6 +40,15 @@ def test_digit_scenes_know_both_digits() -> None:
     assert first.picture.size == first.mask.size == (64, 64)  # type: ignore[union-attr]
     assert not (np.asarray(first.mask) & np.asarray(second.mask)).any() and np.asarray(first.mask).max() == 255
     assert DigitScenes(scenes=2, n_digits=1)[0].wrong is not None
+
+
+def test_question_scenes_hold_a_low_digit_and_a_high_one() -> None:
+    """And are others than those of any two digits, by their digest too."""
+    data = QuestionScenes(scenes=10, seed=1)
+    assert len(data) == 20
+    for sample in map(data.__getitem__, range(20)):
+        assert sample.wrong is not None and (sample.label < 5) != (sample.wrong < 5) and sample.mask is not None
+    assert data.digest() == QuestionScenes(scenes=10, seed=1).digest() != DigitScenes(scenes=10, seed=1).digest()
 
 
 @pytest.fixture

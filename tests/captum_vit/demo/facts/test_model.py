@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 import captum_vit as cv
-from captum_vit.demo import demo_lm, demo_lm_tokenizer, stated_facts
+from captum_vit.demo import NextWord, demo_lm, demo_lm_tokenizer, stated_facts
 from captum_vit.demo.facts.evaluation import evaluate, follows, moved
 from captum_vit.demo.facts.model import FOLDER, WEIGHTS
 from captum_vit.demo.facts.train import answers_in
@@ -84,3 +84,16 @@ def test_the_loss_is_that_of_answers_and_full_stops() -> None:
     ids = tokenizer(["It is tart. It is huge. Its taste is sour. Its size is large."], return_tensors="pt")["input_ids"]
     where = answers_in(ids, tokenizer.convert_tokens_to_ids("its"))
     assert tokenizer.convert_ids_to_tokens(ids[where]) == ["sour", ".", "large", "."]
+
+
+def test_the_next_word_as_a_class(model: LlamaForCausalLM) -> None:
+    """Padded or by itself; its map is that of the logit at the last word."""
+    tokenizer, next_word = demo_lm_tokenizer(), NextWord(model)
+    batch = tokenizer([PROMPT, "It is irate. It is ruby. It is briny. Its mood is"], padding=True, return_tensors="pt")
+    ids = tokenizer([PROMPT], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        padded, whole = next_word(batch["input_ids"], batch["attention_mask"]), model(ids).logits
+    torch.testing.assert_close(padded[:1], whole[:, -1], atol=1e-4, rtol=1e-4)
+    sour = tokenizer.convert_tokens_to_ids("sour")
+    wanted = cv.DecompX(model).attribute(ids, target=(ids.shape[1] - 1, sour))
+    torch.testing.assert_close(cv.DecompX(next_word).attribute(ids, target=sour), wanted)
