@@ -15,6 +15,7 @@ from captum_vit.sites.nests import tensors_in
 from captum_vit.sites.site import ThisThreadOnly
 from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.functions import named
+from captum_vit.trace.run.watch import model_errors_as_ours
 
 
 class _Ends(Mode):
@@ -50,7 +51,7 @@ def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple
     try:
         for name, module in named_modules:
             handles.append(module.register_forward_hook(keep(name)))
-        with torch.no_grad(), ends:
+        with model_errors_as_ours(model, *inputs, *args), torch.no_grad(), ends:
             scores = scores_of(model(*inputs, *args))
     finally:
         for handle in handles:
