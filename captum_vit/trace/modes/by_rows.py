@@ -21,31 +21,33 @@ from captum_vit.errors import OptionError, UnsupportedModelError
 from captum_vit.options import number
 from captum_vit.trace.modes.explicit import attended_from, for_each_head
 
-MEMORY = 16.0
+ROWS = 128  # at a time: fewer are slower, and more are no quicker
+SHORT_MIB = 4.0
 SHORT = 1 / 4  # of the memory
 TENSORS = 4  # of rows of a map that exist together: A, G, what a method makes of them, and a gradient of scores
 
 Chunk = tuple[slice, Tensor, Tensor]
 """Some rows, and of these A and G, (B, H, R, Nk)."""
 
-_memory: ContextVar[float] = ContextVar("memory", default=MEMORY)
+_memory: ContextVar[float | None] = ContextVar("memory", default=None)
 
 
 @contextmanager
 def attention_memory(mib: float) -> Iterator[None]:
     r"""Let methods that read attention take so much memory for rows of it.
 
-    Methods that follow a row through attention and its gradient form a few rows of both at a time. More memory means
-    fewer and larger steps. Where a quarter of it holds all rows of a block, the attention of every block is written out
-    whole in the forward pass, and kept: that is quicker for short sequences. With ``math.inf`` it always is.
+    Methods that follow a row through attention and its gradient form a few rows of both at a time: 128 outside of this
+    context, which take a twentieth of what a backward pass holds, and here as many as the memory holds. Where a quarter
+    of it, 4 MiB outside, holds all rows of a block, the attention of every block is written out whole in the forward
+    pass, and kept: that is quicker for short sequences. With ``math.inf`` it always is.
 
     Args:
-        mib: MiB; 16 outside of this context.
+        mib: MiB.
 
     Raises:
         OptionError: it is no number above 0; in a pass, that it holds not even one row of a batch.
     """
-    token = _memory.set(mib if mib == math.inf else number("mib", mib, above=0, hint=f"{MEMORY:g}, or math.inf."))
+    token = _memory.set(mib if mib == math.inf else number("mib", mib, above=0, hint="16, or math.inf."))
     try:
         yield
     finally:
@@ -57,7 +59,8 @@ def is_short(
     dtype: torch.dtype,
 ) -> bool:
     """Whether an attention is written out whole: its rows would take longer to form twice than to keep."""
-    return _mebibytes(shape, dtype) <= _memory.get() * SHORT
+    memory = _memory.get()
+    return _mebibytes(shape, dtype) <= (SHORT_MIB if memory is None else memory * SHORT)
 
 
 def rows_at_a_time(
@@ -69,12 +72,15 @@ def rows_at_a_time(
     Raises:
         OptionError: not one.
     """
+    memory = _memory.get()
+    if memory is None:
+        return ROWS
     batch, heads, _, keys = shape
     one = _mebibytes((batch, heads, 1, keys), dtype)
-    if (rows := int(_memory.get() / one)) < 1:
+    if (rows := int(memory / one)) < 1:
         raise OptionError(
             f"Memory for one row of attention at least: {one:.3g} MiB for {batch} samples, {heads} heads, {keys} keys.",
-            f"attention_memory({_memory.get():g})",
+            f"attention_memory({memory:g})",
             f"attention_memory({math.ceil(one)}), or a smaller batch.",
         )
     return rows
