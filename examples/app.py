@@ -79,8 +79,8 @@ def page() -> gr.Blocks:
                     review = gr.Textbox(reviews[0], lines=4, label="Review")
                     gr.Examples([[text] for text in reviews], review, label="Examples")
                 with gr.Column(visible=False) as prompts:
-                    prompt = gr.Textbox(lines=4, label="Prompt, or question about the picture")
-                    foil = gr.Textbox(label="Rather than", info="a word that was not generated, or nothing")
+                    prompt = gr.Textbox("", lines=4, label="Prompt, or question about the picture")
+                    foil = gr.Textbox("", label="Rather than", info="a word that was not generated, or nothing")
                 hint = "classes; for the CLIP any text; a word of a generated answer. None: what the model predicts"
                 both = [names[digit] for digit in digits]
                 wanted = gr.Dropdown(names, value=both, multiselect=True, label="Explain", info=hint, **free)

@@ -113,7 +113,7 @@ def in_backward(module: nn.Module, fuse: Fuse) -> Iterator[None]:
     """In the backward of an autograd function behind the module."""
 
     def append(module: nn.Module, args: Any, output: Any) -> Any:
-        return OnTheWayBack.apply(output, fuse) if isinstance(output, Tensor) and output.requires_grad else None
+        return OnTheWayBack.apply(output, fuse) if isinstance(output, Tensor) else None
 
     handle = module.register_forward_hook(append)
     yield
