@@ -15,6 +15,7 @@ from captum_vit.models.modules import modules_of
 from captum_vit.models.output import probability_of
 from captum_vit.targets import TargetModule
 from captum_vit.tokens import Box, placed
+from captum_vit.trace.run.found import without_gradients
 from captum_vit.trace.run.state import refuse_training
 from quantus_metrics.bridge import (
     check_explains,
@@ -282,7 +283,7 @@ def check_maps(
             raise InputError(wanted, f"otherwise in sample(s) {bad} of {len(maps)}", "another method or target.")
 
 
-@torch.no_grad()
+@without_gradients
 def whole_images(
     answer: Answers,
     inputs: Tensor,  # shape: (n, C, H, W)

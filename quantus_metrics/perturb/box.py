@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from captum_vit.errors import InputError, OptionError
 from captum_vit.options import IN_MEMORY, integer, integer_or_none
 from captum_vit.tokens import Box
+from captum_vit.trace.run.found import without_gradients
 from quantus_metrics.bridge import logits, to_pixels
 from quantus_metrics.cells import Size, extent
 
@@ -63,7 +64,7 @@ def draw_boxes(
     )
 
 
-@torch.no_grad()
+@without_gradients
 def box_changes(
     model: Model,
     inputs: Tensor,  # shape: (B, C, H, W)

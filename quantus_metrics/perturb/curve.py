@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.options import IN_MEMORY, integer_or_none, number, shown
 from captum_vit.tokens import Box
+from captum_vit.trace.run.found import without_gradients
 from quantus_metrics.bridge import logits, to_tensor
 from quantus_metrics.cells import Size, box_under, patches_of
 
@@ -59,7 +60,7 @@ def target_score(
     return outputs.gather(1, target.unsqueeze(1)).squeeze(1)
 
 
-@torch.no_grad()
+@without_gradients
 def curves(
     model: Model,
     inputs: Tensor,  # shape: (B, C, H, W), or (B, T) token ids

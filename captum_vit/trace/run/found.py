@@ -15,7 +15,7 @@ from functools import wraps
 from io import IOBase
 from threading import get_ident
 from traceback import clear_frames
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from torch import nn
 from captum_vit.sites.site import Forward, ThisThreadOnly, next_number
 
 P = ParamSpec("P")
+R = TypeVar("R")
 Ends = Generator[None, None, None]
 """A generator that yields once, and tidies up when it goes on."""
 
@@ -60,6 +61,17 @@ def uninterrupted(generator: Callable[P, Ends]) -> Callable[P, _Uninterrupted]:
 def as_found(modules: Sequence[nn.Module]) -> _Uninterrupted:
     """At its end nothing that this thread put into these modules is left, and its modes are those of before."""
     return Found(modules).kept()
+
+
+def without_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """As the decorator `torch.no_grad()`, whose own end an interrupt may break off."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with as_found(()), torch.no_grad():
+            return function(*args, **kwargs)
+
+    return run
 
 
 class Found:
