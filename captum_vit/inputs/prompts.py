@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -15,10 +17,12 @@ from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedM
 from captum_vit.inputs.preprocessing import stored
 from captum_vit.inputs.rgb import open_picture, picture_of
 from captum_vit.models.modules import module_of
-from captum_vit.options import shown
+from captum_vit.models.positions import most_tokens, refuse_too_long
+from captum_vit.options import function, kind_of, shown
 
 IDS, PIXELS = "input_ids", "pixel_values"
 MOST = 20  # tokens of an answer that is generated here
+_GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,11 @@ def read_prompt(model: nn.Module, given: Any, processor: Any = None, tokenizer: 
         UnsupportedModelError: neither tokenizer nor processor is known.
     """
     maker = processor or tokenizer or stored("AutoProcessor" if _has_pictures(given) else "AutoTokenizer", model)
+    if maker is not None:
+        function("processor", maker, hint="AutoProcessor.from_pretrained(...), or AutoTokenizer of a text model.")
     device = next(model.parameters()).device
     if isinstance(given, Tensor):
-        given = {IDS: given.reshape(-1, given.shape[-1])}
+        given = {IDS: given[None] if given.dim() == 1 else given}
     pictures, text = _parts(given)
     if not isinstance(given, Mapping):
         if maker is None:
@@ -80,11 +86,15 @@ def read_prompt(model: nn.Module, given: Any, processor: Any = None, tokenizer: 
             raise UnsupportedModelError(wanted, got, "processor=..., or the ids that a tokenizer gave.")
         given = _encoded(maker, pictures, text)
     ids = given.get(IDS)
-    if not isinstance(ids, Tensor) or ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]:
-        got = f"shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else shown(ids)
+    if not _are_ids(ids) or ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]:
+        got = kind_of(ids) if isinstance(ids, Tensor) else shown(ids)
         raise InputError("Ids (1, n) of one prompt.", got, 'processor(..., return_tensors="pt") with one text.')
     rest = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in given.items() if name != IDS}
     return Prompt(ids.to(device), rest, getattr(maker, "tokenizer", maker), pictures)
+
+
+def _are_ids(given: Any) -> TypeGuard[Tensor]:
+    return isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64)
 
 
 def _has_pictures(given: Any) -> bool:
@@ -97,7 +107,10 @@ def _parts(given: Any) -> tuple[tuple[Image, ...], Any]:
         first, text = given
         if not isinstance(text, str) or not text.strip():
             raise InputError("Pictures and a question.", f"a question that is {shown(text)}", '"What is this?".')
-        return tuple(map(_picture, first if isinstance(first, list | tuple) else [first])), text
+        pictures = tuple(map(_picture, first if isinstance(first, list | tuple) else [first]))
+        if not pictures:
+            raise InputError("Pictures and a question.", "no picture", "the question alone, as a text.")
+        return pictures, text
     is_chat = isinstance(given, list) and given and all(isinstance(message, Mapping) for message in given)
     if not is_chat and not isinstance(given, Mapping) and not (isinstance(given, str) and given.strip()):
         hint = '"The capital of France is", (picture, "What is this?"), or [{"role": "user", "content": "Hello"}].'
@@ -151,13 +164,14 @@ def answer_ids(model: Any, prompt: Prompt, answer: Any = None) -> Tensor:  # sha
     """
     if answer is None:
         lm: Any = module_of(model)
-        made = lm.generate(prompt.ids, **prompt.rest, max_new_tokens=MOST, do_sample=False)
-        found = made[:, prompt.length :] if made.shape[1] > prompt.length else made
+        refuse_too_long(lm, F.pad(prompt.ids, (0, 1)))  # the prompt and one token of an answer
+        most = min(MOST, (most_tokens(lm) or math.inf) - prompt.length)
+        found = lm.generate(prompt.ids, **prompt.rest, max_new_tokens=most, **_GREEDY)[:, prompt.length :]
     elif isinstance(answer, str):
         found = _likelier(model, prompt, answer)
-    elif isinstance(answer, Tensor) and not answer.is_floating_point():
-        found = answer.reshape(-1, answer.shape[-1]).to(prompt.ids.device)
-        if found.shape[1] > prompt.length and torch.equal(found[:1, : prompt.length], prompt.ids):
+    elif _are_ids(answer) and 1 <= answer.dim() <= 2:
+        found = (answer[None] if answer.dim() == 1 else answer).to(prompt.ids)
+        if torch.equal(found[:1, : prompt.length], prompt.ids):
             found = found[:, prompt.length :]
     else:
         raise InputError("An answer: a text, or ids.", shown(answer), "what generate returned, or answer=None.")
@@ -167,11 +181,25 @@ def answer_ids(model: Any, prompt: Prompt, answer: Any = None) -> Tensor:  # sha
 
 
 def readings(prompt: Prompt, text: str) -> tuple[list[int], list[int]]:
-    """The ids of a text that goes on behind another one: as it stands, and with a space in front."""
+    """The ids of a text that goes on behind another one: as it stands, and with a space in front.
+
+    Raises:
+        InputError: no tokenizer is known, or it has no tokens for the text.
+    """
+    tokenizer = _tokenizer(prompt, text)
+    both = (text, text if text[:1].isspace() else f" {text}")
+    plain, spaced = (list(tokenizer(one, add_special_tokens=False)[IDS]) for one in both)
+    unknown = getattr(tokenizer, "unk_token", None)
+    if unknown and unknown not in text and tokenizer.unk_token_id in plain:
+        got = f"{text!r}, which holds a word that it does not"
+        raise InputError("A text that the tokenizer has tokens for.", got, "other words, or ids.")
+    return plain, spaced
+
+
+def _tokenizer(prompt: Prompt, text: str) -> Any:
     if prompt.tokenizer is None:
         raise InputError("Ids, since no tokenizer is known.", repr(text), "tokenizer=..., or ids.")
-    plain, spaced = (list(prompt.tokenizer(one, add_special_tokens=False)[IDS]) for one in (text, f" {text.lstrip()}"))
-    return plain, spaced
+    return prompt.tokenizer
 
 
 def _likelier(model: nn.Module, prompt: Prompt, text: str) -> Tensor:  # shape: (1, T)
@@ -213,10 +241,11 @@ def span_of(prompt: Prompt, answer: Tensor, target: Any) -> tuple[int, int]:
 
 def _words(prompt: Prompt, ids: list[int], wanted: str) -> tuple[int, int]:
     """The first, shortest run of tokens that spells these words."""
-    spelt = prompt.tokenizer.decode
+    spelt = _tokenizer(prompt, wanted).decode
     for length in range(1, len(ids) + 1):
         for start in range(len(ids) - length + 1):
-            if spelt(ids[start : start + length]).strip() == wanted.strip() != "":
+            found = spelt(ids[start : start + length])
+            if found == wanted != "" or found.strip() == wanted.strip() != "":
                 return start, start + length
     raise TargetError(
         "Words of the answer, from the begin of a token to the end of one.",
@@ -236,16 +265,26 @@ def foil_ids(prompt: Prompt, target: list[int], foil: Any) -> list[int] | None:
         foil: an id or a word; None for none.
 
     Raises:
-        OptionError: a word of another number of tokens than the target.
+        OptionError: a word of another number of tokens than the target, or the target itself.
     """
-    if foil is None or (isinstance(foil, int) and not isinstance(foil, bool)):
-        return None if foil is None else [foil] * len(target)
-    if not isinstance(foil, str):
+    if foil is None:
+        return None
+    if isinstance(foil, bool) or not isinstance(foil, str | int):
         raise OptionError("`foil` must be a word, or the id of a token.", shown(foil), 'foil="nine".')
-    as_it_stands = target == readings(prompt, prompt.tokenizer.decode(target).strip())[0]
-    found = readings(prompt, foil)[0 if as_it_stands else 1]
+    found = [foil] * len(target) if isinstance(foil, int) else _read_as(prompt, target, foil)
+    if found == target:
+        raise OptionError("A foil that is another word than the target.", repr(foil), "foil=None, or another word.")
+    return found
+
+
+def _read_as(prompt: Prompt, target: list[int], foil: str) -> list[int]:
+    """The ids of a foil, with a space in front where the target has one."""
+    plain, spaced = readings(prompt, foil)
+    tokenizer = _tokenizer(prompt, foil)
+    as_it_stands = target == list(tokenizer(tokenizer.decode(target).strip(), add_special_tokens=False)[IDS])
+    found = plain if as_it_stands else spaced
     if len(found) != len(target):
-        pieces = prompt.tokenizer.convert_ids_to_tokens(found)
+        pieces = tokenizer.convert_ids_to_tokens(found)
         wanted = f"A foil of {len(target)} tokens, as many as the target has."
         raise OptionError(wanted, f"{foil!r}, which is {pieces}", "another word, or the id of one token.")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
+from os.path import isfile
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from captum_vit.errors import InputError
+from captum_vit.options import shown
 
 ELONGATED = 100
 """The longer side over the shorter one, at most: models enlarge the short side, and the long one with it."""
@@ -24,7 +25,7 @@ def open_picture(path: str | PathLike[str]) -> Image.Image:
     Raises:
         InputError: no such file, or not a picture that can be read.
     """
-    if not Path(path).is_file():
+    if not isfile(path):
         got = f"{str(path)!r}, which is no file"
         raise InputError("A picture file, or a text for a text model.", got, "the path from here, or an absolute one.")
     try:
@@ -95,8 +96,10 @@ def picture_of(given: Any) -> Image.Image:
         picture = rgb(_from_array(given, "a uint8 tensor (3, H, W); channels come first in a tensor."))
     elif isinstance(given, np.ndarray):
         picture = rgb(_from_array(given, "an array (H, W, 3) of uint8; array.transpose(1, 2, 0) for channels first."))
-    else:
+    elif isinstance(given, Image.Image):
         picture = rgb(given)
+    else:
+        raise InputError("A picture: a PIL image, or its pixels.", shown(given), "PIL.Image.open(path).")
     short, long = sorted(picture.size)
     if not short or long > ELONGATED * short:
         raise InputError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError
-from captum_vit.inputs.prompts import Prompt, answer_ids, foil_ids, generates, read_prompt, span_of
+from captum_vit.inputs.prompts import Prompt, answer_ids, foil_ids, generates, read_prompt, readings, span_of
 
 WORDS = ["<bos>", "the", "sky", "is", "Ġthe", "Ġsky", "Ġis", "Ġred", "Ġblue", "red", "blue", "Ġa", "rk"]
 
@@ -62,7 +64,14 @@ def test_a_chat_is_read_by_its_template(lm: GPT2LMHeadModel) -> None:
     [
         "",
         torch.ones(2, 3, dtype=torch.long),
+        torch.tensor(1),
+        torch.tensor([], dtype=torch.long),
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([True, False]),
         ("a path.png", "what?"),
+        ("a" * 300, "what?"),
+        (None, "what?"),
+        ([], "what?"),
         {"text": 1},
         [],
         ["a"],
@@ -101,7 +110,54 @@ def test_the_likelier_reading_of_an_answer_is_taken(prompt: Prompt) -> None:
     assert answer_ids(Sure(9), prompt, "red").tolist() == [[9]]
 
 
-@pytest.mark.parametrize("answer", ["", torch.ones(2, 3, dtype=torch.long), 3.0])
+def test_an_answer_is_one_of_greedy_steps_within_the_positions(lm: GPT2LMHeadModel, prompt: Prompt) -> None:
+    made = answer_ids(lm, prompt)
+    changed = copy.deepcopy(lm)
+    changed.generation_config.update(num_beams=3, return_dict_in_generate=True, num_return_sequences=2)
+    assert torch.equal(answer_ids(changed, prompt), made)
+    nearly = read_prompt(lm, torch.ones(30, dtype=torch.long))
+    assert answer_ids(lm, nearly).shape == (1, 2)
+    with pytest.raises(InputError, match="32 tokens"):
+        answer_ids(lm, read_prompt(lm, torch.ones(32, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("text", ["\nred", "\n"])
+def test_white_space_in_front_of_an_answer_stays(prompt: Prompt, text: str) -> None:
+    class Lines:
+        unk_token = None
+
+        def __call__(self, text: str, **options: object) -> dict[str, list[int]]:
+            return {"input_ids": [ord(letter) for letter in text]}
+
+    spelt = [ord(letter) for letter in text]
+    assert readings(Prompt(prompt.ids, {}, Lines()), text) == (spelt, spelt)
+
+
+def test_words_without_tokens_are_refused(prompt: Prompt) -> None:
+    unknowing = byte_level()
+    unknowing.unk_token = "<bos>"
+    strict = Prompt(prompt.ids, {}, unknowing)
+    assert readings(strict, "red") == ([9], [7])
+    for refused in (lambda: readings(strict, "zebra"), lambda: foil_ids(strict, [7], "zebra")):
+        with pytest.raises(InputError, match="zebra"):
+            refused()
+
+
+def test_words_without_a_tokenizer_are_refused(prompt: Prompt) -> None:
+    ids_alone = Prompt(prompt.ids, {}, None)
+    for refused in (lambda: span_of(ids_alone, torch.tensor([[7]]), "red"), lambda: foil_ids(ids_alone, [7], "blue")):
+        with pytest.raises(InputError, match="tokenizer="):
+            refused()
+
+
+def test_a_processor_is_called(lm: GPT2LMHeadModel) -> None:
+    with pytest.raises(OptionError, match="processor"):
+        read_prompt(lm, "the sky is", tokenizer="gpt2")
+
+
+@pytest.mark.parametrize(
+    "answer", ["", torch.ones(2, 3, dtype=torch.long), 3.0, torch.tensor(3), torch.tensor([[1, 5, 6]])]
+)
 def test_other_answers_are_refused(lm: GPT2LMHeadModel, prompt: Prompt, answer: object) -> None:
     with pytest.raises(InputError):
         answer_ids(lm, prompt, answer)
@@ -127,7 +183,7 @@ def test_a_foil_is_read_as_the_target_was(prompt: Prompt) -> None:
     assert foil_ids(prompt, [7], None) is None
 
 
-@pytest.mark.parametrize("foil", ["sky is", 1.5, True])
-def test_a_foil_of_another_length_is_refused(prompt: Prompt, foil: object) -> None:
+@pytest.mark.parametrize("foil", ["sky is", 1.5, True, "red", 7])
+def test_a_foil_of_another_length_or_the_target_itself_is_refused(prompt: Prompt, foil: object) -> None:
     with pytest.raises(OptionError):
         foil_ids(prompt, [7], foil)
