@@ -109,6 +109,9 @@ def explain(
         >>> explain(nli, ("It rains.", "It is wet."), "entailment", special=False)  # doctest: +SKIP
     """
     if generates(model):
+        if tokens is not None:
+            wanted = "A tokenizer, which names the tokens of a prompt and of its answer."
+            raise OptionError(wanted, f"tokens={shown(tokens)}", "tokenizer=AutoTokenizer.from_pretrained(...).")
         how = "DecompX" if method is None else method
         return explain_answer(
             model,
@@ -120,6 +123,7 @@ def explain(
             processor=processor,
             tokenizer=tokenizer,
             words=words,
+            special=special,
             options=options,
         )
     for name, only in (("answer", answer), ("foil", foil)):

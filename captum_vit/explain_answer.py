@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from captum_vit.attr.base import EntranceProducts
 from captum_vit.inputs.images import display_image
 from captum_vit.inputs.prompts import Prompt, answer_ids, foil_ids, read_prompt, span_of
-from captum_vit.options import known
+from captum_vit.options import boolean, known
 from captum_vit.targets.answer import Answer, Span
 from captum_vit.trace.layout.image_tokens import image_tokens
 from captum_vit.trace.modes.completeness import COMPLETE
 from captum_vit.trace.run.state import undisturbed
+from captum_vit.trace.run.watch import model_errors_as_ours
 from captum_vit.viz.answer import ASKING, IMAGE, SO_FAR, SPECIAL, TEXT, AnswerExplanation
 from captum_vit.viz.blending import pixels_of
 
@@ -31,13 +33,16 @@ def explain_answer(
     foil: Any = None,
     processor: Any = None,
     tokenizer: Any = None,
-    words: bool = True,
+    words: bool = False,
+    special: bool = True,
     options: dict[str, Any],
 ) -> AnswerExplanation:
     """See :func:`captum_vit.explain`; ``method`` makes the method and its name from a target module."""
+    boolean("words", words), boolean("special", special)
     with undisturbed(model):
         prompt = read_prompt(model, given, processor, tokenizer)
-        answered = answer_ids(model, prompt, answer)
+        with model_errors_as_ours(model, prompt.ids):
+            answered = answer_ids(model, prompt, answer)
     start, stop = span_of(prompt, answered, target)
     chosen = answered[0, start:stop].tolist()
     foils = foil_ids(prompt, chosen, foil)
@@ -59,6 +64,7 @@ def explain_answer(
         constants=found.constants,
         complete=found.complete,
         whole_words=words,
+        special=special,
     )
 
 
@@ -80,13 +86,15 @@ def _explained(
     of_picture = None if pixels is None else image_tokens(scores, (ids, pixels))
     rows = torch.zeros_like(ids[0], dtype=torch.bool) if of_picture is None else of_picture.rows[0].to(ids.device)
     if isinstance(attribution, EntranceProducts):
-        known(f"{type(attribution).__name__}, of an answer,", options, ())
+        known(f"{type(attribution).__name__}, of an answer", options, ())
         found = attribution.decompose(ids if pixels is None else (ids, pixels))
         images = [] if found.pictures is None else found.images
         beside = {"constants": found.constants[0].item()}
         if found.pictures is not None and (special := float(found.tower.sum() - sum(one.sum() for one in images))):
             beside["class token"] = special
         return _Found(found.words[0], found.score[0].item(), images, rows, beside, attribution.rule in COMPLETE)
+    taken = [name for name in signature(attribution.attribute).parameters if name not in ("inputs", "target")]
+    known(f"{type(attribution).__name__}.attribute", options, taken)
     with undisturbed(scores.model):
         score = scores(ids).item()
     relevance = attribution.attribute(ids, **options)
@@ -117,7 +125,8 @@ def _tokens(prompt: Prompt, ids: list[int]) -> list[str]:
 
 def _label(prompt: Prompt, target: list[int], foils: list[int] | None) -> str:
     def spelt(ids: list[int]) -> str:
-        return str(ids) if prompt.tokenizer is None else prompt.tokenizer.decode(ids).strip()
+        text = str(ids) if prompt.tokenizer is None else prompt.tokenizer.decode(ids)
+        return text.strip() or repr(text)
 
     return spelt(target) if foils is None else f"{spelt(target)} rather than {spelt(foils)}"
 

@@ -51,6 +51,7 @@ class AnswerExplanation:
         constants: what further parts add to the score by name, such as biases.
         complete: whether all parts claim to sum to the score.
         whole_words: whether the pieces of a word are shown as one.
+        special: whether special tokens are shown; ``.map`` and ``.shares`` hold them in any case.
     """
 
     relevance: Tensor
@@ -64,6 +65,7 @@ class AnswerExplanation:
     constants: Mapping[str, float] = field(default_factory=dict)
     complete: bool = False
     whole_words: bool = True
+    special: bool = True
 
     @property
     def map(self) -> Tensor:
@@ -179,8 +181,10 @@ class AnswerExplanation:
         """What is shown as one, up to the asking position; image tokens are shown as the picture."""
         found = pieces(self.tokens)
         found = merged(found) if self.whole_words else found
-        shown = [piece for piece in found if self._role(piece) != IMAGE]
-        return shown, torch.stack([self.relevance[list(piece.tokens)].sum() for piece in shown]).float().cpu()
+        hidden = (IMAGE,) if self.special else (IMAGE, SPECIAL)
+        shown = [piece for piece in found if self._role(piece) not in hidden]
+        relevance = self.relevance.cpu()
+        return shown, torch.tensor([relevance[list(piece.tokens)].sum().item() for piece in shown])
 
     def _role(self, piece: Piece) -> str:
         """That of its last token: a word that ends at the asking position is not among the words."""

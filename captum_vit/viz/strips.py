@@ -38,13 +38,14 @@ def strip(
 
     figure.text(_GAP / width, 1 - 0.15 / whole, title, va="center", fontsize=10, color=INK, parse_math=False)
     left = _GAP
-    room = width - 2.6
-    side = min(height, (room - _GAP * len(pictures)) / max(len(pictures), 1))
+    slot = max(width - 2.6, width / 3) / max(len(pictures), 1)
+    gap = min(_GAP, slot / 4)
+    side = min(height, slot - gap)
     for picture in pictures:
         tall = side * min(1.0, picture.shape[0] / picture.shape[1])
         across = tall * picture.shape[1] / picture.shape[0]
         draw(figure.add_axes(axes(left, across, tall)), picture.numpy())
-        left += across + _GAP
+        left += across + gap
     left += _NAMES
     across = max(width - left - _VALUES - _GAP, 0.6)
     bars = figure.add_axes(axes(left, across))

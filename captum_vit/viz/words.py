@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -166,7 +167,7 @@ class TokenText:
         starts = [i for i, line in enumerate(self.lines) if i == 0 or line != self.lines[i - 1]]
         paragraphs = (
             f'<p style="margin:0 0 4px">{"".join(self._spans(row, start, end))}</p>'
-            for start, end in zip(starts, [*starts[1:], len(self.lines)], strict=True)
+            for start, end in pairwise([*starts, len(self.lines)])
         )
         return label + "".join(paragraphs)
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import captum_vit as cv
-from captum_vit.errors import OptionError, TargetError
+from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.viz import AnswerExplanation
 from tests.captum_vit.inputs.test_prompts import WORDS, byte_level
 
@@ -79,12 +79,55 @@ def test_the_asking_position_sets_no_colours(lm: LlamaForCausalLM) -> None:
     assert text.strength[0, -1] == 0 and text.scores[0, -1] != 0
 
 
-@pytest.mark.parametrize(("option", "error"), [({"target": "ark"}, TargetError), ({"foil": "the sky"}, OptionError)])
-def test_what_was_not_generated_is_refused(
-    lm: LlamaForCausalLM, option: dict[str, str], error: type[Exception]
-) -> None:
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [
+        ({"target": "ark"}, TargetError),
+        ({"foil": "the sky"}, OptionError),
+        ({"method": "GenAtt", "n_samples": 3}, OptionError),
+        ({"n_samples": 3}, OptionError),
+        ({"words": 3}, OptionError),
+        ({"special": None}, OptionError),
+        ({"tokens": ["the"]}, OptionError),
+    ],
+)
+def test_what_does_not_fit_is_refused(lm: LlamaForCausalLM, option: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         explained(lm, **option)
+
+
+def test_ids_that_the_model_does_not_have_are_refused(lm: LlamaForCausalLM) -> None:
+    with pytest.raises(InputError, match="out of range"):
+        cv.explain(lm, torch.tensor([1, 99]))
+
+
+def test_a_line_break_has_a_name(lm: LlamaForCausalLM) -> None:
+    class Lines:
+        def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+            return ["Ċ" for _ in ids]
+
+        def decode(self, ids: list[int]) -> str:
+            return "\n" * len(ids)
+
+        def __call__(self, text: str, **options: object) -> dict[str, torch.Tensor]:
+            return {"input_ids": torch.tensor([[1, 5]])}
+
+    assert cv.explain(lm, "x", "\n", answer=torch.tensor([7, 8]), tokenizer=Lines()).label == r"'\n'"
+
+
+def test_special_tokens_are_shown_or_not() -> None:
+    given = (torch.ones(2), ["<s>", "sky"], ["special tokens", "words"], "blue", 1.0, "DecompX")
+    shown, hidden = AnswerExplanation(*given), AnswerExplanation(*given, special=False)
+    assert [piece.text for piece in shown.text().pieces] == ["<s>", "sky"]
+    assert [piece.text for piece in hidden.text().pieces] == ["sky"]
+    assert shown.shares == hidden.shares
+
+
+def test_pictures_in_a_narrow_figure_without_a_word_are_drawn() -> None:
+    given = (torch.ones(1), ["a"], ["image tokens"], "blue", 1.0, "DecompX")
+    found = AnswerExplanation(*given, [torch.rand(3, 8, 8)] * 3, [torch.randn(2, 2)] * 3)
+    assert len(found.show(width=1.0).axes) == 4  # and bars
+    assert found.words == [] and found.html.count("<img") == 3
 
 
 def test_an_answer_of_a_classifier_is_refused() -> None:
