@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from inspect import getdoc, isclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 import captum_vit as cv
-from captum_vit.errors import CaptumVitError
+from captum_vit.errors import CaptumVitError, InputError
 from captum_vit.explain import explain, method_named, open_picture
 from captum_vit.inputs.loading import device_named, load_model
 from captum_vit.inputs.prompts import generates
@@ -115,14 +116,17 @@ def _explain(args: argparse.Namespace) -> None:
     """Everything that can be refused is refused before the model is loaded."""
     if args.method is not None:
         method_named(args.method)
-    given = open_picture(args.image) if args.model.startswith("timm:") or args.question else args.image
-    text = args.model.startswith("hf:") and not Path(args.image).is_file()
+    given = open_picture(args.image) if args.model.startswith("timm:") or args.question is not None else args.image
+    text = args.model.startswith("hf:") and not isfile(args.image)
     name = re.sub(r"\W+", "-", f"{'text' if text else Path(args.image).stem}-{args.method or 'map'}").strip("-")
-    kinds = SUFFIXES if text or args.question else (*PICTURES, ".npy")
+    kinds = SUFFIXES if text or args.question is not None else (*PICTURES, ".npy")
     path = check_target(args.out or f"{name}{'.html' if text else '.png'}", kinds, args.overwrite)
     model = _model(args)
+    if generates(model) and args.question is None and isfile(args.image):
+        hint = 'captum-vit explain IMAGE --question "What is this?", with a model that reads pictures.'
+        raise InputError("A text, or a picture and a question.", f"{args.image!r}, a file", hint)
     target = " ".join(args.target) if args.target and generates(model) else args.target
-    asked = (given, args.question) if args.question else given
+    asked = given if args.question is None else (given, args.question)
     explanation = explain(model, asked, target, args.method, answer=args.answer, foil=args.foil)
     print(explanation)
     print(f"saved {explanation.save(path, overwrite=args.overwrite)}")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import captum_vit as cv
 from captum_vit import cli
+from captum_vit.demo import facts
 
 
 @pytest.fixture
@@ -83,6 +84,21 @@ def test_overwrite_replaces(here: Path):
 )
 def test_what_is_asked_in_vain_is_said_in_a_few_lines(here: Path, capsys, argv: list[str], words: str):
     assert words in refused(capsys, "explain", *argv)
+
+
+FACTS = ["--model", f"hf:{Path(facts.__file__).parent / 'weights'}"]
+
+
+def test_a_word_of_a_language_model_is_explained(here: Path, capsys: pytest.CaptureFixture):
+    prompt = "It is tart. " * 30 + "Its taste is"  # longer than a file's name may be
+    assert cli.main(["explain", prompt, *FACTS, "--target", "sour", "--foil", "sweet", "--out", "a.html"]) == 0
+    assert "sour rather than sweet" in capsys.readouterr().out and Path("a.html").is_file()
+
+
+@pytest.mark.parametrize(("more", "words"), [([], "--question"), (["--question", ""], "a question that is ''")])
+def test_a_picture_without_a_question_is_no_prompt(here: Path, capsys, more: list[str], words: str):
+    assert cli.main(["explain", "photo.png", *FACTS, *more, "--out", "a.png"]) == cli.REFUSED
+    assert words in capsys.readouterr().err and not Path("a.png").exists()
 
 
 def test_doctor_prints_the_report(here: Path, capsys: pytest.CaptureFixture, monkeypatch):
