@@ -126,7 +126,7 @@ def _tokens(prompt: Prompt, ids: list[int]) -> list[str]:
 def _label(prompt: Prompt, target: list[int], foils: list[int] | None) -> str:
     def spelt(ids: list[int]) -> str:
         text = str(ids) if prompt.tokenizer is None else prompt.tokenizer.decode(ids)
-        return text.strip() or repr(text)
+        return text.strip().replace("\n", "⏎") or repr(text)
 
     return spelt(target) if foils is None else f"{spelt(target)} rather than {spelt(foils)}"
 

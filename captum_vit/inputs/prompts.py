@@ -70,10 +70,11 @@ def read_prompt(model: nn.Module, given: Any, processor: Any = None, tokenizer: 
         tokenizer: for a model that reads no pictures.
 
     Raises:
-        InputError: an empty text, several prompts, or pictures whose number does not fit.
+        InputError: an empty text, several prompts, one that is padded behind its words, or pictures whose
+            number does not fit.
         UnsupportedModelError: neither tokenizer nor processor is known.
     """
-    maker = processor or tokenizer or stored("AutoProcessor" if _has_pictures(given) else "AutoTokenizer", model)
+    maker = processor or tokenizer or stored("AutoProcessor" if _needs_processor(given) else "AutoTokenizer", model)
     if maker is not None:
         function("processor", maker, hint="AutoProcessor.from_pretrained(...), or AutoTokenizer of a text model.")
     device = next(model.parameters()).device
@@ -89,12 +90,23 @@ def read_prompt(model: nn.Module, given: Any, processor: Any = None, tokenizer: 
     if not _are_ids(ids) or ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]:
         got = kind_of(ids) if isinstance(ids, Tensor) else shown(ids)
         raise InputError("Ids (1, n) of one prompt.", got, 'processor(..., return_tensors="pt") with one text.')
+    mask = given.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 2 and not mask[0, -1]:
+        hint = 'tokenizer.padding_side = "left", or the prompt without padding.'
+        raise InputError("A prompt that ends with a word.", "padding behind the prompt", hint)
     rest = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in given.items() if name != IDS}
     return Prompt(ids.to(device), rest, getattr(maker, "tokenizer", maker), pictures)
 
 
 def _are_ids(given: Any) -> TypeGuard[Tensor]:
     return isinstance(given, Tensor) and given.dtype in (torch.int32, torch.int64)
+
+
+def _needs_processor(given: Any) -> bool:
+    """Pictures and a text, or a chat whose messages have parts, which may be pictures."""
+    chat = given if isinstance(given, list) else []
+    parts = [message.get("content") for message in chat if isinstance(message, Mapping)]
+    return _has_pictures(given) or any(isinstance(part, list) for part in parts)
 
 
 def _has_pictures(given: Any) -> bool:

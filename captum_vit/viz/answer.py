@@ -115,7 +115,7 @@ class AnswerExplanation:
         number("width", width, above=0, most=WIDEST, hint="width=6.5, in inches.")
         height = 1.5 if self.images else 0.3 + 0.17 * len(self.shares)
         figure = raised(self.text().figure(width), height + 0.3)
-        strip(figure, self._title(), self._overlays(), self.shares, height)
+        strip(figure, self._title(most=max(int(11 * width) - 25, 8)), self._overlays(), self.shares, height)
         return figure if dpi is None else with_dpi(figure, dpi)
 
     @property
@@ -166,8 +166,11 @@ class AnswerExplanation:
         residual = self.residual
         return [*self.shares.items(), *([] if residual is None else [("residual", residual)])]
 
-    def _title(self) -> str:
-        return f"{self.label}   {self.score:.3g}   by {self.method}"
+    def _title(self, most: int | None = None) -> str:
+        """With the label cut short where it has more letters."""
+        fits = most is None or len(self.label) <= most
+        label = self.label if fits else f"{self.label[:most]}…"
+        return f"{label}   {self.score:.3g}   by {self.method}"
 
     def _overlays(self) -> list[Tensor]:  # shape of each: (H, W, 3)
         """Each picture under its map, all on one scale."""

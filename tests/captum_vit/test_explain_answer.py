@@ -130,6 +130,13 @@ def test_pictures_in_a_narrow_figure_without_a_word_are_drawn() -> None:
     assert found.words == [] and found.html.count("<img") == 3
 
 
+def test_a_long_label_does_not_widen_the_figure() -> None:
+    found = AnswerExplanation(torch.ones(1), ["a"], ["words"], "word " * 100, 1.0, "DecompX")
+    figure = found.show()
+    assert figure.texts[0].get_window_extent().width < figure.get_window_extent().width
+    assert found.label in found.html
+
+
 def test_an_answer_of_a_classifier_is_refused() -> None:
     with pytest.raises(OptionError, match="generates text"):
         cv.explain(torch.nn.Linear(2, 2), torch.zeros(1, 3, 8, 8), answer="red")

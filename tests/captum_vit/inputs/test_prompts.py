@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from captum_vit.errors import InputError, OptionError, TargetError, UnsupportedModelError
+from captum_vit.inputs import prompts
 from captum_vit.inputs.prompts import Prompt, answer_ids, foil_ids, generates, read_prompt, readings, span_of
 
 WORDS = ["<bos>", "the", "sky", "is", "Ġthe", "Ġsky", "Ġis", "Ġred", "Ġblue", "red", "blue", "Ġa", "rk"]
@@ -59,6 +60,15 @@ def test_a_chat_is_read_by_its_template(lm: GPT2LMHeadModel) -> None:
     assert read_prompt(lm, chat, tokenizer=tokenizer).ids.tolist() == [[1, 5, 6]]
 
 
+def test_a_chat_with_parts_is_read_by_the_processor(lm: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(prompts, "stored", lambda auto, model: found.append(auto))
+    for content in ("hello", [{"type": "text", "text": "hello"}]):
+        with pytest.raises(UnsupportedModelError):
+            read_prompt(lm, [{"role": "user", "content": content}])
+    assert found == ["AutoTokenizer", "AutoProcessor"]
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -72,6 +82,7 @@ def test_a_chat_is_read_by_its_template(lm: GPT2LMHeadModel) -> None:
         ("a" * 300, "what?"),
         (None, "what?"),
         ([], "what?"),
+        {"input_ids": torch.tensor([[1, 5, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])},
         {"text": 1},
         [],
         ["a"],
