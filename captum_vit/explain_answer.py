@@ -104,7 +104,9 @@ def _explained(
 
 def _roles(prompt: Prompt, ids: list[int], position: int, of_picture: Tensor) -> list[str]:
     """What each token is: part of a picture, special, the one that the word is read at, or of the prompt's words."""
-    special = set(getattr(prompt.tokenizer, "all_special_ids", ()))
+    added = getattr(prompt.tokenizer, "added_tokens_decoder", {})  # those of a chat need no name of their own
+    special = {number for number, token in added.items() if token.special}
+    special |= set(getattr(prompt.tokenizer, "all_special_ids", ()))
     roles = [SPECIAL if number in special else TEXT for number in ids]
     for place in range(len(roles)):
         if of_picture[place]:

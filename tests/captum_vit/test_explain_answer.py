@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AddedToken, LlamaConfig, LlamaForCausalLM
 
 import captum_vit as cv
 from captum_vit.errors import InputError, OptionError, TargetError
@@ -113,6 +113,14 @@ def test_a_line_break_has_a_name(lm: LlamaForCausalLM) -> None:
             return {"input_ids": torch.tensor([[1, 5]])}
 
     assert cv.explain(lm, "x", "\n", answer=torch.tensor([7, 8]), tokenizer=Lines()).label == r"'\n'"
+
+
+def test_the_marks_of_a_chat_are_special_tokens(lm: LlamaForCausalLM) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken("rk", special=True)])
+    assert tokenizer.convert_tokens_to_ids("rk") not in tokenizer.all_special_ids
+    found = cv.explain(lm, torch.tensor([[1, 12, 5, 6]]), answer=torch.tensor([7]), tokenizer=tokenizer)
+    assert found.roles == ["words", "special tokens", "words", "asking position"]
 
 
 def test_special_tokens_are_shown_or_not() -> None:
