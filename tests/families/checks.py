@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import captum_vit as cv
+from captum_vit.trace.run.score import select
 from tests.families import twins
 from tests.families.own import Wordy, Zed
 from tests.models import Case
@@ -46,7 +47,7 @@ def explained(method: str, case: Case, heard: list[str] | None = None, **options
 def close(found: Tensor, wanted: Tensor, what: str) -> None:
     if found.shape != wanted.shape:
         raise Differs(f"{what}: shape {tuple(found.shape)}, wanted {tuple(wanted.shape)}")
-    error = (found - wanted).abs().max() / wanted.abs().max()
+    error = (found - wanted).abs().max() / wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
     if not error < CLOSE:
         raise Differs(f"{what}: {error:.1e} of the largest")
 
@@ -147,10 +148,12 @@ def rollout(case: Case, maps: dict[str, Tensor]) -> None:
     mixture = torch.cos(torch.arange(1, of.scores.shape[-1] + 1))
     place = case.target[0][:-1] if isinstance(case.target[0], tuple) else ()
     score = (of.scores[(slice(None), *place)] * mixture).sum()
-    (g,) = torch.autograd.grad(score, last, allow_unused=True)
+    (g,) = torch.autograd.grad(score, last, allow_unused=True, retain_graph=True)
     if g is None:
         raise NotApplicable("the head does not read the last hidden state that is returned")
     lengths, products = g.norm(dim=-1), (last * g).sum(-1).abs()
+    (own,) = torch.autograd.grad(select(of.scores, case.target).sum(), last)
+    lengths = lengths * own.norm(dim=-1).ne(0)  # the rows that the target's output reads
     if lengths.ne(0).sum(1).max() > 1 and (products <= CLOSE * last.norm(dim=-1) * lengths).all():
         raise NotApplicable("the hidden state that is returned is in front of the last norm")
     weights = lengths / lengths.sum(1, keepdim=True)
