@@ -49,7 +49,10 @@ def test_what_is_seen_is_what_the_plain_form_shows(name: str) -> None:
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-13)
 
 
-REFUSED = {("heads_before_samples", "TokenAblation")}  # of two samples with two heads, in which it is found out how
+REFUSED = {
+    ("heads_before_samples", "TokenAblation"),  # of two samples with two heads, in which it is found out how
+    ("a_sink_that_draws_nothing", "TokenAblation"),  # what is hidden has a share of the sink's column
+}
 
 
 @cache
