@@ -113,7 +113,7 @@ def in_backward(module: nn.Module, fuse: Fuse) -> Iterator[None]:
     """In the backward of an autograd function behind the module."""
 
     def append(module: nn.Module, args: Any, output: Any) -> Any:
-        return OnTheWayBack.apply(output, fuse) if isinstance(output, Tensor) else None
+        return OnTheWayBack.apply(output, fuse) if isinstance(output, Tensor) and output.requires_grad else None
 
     handle = module.register_forward_hook(append)
     yield
@@ -138,13 +138,17 @@ def inject(pair: Pair, dice: random.Random) -> bool:
     drawing, come_out = draws(pair.on()), None
     torch.manual_seed(0)  # as `explain` does
     numbers = None if drawing else random_state()
-    with way(module, Fuse(error, dice.randint(1, most))):
+    fuse = Fuse(error, dice.randint(1, most))
+    with way(module, fuse):
         try:
             explain(pair.on(), pair.case)
         except BaseException as caught:
             come_out = caught
     assert state(pair.model) == usual(pair.model), f"{way.__name__} {type(module).__name__}"
     assert drawing or random_state() == numbers
+    if come_out is not None and fuse.left > 0:  # what was put in makes other torch calls, which is refused
+        assert isinstance(come_out, cv.CaptumVitError), come_out
+        return False
     if come_out is not None:
         assert come_out is error or (isinstance(come_out, cv.CaptumVitError) and come_out.__cause__ is error), come_out
     return come_out is not None
