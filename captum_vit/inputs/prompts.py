@@ -121,7 +121,7 @@ def _parts(given: Any) -> tuple[tuple[Image, ...], Any]:
             raise InputError("Pictures and a question.", f"a question that is {shown(text)}", '"What is this?".')
         pictures = tuple(map(_picture, first if isinstance(first, list | tuple) else [first]))
         if not pictures:
-            raise InputError("Pictures and a question.", "no picture", "the question alone, as a text.")
+            raise InputError("Pictures and a question.", "no picture", "the question as a text, without a tuple.")
         return pictures, text
     is_chat = isinstance(given, list) and given and all(isinstance(message, Mapping) for message in given)
     if not is_chat and not isinstance(given, Mapping) and not (isinstance(given, str) and given.strip()):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from captum_vit.options import boolean, number
@@ -196,8 +197,6 @@ class AnswerExplanation:
 
 def _img(rgb: Tensor) -> str:
     """A picture inside of HTML."""
-    from PIL import Image
-
     buffer = BytesIO()
     Image.fromarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(buffer, "png")
     data = b64encode(buffer.getvalue()).decode()

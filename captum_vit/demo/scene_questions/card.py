@@ -49,7 +49,7 @@ Measured on the stored float16 weights, by `evaluate`, `follows` and `moved` of
     {command}
 
 which starts the vision tower from the demo classifier (`digits_vit`, trained to name all digits of a scene; its card
-tells of its own two phases) and the projector and the language model from random weights. The first {kept} layers of
+describes its own two phases) and the projector and the language model from random weights. The first {kept} layers of
 the tower stay as they are.
 
 **Model.** Vision: {blocks} layers of width {width} with {heads} heads, patches of {patch} pixels; the last layer's

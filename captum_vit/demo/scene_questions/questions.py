@@ -4,7 +4,7 @@ A scene holds a low digit, zero to four, and a high one, five to nine. ``What di
 ``What digit is high?`` by the second, in a word. Questions, scenes and the split were fixed before the first training.
 
 The split is by handwriting, as that of all scenes. The two digits of a scene are drawn independently, so that the one
-tells nothing about the other, and only its own strokes decide an answer.
+is no evidence for or against the other, and only its own strokes decide an answer.
 """
 
 from __future__ import annotations

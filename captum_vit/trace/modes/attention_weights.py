@@ -60,10 +60,10 @@ def begins(args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> boo
 
 
 def twin_over(axis: int, shape: torch.Size) -> Tensor:
-    """A tensor of a shape without memory, in which the axis of the keys alone has a stride."""
-    alone = [1] * len(shape)
-    alone[axis] = shape[axis]
-    return torch.empty(shape[axis], device="meta").view(alone).expand(shape)
+    """A tensor of a shape without memory, in which only the axis of the keys has a stride."""
+    sizes = [1] * len(shape)
+    sizes[axis] = shape[axis]
+    return torch.empty(shape[axis], device="meta").view(sizes).expand(shape)
 
 
 def softmax_axis(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
