@@ -55,8 +55,7 @@ def fidelity(
     Watch     the unit is that of the score: logits of another model are another scale. And it depends on the
               remover: compare like with like.
 
-    It is also known as the symmetric relevance gain (SRG) of Blücher et al., Decoupling Pixel Flipping and
-    Occlusion Strategy for Consistent XAI Benchmarks.
+    Normalised, it is the symmetric relevance gain: `SRG` is the same metric by that name.
 
     Reference: Brocki et al., Class-Discriminative Attention Maps, section 3.4.
     """
@@ -66,7 +65,7 @@ def fidelity(
 class Fidelity(CurveMetric):
     """How much sooner the target's logit falls when important patches leave first than when they leave last.
 
-    Also known as the symmetric relevance gain. See `fidelity` for the formula and `area` for its parts. Patches
+    `SRG` is this over 0..1, by another name. See `fidelity` for the formula and `area` for its parts. Patches
     are replaced by a Gaussian blur and the logit is read at 0, 5, ..., 100 %. Costs 40 image passes per sample
     (21 for one area), `batch_size` of them at a time unless `internal_batch_size` is given.
 

@@ -15,6 +15,7 @@ from .grid_pointing import GridPointing
 from .log_odds import LogOdds
 from .perturbation_accuracy import PerturbationAccuracy
 from .segmentation import Segmentation
+from .srg import SRG
 
 __all__ = [
     "METRICS",
@@ -33,6 +34,8 @@ __all__ = [
     "Segmentation",
     # the pointing game on mosaics
     "GridPointing",
+    # of other papers
+    "SRG",
     "register",
     "unregister",
 ]
@@ -51,6 +54,7 @@ METRICS: dict[str, type[TokenMetric]] = {
         Insertion,
         Segmentation,
         GridPointing,
+        SRG,
     )
 }
 """Name -> class, in the order of the tables, for loops and spec files; a metric that you add is tested too."""

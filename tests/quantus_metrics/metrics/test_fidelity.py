@@ -129,6 +129,13 @@ def test_curves_are_kept_when_asked_for(additive):
         _ = qm.Fidelity().curves
 
 
+def test_the_symmetric_relevance_gain_is_the_normalised_fidelity(additive):
+    model, metric = additive(W), qm.SRG(return_curves=True, **BY_HAND)
+    assert call(metric, model, W) == [2.5] == call(qm.Fidelity(normalised=True, **BY_HAND), additive(W), W)
+    assert model.images == 2 * (5 - 2) + 2  # the whole and the empty image serve both orders
+    assert metric.curves["lif"].scores.tolist() == [[10, 9, 7, 4, 0]]
+
+
 @pytest.mark.slow
 def test_plot(additive, tmp_path):
     metric = qm.Fidelity(return_curves=True, **BY_HAND)
