@@ -58,6 +58,8 @@ class CurveMetric(TokenMetric):
 
     data_applicability: ClassVar[set[DataType]] = {DataType.IMAGE, DataType.TEXT}
     orders: tuple[str, ...] = ("mif",)
+    apart: ClassVar[bool] = False
+    """Whether groups of parts go one at a time, rather than one after the other; see `curves`."""
     default_remover: ClassVar[type[Remover]] = Black
     reading: str = "score of the target"
     """What `_readout` reads, in words."""
@@ -138,6 +140,7 @@ class CurveMetric(TokenMetric):
             readout=self._reader(batch.model),
             among=text_model(batch.model).removable(batch.inputs) if texts else None,
             box=None if texts else batch.box(patch, self.remover.of_tokens),
+            apart=self.apart,
         )
         intact = next(iter(found.values())).scores[:, 0]
         if extra:

@@ -14,6 +14,7 @@ from .fidelity import Fidelity
 from .grid_pointing import GridPointing
 from .log_odds import LogOdds
 from .perturbation_accuracy import PerturbationAccuracy
+from .saco import SaCo
 from .segmentation import Segmentation
 from .srg import SRG
 
@@ -36,6 +37,7 @@ __all__ = [
     "GridPointing",
     # of other papers
     "SRG",
+    "SaCo",
     "register",
     "unregister",
 ]
@@ -55,6 +57,7 @@ METRICS: dict[str, type[TokenMetric]] = {
         Segmentation,
         GridPointing,
         SRG,
+        SaCo,
     )
 }
 """Name -> class, in the order of the tables, for loops and spec files; a metric that you add is tested too."""

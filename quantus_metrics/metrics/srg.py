@@ -15,7 +15,7 @@ from .fidelity import fidelity
 class SRG(CurveMetric):
     r"""The mean score while the least important parts leave first, less that while the most important leave first.
 
-    .. math:: \mathrm{SRG} = \int_0^1 f_c(x_{\setminus p}^\mathrm{LIF})\,dp - \int_0^1 f_c(x_{\setminus p}^\mathrm{MIF})\,dp
+    .. math:: \int_0^1 f_c(x_{\setminus p}^\mathrm{LIF})\,dp - \int_0^1 f_c(x_{\setminus p}^\mathrm{MIF})\,dp
 
     It is the symmetric relevance gain. Each of the two areas depends on what stands in for removed parts, and rankings
     by one contradict those by the other; in their difference that part cancels.
@@ -23,8 +23,8 @@ class SRG(CurveMetric):
     Reads     higher is better; 0 = no better than chance, and the negative map has exactly the negative score. Only the
               order of the parts counts. The unit is that of the score; with ``softmax=True`` in the call it lies in
               −1 to 1.
-    Costs     40 image passes per sample, as `Fidelity`: a score of `Fidelity` with the same remover and fractions is 100
-              times this one (its areas are over percent), so divide that one if you have it.
+    Costs     40 image passes per sample, as `Fidelity`, whose score with the same remover and fractions is 100 times
+              this one (its areas are over percent): divide that one if you have it.
     Departs   the paper leaves open what stands in for removed parts and how many steps there are; a Gaussian blur and
               steps of 5 % are those of `Fidelity`. The paper removes superpixels, this what the map ranks: patches or
               pixels.

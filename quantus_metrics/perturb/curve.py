@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from operator import sub
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.options import IN_MEMORY, integer_or_none, number, shown
@@ -26,6 +28,7 @@ FRACTIONS = tuple(k / 20 for k in range(21))
 """0, 5, ..., 100 %."""
 
 Readout = Callable[[Tensor, Tensor], Tensor]
+Counts = tuple[int, ...]  # one for each input
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Curve:
     Args:
         fractions: (K,) how much is gone, from 0 to 1, increasing.
         scores: (B, K) the model's score at each fraction.
+        relevance: (B, K) the mean relevance of each group that went by itself; None where parts piled up.
     """
 
     fractions: Tensor
     scores: Tensor
+    relevance: Tensor | None = None
 
     def area(self) -> Tensor:  # shape: (B,)
         """The area under each curve by the trapezoid rule, over fractions: a mean score."""
@@ -77,6 +82,7 @@ def curves(
     args: tuple[Any, ...] = (),
     among: Tensor | None = None,  # shape: of the ranked map, bool
     box: Box | None = None,
+    apart: bool = False,
 ) -> dict[str, Curve]:
     r"""One curve per order, :math:`f_c(x \setminus \text{the first } n \text{ patches})` against :math:`n`.
 
@@ -102,10 +108,12 @@ def curves(
         box: top, left, bottom and right edge of the pixels that the cells of a map of patches divide evenly. None finds
             them for a transformer, whose patches may leave a border unread, or lie over padding; for other models it
             is the image. It costs an embedding of one image.
+        apart: at each fraction only those are gone that leave between the fraction before, or 0, and this one: groups
+            that go one at a time, at one image pass for each.
 
     Raises:
         InputError: maps that rank nothing (see `ranking_map`), inputs that are no images, scores that are
-            not finite.
+            not finite, or groups of no part.
         TargetError: a target that the model does not have.
         OptionError: an unknown order, or fractions or an internal batch size that make no sense.
 
@@ -130,36 +138,59 @@ def curves(
         maps = ranking_words(maps, inputs.shape)
     among = _among(among, maps)
     ranks = torch.stack([rank(maps, order, generator, among) for order in orders])  # (O, B, h, w) or (O, B, T)
-    steps, places = _plan(fractions, among.flatten(1).sum(1).tolist(), len(orders))
-    order_of = torch.tensor([order for order, _ in steps], device=inputs.device)  # (J,)
-    n_gone = torch.tensor([counts for _, counts in steps], device=inputs.device)  # (J, B)
+    steps, places = _plan(fractions, among.flatten(1).sum(1).tolist(), len(orders), apart)
+    order_of = torch.tensor([order for order, _, _ in steps], device=inputs.device)  # (J,)
+    first, end = torch.tensor([turns for _, *turns in steps], device=inputs.device).unbind(1)  # (J, B) each
 
     answer = bind_over(under(), remover, model, inputs, args)
     found = []
     for views in torch.arange(len(steps) * len(inputs), device=inputs.device).split(internal_batch_size or len(inputs)):
         step, row = views // len(inputs), views % len(inputs)
-        gone = ranks[order_of[step], row] < n_gone[step, row].view(-1, *[1] * (maps.dim() - 1))
-        found.append(readout(logits(answer(row, gone)), target[row]))
+        turns = ranks[order_of[step], row].flatten(1)
+        gone = (turns >= first[step, row, None]) & (turns < end[step, row, None])
+        found.append(readout(logits(answer(row, gone.view(-1, *maps.shape[1:]))), target[row]))
     scores = torch.cat(found).view(len(steps), len(inputs))  # (J, B)
     if not scores.isfinite().all():
         raise InputError("Finite scores.", "NaN or infinity from the model", "inputs without NaN; float32.")
 
     x = torch.tensor(fractions, device=scores.device, dtype=scores.dtype)
-    return {order: Curve(x, scores[place].T) for order, place in zip(orders, places, strict=True)}
+    means = [
+        _means_of_groups(maps, turns, first[place].T, end[place].T) if apart else None
+        for turns, place in zip(ranks, places, strict=True)
+    ]
+    return {order: Curve(x, scores[place].T, mean) for order, place, mean in zip(orders, places, means, strict=True)}
+
+
+def _means_of_groups(
+    maps: Tensor,  # shape: (B, ...)
+    ranks: Tensor,  # same shape
+    first: Tensor,  # shape: (B, K)
+    end: Tensor,  # shape: (B, K)
+) -> Tensor:  # shape: (B, K)
+    leaving = (
+        torch.empty_like(maps, dtype=torch.float64).flatten(1).scatter_(1, ranks.flatten(1), maps.flatten(1).double())
+    )
+    sums = F.pad(leaving.cumsum(1), (1, 0))
+    return (sums.gather(1, end) - sums.gather(1, first)) / (end - first)
 
 
 def _plan(
-    fractions: Sequence[float], n_elements: Sequence[int], n_orders: int
-) -> tuple[list[tuple[int, tuple[int, ...]]], list[list[int]]]:
-    """What to run: the different (order, how many are gone of each input); and where in that list fractions are.
+    fractions: Sequence[float], n_elements: Sequence[int], n_orders: int, apart: bool = False
+) -> tuple[list[tuple[int, Counts, Counts]], list[list[int]]]:
+    """What to run: the different (order, first and end of the ranks that are gone of each input); where fractions are.
 
     Nothing gone and everything gone look the same under every order, and are run once.
     """
     n_gone = [tuple(int(fraction * n + 0.5) for n in n_elements) for fraction in fractions]
-    ends = tuple(0 for _ in n_elements), tuple(n_elements)
-    steps: dict[tuple[int, tuple[int, ...]], int] = {}
+    if apart and any(0 in map(sub, end, first) for first, end in pairwise([(0,) * len(n_elements), *n_gone])):
+        got = f"{len(fractions)} groups of {min(n_elements)} parts"
+        raise InputError("Groups of at least one part each.", got, "fractions=(0.25, 0.5, 0.75, 1), fewer groups.")
+    none = (0,) * len(n_elements)
+    gone = list(zip([none, *n_gone[:-1]] if apart else [none] * len(n_gone), n_gone, strict=True))
+    ends = (none, none), (none, tuple(n_elements))
+    steps: dict[tuple[int, Counts, Counts], int] = {}
     places = [
-        [steps.setdefault((0 if counts in ends else order, counts), len(steps)) for counts in n_gone]
+        [steps.setdefault((0 if part in ends else order, *part), len(steps)) for part in gone]
         for order in range(n_orders)
     ]
     return list(steps), places
