@@ -9,6 +9,7 @@ from torch import Tensor
 from quantus_metrics.perturb import Curve
 
 from .curves import CurveMetric
+from .explained import ChoosesExplained
 
 
 def aopc(
@@ -31,26 +32,29 @@ def aopc(
     return (intact.unsqueeze(1) - mif.scores).mean(1)
 
 
-class AOPC(CurveMetric):
+class AOPC(ChoosesExplained, CurveMetric):
     """How much the target's probability falls, on average, while important parts leave first.
 
     See `aopc` for the formula. Parts turn black; the probability is read at 0, 5, ..., 100 %. Costs 21 image
     passes per sample, one more if `fractions` does not begin with 0.
 
-    The paper reads the class that the model predicts: give the predicted classes as ``y_batch`` for that. It
-    does not define what replaces removed parts; black is what its other tests take.
+    The paper does not define what replaces removed parts; black is what its other tests take.
 
     Args:
+        explained: "target": ``y_batch`` is read. "predicted", as in the paper: the model's answer to the whole image is
+            explained and read; see `ChoosesExplained`.
         **kwargs: `patch_size`, `remover` (black, through the normalisation of the model's own
             configuration), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's;
             see `TokenMetric`.
 
     Example:
-        >>> AOPC(patch_size=16)(model, x_batch, predicted, explain_func=explain_func(VTranM))
+        >>> metric = AOPC(explained="predicted", patch_size=16)
+        >>> metric(model, x_batch, y_batch, explain_func=explain_func(VTranM))
     """
 
     name = "AOPC"
     softmax = True
+    reads_explained = True
     score_range = (-1.0, 1.0)
     reading = "probability of the target"
     _wants_intact = True

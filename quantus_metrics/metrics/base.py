@@ -76,6 +76,9 @@ class TokenMetric(Metric):
     answers: bool = False
     """Whether the metric reads with which classes the model answers."""
 
+    reads_explained: ClassVar[bool] = False
+    """Whether the class that `_classes` chose is read too, in place of ``y_batch``."""
+
     scores: list[float]
     """One per sample, of the last call."""
 
@@ -281,7 +284,10 @@ class TokenMetric(Metric):
         classes = self._classes(samples, answer)
         if classes is None and samples.a_batch is not None:
             return samples.tensors(answer, self._maps(samples), maps_of)
-        return samples.tensors(answer, maps_of(samples.y_batch if classes is None else classes), maps_of)
+        if classes is None:
+            return samples.tensors(answer, maps_of(samples.y_batch), maps_of)
+        read = replace(samples, y_batch=classes) if self.reads_explained else samples
+        return read.tensors(answer, maps_of(classes), maps_of)
 
     def _maps(self, samples: Samples) -> np.ndarray:  # shape: (n, 1, h, w)
         """Normalised each by itself, then made absolute, as chosen."""

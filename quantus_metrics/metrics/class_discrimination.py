@@ -70,6 +70,7 @@ class ClassDiscrimination(TokenMetric):
         **kwargs: Quantus's own; see `TokenMetric`.
 
     Raises:
+        OptionError: another metric that explains the predicted class: right and wrong classes are given here.
         InputError: in a call, before the model runs, a wrong class that is the right one, or maps that do not fit.
         TargetError: a wrong class that the model does not have.
 
@@ -97,6 +98,9 @@ class ClassDiscrimination(TokenMetric):
             integer("wrong", wrong, least=0, hint='wrong="runner_up", or custom_batch for one class per sample.')
         if metric is not None and not isinstance(metric, TokenMetric):
             raise OptionError("Another metric of this package, an instance.", shown(metric), "metric=Fidelity().")
+        if getattr(metric, "explained", "target") != "target":
+            hint = f'{type(metric).__name__}() with explained="target".'
+            raise OptionError("A metric whose maps explain the given classes.", 'explained="predicted"', hint)
         self.metric = Fidelity() if metric is None else metric
         kwargs.setdefault("aggregate_func", self.metric.aggregate_func)
         super().__init__(**kwargs)

@@ -12,6 +12,7 @@ from captum_vit.errors import InputError
 from quantus_metrics.perturb import Curve, target_score
 
 from .curves import CurveMetric
+from .explained import ChoosesExplained
 
 
 def log_odds(
@@ -37,15 +38,15 @@ def log_odds(
     return (mif.scores.clamp_min(least).log() - intact.clamp_min(least).log().unsqueeze(1)).mean(1)
 
 
-class LogOdds(CurveMetric):
+class LogOdds(ChoosesExplained, CurveMetric):
     """How much the logarithm of the target's probability changes while important parts leave first.
 
     See `log_odds` for the formula. Parts turn black; the probability is read at 0, 5, ..., 100 %. Costs 21
     image passes per sample, one more if `fractions` does not begin with 0.
 
-    The paper reads the class that the model predicts: give the predicted classes as ``y_batch`` for that.
-
     Args:
+        explained: "target": ``y_batch`` is read. "predicted", as in the paper: the model's answer to the whole image is
+            explained and read; see `ChoosesExplained`.
         **kwargs: `patch_size`, `remover` (black, through the normalisation of the model's own
             configuration), `fractions`, `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's;
             see `TokenMetric`.
@@ -57,6 +58,7 @@ class LogOdds(CurveMetric):
     name = "Log Odds"
     score_direction = ScoreDirection.LOWER
     softmax = True
+    reads_explained = True
     reading = "probability of the target"
     _wants_intact = True
 

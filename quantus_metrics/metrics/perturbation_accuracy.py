@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 from quantus.helpers.enums import ScoreDirection
 from torch import Tensor
 
 from captum_vit.errors import OptionError
 from captum_vit.options import boolean, one_of
-from quantus_metrics.bridge import check_explains
 from quantus_metrics.perturb import Curve, target_score
 from quantus_metrics.perturb.curve import Readout, check_fractions
 
-from .batch import Answers, Samples, whole_images
+from .batch import Answers
 from .curves import CurveMetric
+from .explained import ChoosesExplained
 
 TENTHS = tuple(k / 10 for k in range(1, 10))
 """10, 20, ..., 90 %."""
@@ -55,7 +53,7 @@ def accuracy_area(
     return 100 * accuracy.area()
 
 
-class PerturbationAccuracy(CurveMetric):
+class PerturbationAccuracy(ChoosesExplained, CurveMetric):
     """The area under the model's accuracy while parts turn black, important ones last or first.
 
     See `accuracy_area` for the formula. Accuracy is always that of the ground truth, ``y_batch``; a model of several
@@ -66,9 +64,7 @@ class PerturbationAccuracy(CurveMetric):
     Args:
         score: "negative", least important parts first, higher is better; "positive", most important first, lower
             is better; or "difference", negative less positive, higher is better.
-        explained: the class that the maps explain. "target": ``y_batch``, or whatever the given ``a_batch``
-            explains. "predicted": the model's answer to the whole image. The maps are then always made by
-            ``explain_func``; an ``a_batch``, which ``quantus.evaluate`` makes for ``y_batch``, is not read.
+        explained: the class that the maps explain, "target" or "predicted"; see `ChoosesExplained`.
         include_zero: begin the area with the accuracy on whole images, at 0 %. The authors' published figures do.
             Without it the area begins at the first of `fractions`, which must then be above 0.
         fractions: what is gone at each step beyond the zero point; 10, ..., 90 % by default. VTranM's tables have
@@ -97,35 +93,22 @@ class PerturbationAccuracy(CurveMetric):
         self,
         *,
         score: Literal["negative", "positive", "difference"] = "negative",
-        explained: Literal["target", "predicted"] = "target",
         include_zero: bool = True,
         fractions: tuple[float, ...] = TENTHS,
         **kwargs: Any,
     ) -> None:
         one_of("score", score, ("negative", "positive", "difference"))
-        one_of("explained", explained, ("target", "predicted"))
         boolean("include_zero", include_zero)
         fractions = check_fractions(fractions, least=1)
         if not include_zero and 0 in fractions:
             raise OptionError("`fractions` above 0, without the zero point.", repr(fractions), "include_zero=True.")
         begin = (0.0,) if include_zero and 0 not in fractions else ()
         super().__init__(fractions=(*begin, *fractions), **kwargs)
-        self.score, self.explained, self.include_zero = score, explained, include_zero
+        self.score, self.include_zero = score, include_zero
         self.orders = {"negative": ("lif",), "positive": ("mif",), "difference": ("lif", "mif")}[score]
         self.score_direction = ScoreDirection.LOWER if score == "positive" else ScoreDirection.HIGHER
         most = 100 * (self.fractions[-1] - self.fractions[0])
         self.score_range = (-most if score == "difference" else 0.0, most)
-
-    def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
-        if self.explained == "predicted":
-            check_explains(explain_func)
-            samples = replace(samples, a_batch=None)
-        super()._check(samples, model, explain_func)
-
-    def _classes(self, samples: Samples, answer: Answers) -> np.ndarray | None:
-        if self.explained == "target":
-            return None
-        return whole_images(answer, samples.inputs(answer), self.internal_batch_size).argmax(1).cpu().numpy()
 
     def _reader(self, answer: Answers) -> Readout:
         return hits_of(answer)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from captum_vit.options import one_of
 from quantus_metrics.statistics import Summary, summarise
 
-from .base import TokenMetric
 from .batch import Answers, Batch, Samples
+from .explained import ChoosesExplained
 from .masks import check_masks, enlarged
 
 Maps = Tensor  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels
@@ -104,12 +104,12 @@ OF_COUNTS: dict[str, Callable[[Tensor], Tensor]] = {"iou": iou, "pixel_accuracy"
 OF_RANKS: dict[str, Callable[[Maps, Masks], Tensor]] = {"two_class_ap": two_class_ap, "ap": average_precision}
 
 
-class Segmentation(TokenMetric):
+class Segmentation(ChoosesExplained):
     """How well a map, cut at its mean, covers the object that its class names.
 
-    The objects are ``s_batch``: 1 on the object, 0 beside it, −1 where nothing is known. The model is not run:
-    no forward passes beyond those of the explanation, and an embedding of one image, which gives the pixels that its
-    patches read. Where it reads none the map is zero.
+    The objects are ``s_batch``: 1 on the object, 0 beside it, −1 where nothing is known. The model is run for nothing
+    but the explanations, an embedding of one image, which gives the pixels that its patches read, and the predicted
+    classes, where these are explained. Where the model reads no pixel the map is zero.
 
     A call gives one number per image. The figures that papers print for "iou" and "pixel_accuracy" are of the
     totals of the data set; `return_aggregate` and `summary` give those (the latter with an interval: whole images are
@@ -119,6 +119,8 @@ class Segmentation(TokenMetric):
     Args:
         score: "iou", the mean of object's and background's (mIoU); "pixel_accuracy"; "two_class_ap", the mAP of the
             same protocol; or "ap", the average precision of the SkipPLUS paper.
+        explained: the class that the maps explain: "target", ``y_batch``, or "predicted", the model's answer to the
+            whole image, as in the protocol; see `ChoosesExplained`.
         **kwargs: Quantus's own; see `TokenMetric`. An `aggregate_func` of your own is given the numbers per image.
 
     Departs   the authors enlarge by a fixed factor of 16, we to the size of the mask. SkipPLUS takes the largest
@@ -144,8 +146,9 @@ class Segmentation(TokenMetric):
         self._of_totals = aggregate_func is None and score in OF_COUNTS
 
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
+        super()._check(samples, model, explain_func)
         check_masks(samples, unlabelled=True)
-        if samples.a_batch is not None:
+        if samples.a_batch is not None and self.explained == "target":
             samples.box(model)  # refuses maps that lie nowhere
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:

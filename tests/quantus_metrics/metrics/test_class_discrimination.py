@@ -205,6 +205,8 @@ def test_maps_of_sizes_that_do_not_fit_are_refused(timm_vit, data):
 def test_bad_options():
     with pytest.raises(OptionError, match="custom_batch"):
         qm.ClassDiscrimination(wrong=[1, 2, 3])
+    with pytest.raises(OptionError, match="predicted"):
+        qm.ClassDiscrimination(qm.AOPC(explained="predicted"))
     with pytest.raises(OptionError, match="abs here"):
         qm.ClassDiscrimination(abs=True)
 

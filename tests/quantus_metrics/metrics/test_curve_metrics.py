@@ -162,6 +162,22 @@ def test_the_predicted_class_is_explained_and_the_true_one_is_marked(additive):
     assert model.passes == passes
 
 
+@pytest.mark.parametrize("make", [qm.AOPC, qm.LogOdds])
+def test_the_predicted_class_is_explained_and_read(additive, make):
+    """As if it were given as `y_batch`; the labels, and maps of them, are not read."""
+    weights = torch.randn(2, 4, 4)
+    model = additive(torch.stack([weights[0], weights[0] + weights[1].abs()]))  # answers 1, always
+
+    def explain(model, inputs, targets, **kwargs):
+        return model.weights.detach().numpy()[targets]
+
+    x, labels = model.ones(3), np.zeros(3, dtype=int)
+    found = make(explained="predicted", remover=Fill())(model, x, labels, np.random.rand(3, 4, 4), explain_func=explain)
+    assert model.images == 3 * (17 + 1)  # of 16 patches there are 17 steps
+    assert found == make(remover=Fill())(model, x, labels + 1, explain_func=explain)
+    assert found != make(remover=Fill())(model, x, labels, explain_func=explain)
+
+
 def test_black_comes_from_the_model_or_the_caller(timm_vit, hf_vit, additive, data):
     maps = np.random.rand(6, 4, 4)
     timm_vit.pretrained_cfg = {**timm_vit.pretrained_cfg, "mean": (0.2, 0.3, 0.4), "std": (0.5,) * 3}

@@ -99,6 +99,23 @@ def test_segmentation_totals_are_their_twin(scene, call):
         )
 
 
+def test_a_segmentation_of_the_predicted_class(additive):
+    """Its map is made and cut; a map of the labels is not read, and the mask stays the label's."""
+    weights = torch.rand(2, 4, 4) + torch.tensor([0.0, 1.0]).view(2, 1, 1)
+    model = additive(weights)  # answers 1, always
+    x, labels = model.ones(3), np.zeros(3, dtype=int)
+    masks = np.repeat(np.tri(x.shape[-1])[None, None], 3, 0)
+
+    def explain(model, inputs, targets, **kwargs):
+        return model.weights.detach().numpy()[targets]
+
+    found = qm.Segmentation(explained="predicted")(
+        model, x, labels, np.random.rand(3, 4, 4), masks, explain_func=explain, batch_size=2
+    )
+    assert found == qm.Segmentation()(model, x, labels, weights[1:].repeat(3, 1, 1).numpy(), masks)
+    assert found != qm.Segmentation()(model, x, labels, explain_func=explain, s_batch=masks)
+
+
 @pytest.mark.parametrize(("score", "twin"), [("two_class_ap", twins.two_class_ap), ("ap", twins.object_ap)])
 def test_average_precisions_are_their_twins(scene, call, score, twin):
     slow = [twin(*one) for one in zip(*scene, strict=True)]
