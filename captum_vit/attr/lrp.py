@@ -14,7 +14,9 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_vit.attr.base import PRODUCTS, EntranceProducts, TokenAttribution, forward_args, warn_if_zero
+from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
+from captum_vit.options import one_of
 from captum_vit.trace.record.evidence import Update, followed, maps_of_updates, of_matrix
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import maps_of_layers
@@ -57,9 +59,12 @@ class LRP(TokenAttribution):
     Args:
         forward_func: the model, or a target module around it.
         start_layer: the block whose input tokens are explained; the first by default.
+        explains: ``"tokens"``; or ``"pixels"``: ``attribute`` then gives the map of :meth:`pixels`, (B, 1, H, W), which
+            takes neither a start layer nor another output.
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
 
     Raises:
+        OptionError: pixels together with what only tokens have.
         ModelStateError: the model is of half precision.
         UnsupportedModelError: relevance arrives at an operation for which it is not defined.
 
@@ -70,10 +75,27 @@ class LRP(TokenAttribution):
     outputs = PRODUCTS
     reads_layer = True
 
-    def __init__(self, forward_func: nn.Module, start_layer: int = 0, *, output: str = "grid") -> None:
+    def __init__(
+        self, forward_func: nn.Module, start_layer: int = 0, *, explains: str = "tokens", output: str = "grid"
+    ) -> None:
         super().__init__(forward_func, start_layer, output=output)
+        self.explains = one_of("explains", explains, ("tokens", "pixels"))
+        if explains == "pixels" and (start_layer != 0 or output != "grid"):
+            got = f"start_layer={start_layer!r}, output={output!r}"
+            raise OptionError("Pixels, as they are, from the first block.", got, 'LRP(model, explains="pixels").')
+
+    @log_usage()
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: Any = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""Explain a batch, as in :class:`TokenAttribution`; its pixels, if these are explained."""
+        if self.explains == "pixels":
+            return self.pixels(inputs, target, additional_forward_args)
+        return super().attribute(inputs, target, additional_forward_args)
 
     def want(self, transformer: Transformer) -> Want:
+        if self.explains == "pixels":
+            raise OptionError("Maps of tokens, to be summed.", 'LRP with explains="pixels"', 'explains="tokens".')
         return Want(grads=["tokens"], relevance=True)
 
     def start(self, transformer: Transformer) -> int:

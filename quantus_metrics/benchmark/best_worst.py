@@ -89,7 +89,7 @@ def _drawn(
     found, names = {}, class_names(model) or {}
     for group_indices in bench.groups:
         wanted = {bench.data.name(index): index for index in group_indices if index in indices}
-        group = read_group(bench.data, group_indices, model)[0] if wanted else None
+        group = read_group(bench.data, group_indices, model, bench.spec.resize)[0] if wanted else None
         if group is None:
             continue
         for part in [group] if failed.isdisjoint(group.names) else group.singles():

@@ -28,7 +28,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
     passes, seconds = 0.0, 0.0
     for part in bench.spec.model:
         model = make_model(part, state.device, bench.spec.precision)
-        group, failed = read_group(bench.data, range(min(TRIED, bench.n)), model)
+        group, failed = read_group(bench.data, range(min(TRIED, bench.n)), model, bench.spec.resize)
         if group is None:
             raise InputError("A first sample that can be read.", "; ".join(failed.values()), "another `[data]`.")
         for name, method in bench.methods.items():

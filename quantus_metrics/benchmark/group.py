@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from captum_vit.inputs.images import image_tensor
 from captum_vit.inputs.preprocessing import reader_of
 from quantus_metrics.benchmark.data import Sample, Samples
+from quantus_metrics.benchmark.squash import squash, squashed_mask
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,30 @@ class Group:
             yield Group(self.names[row], self.inputs[row], self.labels[row], wrong, masks)
 
 
-def read_group(data: Samples, indices: Sequence[int], model: nn.Module) -> tuple[Group | None, dict[str, str]]:
-    """The samples at these places, and why some could not be read, by name."""
+def read_group(
+    data: Samples, indices: Sequence[int], model: nn.Module, resize: str = "model"
+) -> tuple[Group | None, dict[str, str]]:
+    """The samples at these places, and why some could not be read, by name.
+
+    `resize` is the spec's: "model" as its configuration has it, or "squash".
+    """
+    processor = squash(model) if resize == "squash" else None
     samples: list[Sample] = []
     inputs: list[Tensor] = []
     failed: dict[str, str] = {}
     for index in indices:
         try:
             sample = data[index]
-            inputs.append(image_tensor(model, sample.picture))
+            inputs.append(image_tensor(model, sample.picture, processor))
             samples.append(sample)
         except Exception as error:  # a picture that cannot be read must not stop the other fifty thousand
             failed[data.name(index)] = reason(error)
-    return (_group(samples, torch.cat(inputs), model) if samples else None), failed
+    if not samples:
+        return None, failed
+    found = torch.cat(inputs)
+    size = (found.shape[-2], found.shape[-1])
+    seen = partial(_as_read, model=model) if processor is None else partial(squashed_mask, size=size)
+    return _group(samples, found, seen), failed
 
 
 def reason(error: Exception) -> str:
@@ -57,7 +70,7 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _group(samples: list[Sample], inputs: Tensor, model: nn.Module) -> Group:
+def _group(samples: list[Sample], inputs: Tensor, seen: Callable[[Image.Image], np.ndarray]) -> Group:
     wrong = [sample.wrong for sample in samples]
     masks = [sample.mask for sample in samples]
     return Group(
@@ -65,7 +78,7 @@ def _group(samples: list[Sample], inputs: Tensor, model: nn.Module) -> Group:
         inputs,
         np.array([sample.label for sample in samples]),
         None if None in wrong else np.array(wrong),
-        None if None in masks else np.stack([_as_read(mask, model) for mask in masks if mask is not None]),
+        None if None in masks else np.stack([seen(mask) for mask in masks if mask is not None]),
     )
 
 

@@ -143,7 +143,7 @@ def _left(bench: Bench, model: ModelSpec, group: range, done: set[Key]) -> bool:
 
 def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[Key]) -> Iterator[list[Row]]:
     """The missing rows of a group, method by method."""
-    group, failed = read_group(bench.data, indices, model)
+    group, failed = read_group(bench.data, indices, model, bench.spec.resize)
     plain = None if group is None else forward_seconds(model, group)
     names = [bench.data.name(index) for index in indices]
     for method_name, method in bench.methods.items():

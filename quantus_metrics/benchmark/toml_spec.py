@@ -96,7 +96,9 @@ class Spec:
 
     ``batch_size`` is part of what is run: samples are worked on in these groups whatever the number of
     processes, so that the numbers do not depend on it. ``precision`` is that of the weights, or ``bfloat16-mixed``
-    or ``float16-mixed``: float32 weights under autocast.
+    or ``float16-mixed``: float32 weights under autocast. ``resize`` is how pictures become
+    inputs: ``model`` as the model's configuration has it, mostly with a crop; ``squash`` the whole picture at the
+    model's height and width, as the protocol of Chefer et al. does, with masks by nearest pixels.
     """
 
     title: str
@@ -109,6 +111,7 @@ class Spec:
     seed: StrictInt = 0
     batch_size: Annotated[StrictInt, Field(gt=0)] = 16
     precision: Literal["float32", "float64", "bfloat16", "float16", "bfloat16-mixed", "float16-mixed"] = "float32"
+    resize: Literal["model", "squash"] = "model"
     published: list[Published] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from matplotlib.axes import Axes
 from quantus.helpers.enums import DataType
 from torch import Tensor
 
-from captum_vit.errors import InputError
-from captum_vit.options import IN_MEMORY, boolean, integer_or_none
+from captum_vit.errors import InputError, OptionError
+from captum_vit.options import IN_MEMORY, boolean, integer_or_none, one_of
+from captum_vit.tokens import placed
 from quantus_metrics.perturb import (
     FRACTIONS,
     Black,
@@ -48,6 +50,8 @@ class CurveMetric(TokenMetric):
             None ranks pixels. Give the model's patch size for maps of patches that were enlarged to pixels: no
             patch is then half removed. Where these patches do not tile the image, cells lie over the pixels that
             they read; cells of another size divide the image.
+        enlarge: "bilinear" enlarges maps of patches to the image, and pixels are ranked and removed, as in the protocol
+            of Chefer et al.; None removes whole patches.
         remover: how parts go away; None is the metric's own choice: `default_remover` for images, `DropTokens` for
             texts. ``ReplaceTokens(tokenizer.mask_token_id)`` puts the mask token in place of words.
         fractions: how much is gone at each step, from 0 to 1.
@@ -68,6 +72,7 @@ class CurveMetric(TokenMetric):
         self,
         *,
         patch_size: int | tuple[int, int] | None = None,
+        enlarge: Literal["bilinear"] | None = None,
         remover: Remover | None = None,
         fractions: Sequence[float] = FRACTIONS,
         internal_batch_size: int | None = None,
@@ -78,6 +83,10 @@ class CurveMetric(TokenMetric):
         check_remover(remover)
         patch_of(patch_size)
         self.patch_size, self.remover = patch_size, remover or self.default_remover()
+        self.enlarge = None if enlarge is None else one_of("enlarge", enlarge, ("bilinear",))
+        if enlarge is not None and (patch_size is not None or self.remover.of_tokens):
+            got = "`patch_size`" if patch_size is not None else f"{type(self.remover).__name__}, which removes tokens"
+            raise OptionError("Pixels to rank and to remove, where maps are enlarged.", got, "enlarge=None.")
         self._remover_of_texts = remover or DropTokens()
         self.fractions = check_fractions(fractions, least=1)
         self.internal_batch_size = integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
@@ -107,6 +116,8 @@ class CurveMetric(TokenMetric):
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         """All maps can be ranked, and what stands in for the parts that go is known."""
         if samples.texts:
+            if self.enlarge is not None:
+                raise InputError("Images, whose maps can be enlarged.", "texts", "enlarge=None.")
             self._check_texts(samples, model)
             return
         if isinstance(self.remover, Black):
@@ -124,7 +135,15 @@ class CurveMetric(TokenMetric):
         if samples.a_batch is not None:
             ranking_words(torch.from_numpy(self._maps(samples)), samples.x_batch.shape)
 
+    def _enlarged(self, batch: Batch) -> Batch:
+        """With maps of pixels, if they are to be enlarged."""
+        size = (batch.inputs.shape[-2], batch.inputs.shape[-1])
+        if self.enlarge is None or batch.relevance.shape[-2:] == size:
+            return batch
+        return replace(batch, relevance=placed(batch.relevance, batch.box(), size, self.enlarge))
+
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
+        batch = self._enlarged(batch)
         texts, patch = batch.inputs.dim() == 2, patch_of(self.patch_size)
         extra = self._wants_intact and self.fractions[0] > 0
         found = curves(

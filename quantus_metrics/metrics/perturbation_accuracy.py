@@ -69,12 +69,13 @@ class PerturbationAccuracy(ChoosesExplained, CurveMetric):
             Without it the area begins at the first of `fractions`, which must then be above 0.
         fractions: what is gone at each step beyond the zero point; 10, ..., 90 % by default. VTranM's tables have
             0, 5, ..., 100 %: ``fractions=FRACTIONS``.
-        **kwargs: `patch_size`, `remover` (black, through the normalisation of the model's own
+        **kwargs: `patch_size`, `enlarge`, `remover` (black, through the normalisation of the model's own
             configuration), `internal_batch_size` and `return_curves`; see `CurveMetric`. And Quantus's own; see
             `TokenMetric`.
 
-    Departs   a step removes the nearest whole number of parts where the authors round down. They enlarge maps of
-              patches bilinearly and rank pixels: give maps so enlarged (``LayerAttribution.interpolate``) for that.
+    The authors enlarge maps of patches and remove pixels: ``enlarge="bilinear"``.
+
+    Departs   a step removes the nearest whole number of parts where the authors round down.
 
     Example:
         >>> metric = PerturbationAccuracy(score="positive", explained="predicted", patch_size=16)

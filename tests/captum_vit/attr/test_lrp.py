@@ -106,6 +106,20 @@ def test_pixels_share_what_patches_have_where_no_table_of_positions_is_added(nam
     close(F.avg_pool2d(pixels, 8) * 64, explained(method, case))
 
 
+def test_pixels_by_an_option_are_those_of_the_call() -> None:
+    """For spec files; no sum over blocks, other output or start layer is made of them."""
+    model, images = reference_vit(), reference_images()
+    method = cv.LRP(model, explains="pixels")
+    close(method.attribute(images, TARGETS), cv.LRP(model).pixels(images, TARGETS))
+    for refused in (
+        lambda: cv.PLUS(method).attribute(images, TARGETS),
+        lambda: cv.LRP(model, 1, explains="pixels"),
+        lambda: cv.LRP(model, explains="pixels", output="tokens"),
+    ):
+        with pytest.raises(cv.OptionError, match="explains"):
+            refused()
+
+
 def test_words_have_no_pixels() -> None:
     case = CASES["HF BERT"]()
     with pytest.raises(cv.OptionError, match="image"):

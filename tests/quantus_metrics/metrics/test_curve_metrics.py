@@ -16,7 +16,7 @@ from captum_vit.errors import InputError, OptionError, TargetError
 from quantus_metrics.metrics.aopc import aopc
 from quantus_metrics.metrics.log_odds import log_odds
 from quantus_metrics.metrics.perturbation_accuracy import TENTHS, accuracy_area
-from quantus_metrics.perturb import FRACTIONS, Curve, Fill
+from quantus_metrics.perturb import FRACTIONS, Curve, DropTokens, Fill
 from tests.quantus_metrics import twins
 from tests.quantus_metrics.conftest import Additive
 
@@ -176,6 +176,18 @@ def test_the_predicted_class_is_explained_and_read(additive, make):
     assert model.images == 3 * (17 + 1)  # of 16 patches there are 17 steps
     assert found == make(remover=Fill())(model, x, labels + 1, explain_func=explain)
     assert found != make(remover=Fill())(model, x, labels, explain_func=explain)
+
+
+def test_enlarged_maps_rank_pixels(exact):
+    """As if they had been enlarged before; maps of pixels stay as they are."""
+    model, x, y, maps = exact
+    large = torch.nn.functional.interpolate(torch.tensor(maps[:, None]), scale_factor=8, mode="bilinear").numpy()
+    metric = qm.AOPC(enlarge="bilinear")
+    assert metric(model, x, y, maps) == metric(model, x, y, large) == qm.AOPC()(model, x, y, large)
+    assert metric(model, x, y, maps) != qm.AOPC()(model, x, y, maps)
+    for options in ({"patch_size": 8}, {"remover": DropTokens()}):
+        with pytest.raises(OptionError, match="enlarged"):
+            qm.AOPC(enlarge="bilinear", **options)
 
 
 def test_black_comes_from_the_model_or_the_caller(timm_vit, hf_vit, additive, data):
