@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("spec", type=Path, help="a TOML file; examples/tables holds those of the papers")
     add("--out", type=Path, help="folder of the results; default: results/NAME of the spec")
-    add("--limit", type=int, metavar="N", help="the first N samples only")
+    add("--limit", type=int, metavar="N", help="only N samples, drawn by the seed of the spec")
     add("--device", help="cpu, cuda, cuda:1, mps; default: what Accelerate finds, one for each process")
     add("--dry-run", action="store_true", help="say what would run, how many forward passes and how long; run nothing")
     add("--retry", action="store_true", help="try samples again that failed before")

@@ -28,8 +28,9 @@ def markdown(table: Table) -> str:
 
 NOTES = (
     "Mean [95 % bootstrap interval over images] (rank; methods share a rank where a permutation test on the same "
-    "images finds no difference, p ≥ 0.05). *paper*: the printed number and ours less it. *time*: of a map by a "
-    "plain forward pass; *ms*: of a map; medians. *MiB*: memory that the map of one image needs at most."
+    "images finds no difference, p ≥ 0.05; of fewer than six images there is none). *paper*: the printed number and "
+    "ours less it. *time*: of a map by a plain forward pass; *ms*: of a map; medians. *MiB*: memory that the map of "
+    "one image needs at most."
 )
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError
-from quantus_metrics.benchmark.data import Samples, data_digest
+from quantus_metrics.benchmark.data import Drawn, Samples, data_digest
 from quantus_metrics.benchmark.factories import Method, computing, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
@@ -60,6 +60,8 @@ class Bench:
 def bench_of(spec: Spec, limit: int | None = None) -> Bench:
     """Make the parts of a spec; only models wait, since they are large.
 
+    Of more samples than `limit` so many are drawn, by the spec's seed.
+
     Raises:
         OptionError: a name or an option that is not known.
         InputError: data that cannot be read, or none.
@@ -67,11 +69,12 @@ def bench_of(spec: Spec, limit: int | None = None) -> Bench:
     methods = {part.name: make_method(part) for part in spec.method}
     metrics = {part.name: make_metric(part) for part in spec.metric}
     data = make_data(spec.data)
-    n = len(data) if limit is None else min(limit, len(data))
-    if n < 1:
-        got = f"{n} in the data" if limit is None else f"--limit {limit}"
+    if limit is not None and 0 < limit < len(data):
+        data = Drawn(data, limit, spec.seed)
+    if len(data) < 1 or (limit is not None and limit < 1):
+        got = f"--limit {limit}" if len(data) else "none in the data"
         raise InputError("At least one sample.", got, "--limit 10, or no limit.")
-    return Bench(spec, data, methods, metrics, n)
+    return Bench(spec, data, methods, metrics, len(data))
 
 
 def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) -> None:

@@ -18,6 +18,9 @@ from quantus_metrics.metrics import TokenMetric
 from quantus_metrics.statistics import Summary, compare, summarise
 
 ALPHA = 0.05
+FEWEST = (
+    6  # samples for a rank: of 5 differences that all have one sign, chance gives 2 in 32, which is more than ALPHA
+)
 COSTS = ("time", *UNITS)
 
 
@@ -27,7 +30,8 @@ class Cell:
 
     Args:
         summary: the figure of all images and its bootstrap interval; None where too few have a score.
-        rank: 1 is best; methods that do not differ significantly from the one above them share its rank.
+        rank: 1 is best; methods that do not differ significantly from the one above them share its rank. None where
+            there are too few samples to find any difference.
         p: how often chance gives such a difference from the best method, on the same images.
         published: what the paper printed.
         errors: samples that failed.
@@ -139,9 +143,9 @@ def _summary(metric: Metric, rows: list[Row]) -> Summary | None:
 def _ranked(
     summaries: Mapping[str, Summary | None], scores: Mapping[str, Mapping[str, float]], higher: bool
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Ranks with ties, and each method's p against the best."""
+    """Ranks with ties, and each method's p against the best; of those that have scores enough."""
     order = sorted(
-        (method for method, summary in summaries.items() if summary is not None),
+        (method for method, summary in summaries.items() if summary is not None and summary.n >= FEWEST),
         key=lambda method: summaries[method].mean,  # type: ignore[union-attr]
         reverse=higher,
     )

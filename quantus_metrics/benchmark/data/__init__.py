@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantus_metrics.benchmark.data.digests import Digested, data_digest, digest_of
 from quantus_metrics.benchmark.data.digits import DigitScenes, QuestionScenes
+from quantus_metrics.benchmark.data.drawn import Drawn
 from quantus_metrics.benchmark.data.folders import ImageFolder
 from quantus_metrics.benchmark.data.libraries import Cifar, Hub
 from quantus_metrics.benchmark.data.samples import Reader, Sample, Samples
@@ -25,6 +26,7 @@ __all__ = [
     "Cifar",
     "DigitScenes",
     "Digested",
+    "Drawn",
     "Hub",
     "ImageFolder",
     "ImageNetS",

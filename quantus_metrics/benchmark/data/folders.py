@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,9 +33,9 @@ class ImageFolder:
         seed: of that draw, and of the wrong classes.
         real: the ReaL labels of ImageNet's validation set (``real.json``): for each of the 50,000 pictures, by the
             number in its file name, all classes that it shows.
-        multi: only pictures that show several classes by `real`, each explained for every one of them, with another
-            one of them as the wrong class (X_multi of the CDAM paper). Otherwise each picture is explained for its
-            folder's class, with any other class as the wrong one, which by `real` is not in the picture (X_val).
+        multi: only pictures that show several classes by `real`, each explained for one of them, with another one as
+            the wrong class, both drawn by `seed` (X_multi of the CDAM paper). Otherwise each picture is explained for
+            its folder's class, with any other class as the wrong one, which by `real` is not in the picture (X_val).
 
     Departs   the CDAM paper leaves out pairs of classes whose names are close, by a threshold that it does not give;
               here all pairs stay.
@@ -77,7 +78,7 @@ class ImageFolder:
         return len(self.entries)
 
     def name(self, index: int) -> str:
-        """The path below the root; with the class, where a picture is explained for several."""
+        """The path below the root; with the class, where a picture shows several."""
         return self.entries[index].name
 
     def digest(self) -> str:
@@ -99,13 +100,13 @@ def _files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _entries(
     path: Path, root: Path, classes: list[str], shown: list[list[int]] | None, multi: bool, lot: int
 ) -> Iterator[_Entry]:
-    """The samples that one file makes."""
+    """The sample that a file makes, if it makes one."""
     name, label = path.relative_to(root).as_posix(), classes.index(path.relative_to(root).parts[0])
     present = [label] if shown is None else shown[_number(path, len(shown))]
-    if multi:
-        for place, each in enumerate(present if len(present) > 1 else ()):
-            yield _Entry(f"{name}#{each}", path, each, present[(place + 1) % len(present)])
-    else:
+    if multi and len(present) > 1:
+        label, wrong = list(permutations(present, 2))[lot % (len(present) * (len(present) - 1))]
+        yield _Entry(f"{name}#{label}", path, label, wrong)
+    elif not multi:
         absent = [number for number in range(len(classes)) if number not in {label, *present}]
         yield _Entry(name, path, label, absent[lot % len(absent)])
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from captum_vit.errors import InputError
 from captum_vit.inputs.rgb import rgb
-from captum_vit.options import integer, integer_or_none
 from quantus_metrics.benchmark.data.digests import digest_of
+from quantus_metrics.benchmark.data.drawn import drawn
 from quantus_metrics.benchmark.data.samples import Sample
 
 
@@ -127,11 +127,8 @@ def _loaded(path: str, name: str | None, split: str) -> Any:
 
 def _drawn(total: int, n: int | None, classes: int, seed: int) -> tuple[list[int], list[int]]:
     """Which samples, and by how much the wrong class of each differs from the right one."""
-    integer_or_none("n", n, hint="n = 200, or no n for all.")
-    draw = np.random.default_rng(integer("seed", seed, least=0, hint="seed = 0"))
-    few = n is not None and n < total
-    places = sorted(draw.choice(total, n, replace=False).tolist()) if few else list(range(total))
-    return places, draw.integers(1, max(classes, 2), len(places)).tolist()
+    places = drawn(total, n, seed)
+    return places, np.random.default_rng(seed).integers(1, max(classes, 2), len(places)).tolist()
 
 
 def _mask(mask: Image.Image) -> Image.Image:

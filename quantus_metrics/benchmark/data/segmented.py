@@ -13,6 +13,7 @@ from timm.data import ImageNetInfo
 from captum_vit.errors import InputError
 from captum_vit.inputs.rgb import open_picture
 from quantus_metrics.benchmark.data.digests import digest_of
+from quantus_metrics.benchmark.data.drawn import drawn
 from quantus_metrics.benchmark.data.samples import Sample
 
 IGNORED = 1000  # what ImageNet-S calls a pixel that belongs to nothing in particular
@@ -25,12 +26,14 @@ class ImageNetSegmentation:
 
     Args:
         path: the file.
+        n: that many pictures, drawn by `seed`; all by default.
+        seed: of that draw.
 
     Raises:
         InputError: no such file, or not of that form.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, n: int | None = None, seed: int = 0) -> None:
         self.path, self.file = path, None
         try:
             with h5py.File(path, "r") as file:
@@ -44,23 +47,25 @@ class ImageNetSegmentation:
             got = f"{unknown[0]!r} in {path!r}"
             raise InputError("Pictures of ImageNet's 1,000 classes.", got, "names such as 'n01440764_18'.")
         self.labels = [synsets[name.partition("_")[0]] for name in self.ids]
+        self.places = drawn(len(self.ids), n, seed)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.places)
 
     def name(self, index: int) -> str:
         """The name in the file, and its place, since that is unique."""
-        return f"{index:05d}-{self.ids[index]}"
+        place = self.places[index]
+        return f"{place:05d}-{self.ids[place]}"
 
     def digest(self) -> str:
-        """Of the file and its classes."""
-        return digest_of([self.labels], [Path(self.path)])
+        """Of the file and its classes, and of which pictures."""
+        return digest_of([self.labels, self.places], [Path(self.path)])
 
     def __getitem__(self, index: int) -> Sample:
-        file = self._opened()
-        pixels = np.array(file[file["/value/img"][index, 0]]).transpose(2, 1, 0)  # MATLAB stores (C, W, H)
-        mask = np.array(file[file[file["/value/gt"][index, 0]][0, 0]]).T  # the first of its annotators
-        picture, label = Image.fromarray(pixels.astype(np.uint8)).convert("RGB"), self.labels[index]
+        file, place = self._opened(), self.places[index]
+        pixels = np.array(file[file["/value/img"][place, 0]]).transpose(2, 1, 0)  # MATLAB stores (C, W, H)
+        mask = np.array(file[file[file["/value/gt"][place, 0]][0, 0]]).T  # the first of its annotators
+        picture, label = Image.fromarray(pixels.astype(np.uint8)).convert("RGB"), self.labels[place]
         return Sample(self.name(index), picture, label, mask=_mask(mask > 0))
 
     def _opened(self) -> Any:
@@ -79,12 +84,14 @@ class ImageNetS:
         images: the folder of pictures, ``SYNSET/NAME.JPEG``.
         masks: the folder of masks, ``SYNSET/NAME.png``: red + 256 green is the class, from 1, in the order of sorted
             synsets; 0 is other, 1000 ignored.
+        n: that many pictures, drawn by `seed`; all by default.
+        seed: of that draw.
 
     Raises:
         InputError: no such folders, a mask without its picture, or a class that the masks' folders do not have.
     """
 
-    def __init__(self, images: str, masks: str) -> None:
+    def __init__(self, images: str, masks: str, n: int | None = None, seed: int = 0) -> None:
         self.images, root = Path(images), Path(masks)
         self.masks = sorted(root.glob("*/*.png"))
         if not self.masks:
@@ -95,6 +102,7 @@ class ImageNetS:
         if unknown := [name for name in self.synsets if name not in known]:
             raise InputError("Folders named by ImageNet's synsets.", repr(unknown[0]), "names such as 'n01440764'.")
         self.class_of = [known[name] for name in self.synsets]
+        self.masks = [self.masks[place] for place in drawn(len(self.masks), n, seed)]
 
     def __len__(self) -> int:
         return len(self.masks)

@@ -17,6 +17,7 @@ from captum_vit.errors import InputError, OptionError
 from quantus_metrics.benchmark.data import (
     Cifar,
     DigitScenes,
+    Drawn,
     Hub,
     ImageFolder,
     ImageNetS,
@@ -72,11 +73,25 @@ def test_folders_number_classes_by_name(validation: Path) -> None:
     ]
 
 
-def test_real_labels_make_pairs_of_classes(validation: Path) -> None:
-    data = ImageFolder(str(validation / "val"), real=str(validation / "real.json"), multi=True)
-    found = [(data[i].name.rpartition("_")[2], data[i].label, data[i].wrong) for i in range(len(data))]
-    assert [pair for _, *pair in found] == [[1, 2], [2, 1], [2, 0], [0, 1], [1, 2]]
-    assert len({name for name, *_ in found}) == 5
+def test_real_labels_make_a_pair_of_classes_of_each_picture(validation: Path) -> None:
+    shown, found = {"00000002.JPEG": {1, 2}, "00000004.JPEG": {0, 1, 2}}, set()
+    for seed in range(20):
+        data = ImageFolder(str(validation / "val"), real=str(validation / "real.json"), multi=True, seed=seed)
+        pairs = {data.name(i).rpartition("_")[2]: (data[i].label, data[i].wrong) for i in range(len(data))}
+        found |= set(pairs.items())
+        assert [name.partition("#")[0] for name in pairs] == [*shown]
+        for name, (label, wrong) in pairs.items():
+            assert name.endswith(f"#{label}") and wrong != label and {label, wrong} <= shown[name.partition("#")[0]]
+    assert len(found) == 2 + 6  # every order of every two of its classes is drawn
+
+
+def test_a_limit_draws_samples_and_a_higher_one_adds_to_them() -> None:
+    whole = DigitScenes(10)
+    few, more, others = (Drawn(whole, n, seed) for n, seed in ((6, 0), (9, 0), (6, 1)))
+    names = [few.name(i) for i in range(len(few))]
+    assert len(set(names)) == 6 and names != [whole.name(i) for i in range(6)]
+    assert names == [more.name(i) for i in range(6)] and names != [others.name(i) for i in range(6)]
+    assert [few[i].name for i in range(6)] == names and few.digest() == more.digest() == whole.digest()
 
 
 def test_folders_that_are_none(validation: Path) -> None:
@@ -112,6 +127,9 @@ def test_imagenet_segmentation(tmp_path: Path) -> None:
     assert len(data) == 2 and [data[i].label for i in range(2)] == [7, 3]
     assert np.array_equal(np.asarray(data[0].picture), np.asarray(picture(0)))
     assert np.array_equal(np.asarray(data[0].mask), 255 * masks[0])
+    few = ImageNetSegmentation(str(path), n=1, seed=3)
+    assert len(few) == 1 and few.name(0) in {data.name(0), data.name(1)}
+    assert few[0].label == data[few.places[0]].label and few.digest() != data.digest()
     (tmp_path / "other.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(InputError, match="gtsegs"):
         ImageNetSegmentation(str(tmp_path / "other.mat"))
@@ -132,6 +150,8 @@ def test_imagenet_s_explains_the_largest_class(tmp_path: Path) -> None:
     assert data[0].label == data[1].label == 300 and data.name(1) == f"{synsets[1]}/a"
     inside = np.asarray(data[0].mask)
     assert inside[4:7].min() == 255 and inside.sum() == 255 * 36
+    few = ImageNetS(str(tmp_path / "images"), str(tmp_path / "masks"), n=1, seed=3)
+    assert len(few) == 1 and few[0].label == 300 and few.name(0) in {data.name(0), data.name(1)}
     (tmp_path / "images" / synsets[1] / "a.JPEG").unlink()
     with pytest.raises(InputError, match="no file"):
         data[1]

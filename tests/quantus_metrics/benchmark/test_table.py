@@ -71,6 +71,17 @@ def test_ranks_are_shared_where_there_is_no_difference(table: Table) -> None:
     assert cells["good"].difference is None
 
 
+@pytest.mark.parametrize("n", [5, 6])
+def test_five_samples_rank_nothing(bench: Bench, n: int) -> None:
+    """Whatever five differences are, chance gives as much in 2 of 32 cases."""
+    few = bench_of(bench.spec, limit=n)
+    found = table_of(few, rows_of(few.spec, few, METHODS))
+    ranks = [found.cells["digits", "Fidelity", name].rank for name in METHODS]
+    assert ranks == ([None] * 4 if n == 5 else [1, 1, 3, None])
+    assert found.cells["digits", "Fidelity", "good"].summary is not None
+    assert all(form(found) for form in FORMS.values())
+
+
 def test_lower_is_better_where_the_metric_says_so(bench: Bench) -> None:
     spec = spec_of(
         {
