@@ -21,13 +21,15 @@ from torch import nn
 
 import captum_vit as cv
 from captum_vit.errors import CaptumVitError, InputError
-from captum_vit.explain import explain, method_named, open_picture
+from captum_vit.explain import explain, open_picture
 from captum_vit.inputs.loading import device_named, load_model
 from captum_vit.inputs.prompts import generates
+from captum_vit.named_method import method_named, options_of
 from captum_vit.viz.explanation import PICTURES, SUFFIXES
 from captum_vit.viz.files import check_target
 
 GROUP = "captum_vit.commands"
+METHOD = "with options: 'SmoothGrad(stdevs=0.15)'; default: LayerCDAM; DecompX for a language model"
 REFUSED = 2  # argparse's exit status for a call that is refused
 
 
@@ -72,7 +74,7 @@ def _add_explain(commands: Any) -> None:
     command = commands.add_parser("explain", help=about, description=about)
     command.add_argument("image", metavar="IMAGE", help="a picture file; for text models, a text")
     _add_model(command)
-    command.add_argument("--method", metavar="NAME", help="default: LayerCDAM; DecompX for a language model")
+    command.add_argument("--method", metavar="NAME", help=METHOD)
     command.add_argument("--question", metavar="TEXT", help="to a vision-language model, about the picture")
     command.add_argument("--answer", metavar="TEXT", help="of a language model; default: what it generates")
     command.add_argument("--foil", metavar="WORD", help="explain the target rather than this word")
@@ -100,8 +102,10 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_methods(commands: Any) -> None:
-    about = "list the methods"
-    commands.add_parser("methods", help=about, description=about).set_defaults(run=_methods)
+    about = "list the methods, or the options of one"
+    command = commands.add_parser("methods", help=about, description=about)
+    command.add_argument("name", nargs="?", metavar="NAME", help="which method's options; default: all methods")
+    command.set_defaults(run=_methods)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -137,6 +141,9 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _methods(args: argparse.Namespace) -> None:
+    if args.name is not None:
+        print("\n".join(options_of(args.name)))
+        return
     width = max(map(len, cv.METHODS))
     for name, factory in cv.METHODS.items():
         print(f"{name:{width}}  {_summary(factory)}".rstrip())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 from os import PathLike
@@ -14,7 +13,6 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_vit.attr import METHODS
 from captum_vit.attr.base import forward_args
 from captum_vit.errors import InputError, OptionError, TargetError
 from captum_vit.explain_answer import explain_answer
@@ -27,6 +25,7 @@ from captum_vit.inputs.texts import read_text
 from captum_vit.models.library import is_text_model
 from captum_vit.models.modules import module_of
 from captum_vit.models.towers import refuse_both
+from captum_vit.named_method import method_named
 from captum_vit.options import kind_of, known, shown
 from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.repeated import same_again
@@ -39,8 +38,9 @@ from captum_vit.viz.marks import mark_of
 from captum_vit.viz.pieces import pieces
 
 Batch = TypeVar("Batch", Tensor, list[Any])
+Make = Callable[[nn.Module], tuple[Attribution, str]]
 
-__all__ = ["Explanation", "explain", "method_named", "open_picture"]
+__all__ = ["Explanation", "explain", "open_picture"]
 
 
 def explain(
@@ -72,8 +72,9 @@ def explain(
         target: the number or name of an output; a list of them gives a map for each; a tuple for outputs of
             more than two dimensions, as in Captum: ``(position, "PER")`` for a head that scores every token; None
             explains what the model predicts.
-        method: a name in ``captum_vit.METHODS``, a class or another function of the model, or an instance for
-            this very model. None is LayerCDAM, and DecompX for what a language model generated.
+        method: a name in ``captum_vit.METHODS``, with options if need be: ``"SmoothGrad(stdevs=0.15)"``; a class or
+            another function of the model; or an instance for this very model. None is LayerCDAM, and DecompX for what
+            a language model generated.
         answer: of a language model, what it generated: a text, ids, or what ``generate`` returned; None lets it
             generate up to 20 tokens, each the likeliest one.
         foil: a word, or a token's id, that the target is compared with: "two" rather than "nine".
@@ -83,7 +84,8 @@ def explain(
         tokens: the texts of token ids, where ids are given.
         special: show the tokens that frame a text ([CLS], [SEP], ...); ``.map`` holds them in any case.
         words: show whole words, with the sum of their pieces' relevance; ``.map`` holds the pieces in any case.
-        options: passed on to the method's ``attribute``, ``n_samples=20`` for instance.
+        options: of a method by name those of its constructor and of its ``attribute``, ``rule="libra"`` or
+            ``n_samples=20`` for instance; of others those of ``attribute``.
 
     For a **language model** ``image_or_text`` is the prompt: a text, a chat as a list of messages, ids, what a
     processor gave, or ``(picture, "What is this?")`` with one picture or a list of them. ``target`` is then a word of
@@ -97,7 +99,7 @@ def explain(
     Raises:
         InputError: a picture or a text that cannot be read, or more than one; a text with more tokens than the
             model has positions.
-        OptionError: an unknown method, or an instance for another model.
+        OptionError: an unknown method, an option that it does not take, or an instance for another model.
         TargetError: a class that the model does not have, or a word that was not generated.
 
     Warns:
@@ -112,12 +114,12 @@ def explain(
         if tokens is not None:
             wanted = "A tokenizer, which names the tokens of a prompt and of its answer."
             raise OptionError(wanted, f"tokens={shown(tokens)}", "tokenizer=AutoTokenizer.from_pretrained(...).")
-        how = "DecompX" if method is None else method
+        make, options = _maker("DecompX" if method is None else method, options)
         return explain_answer(
             model,
             image_or_text,
             target,
-            lambda scores: _attribution(scores, how),
+            make,
             answer=answer,
             foil=foil,
             processor=processor,
@@ -131,10 +133,12 @@ def explain(
             hint = f"no {name}; target={only!r}, where the model has such a class."
             raise OptionError(f"`{name}` for a model that generates text.", type(model).__name__, hint)
     refuse_both(module_of(model))  # before anything is read
-    attribution, name = _attribution(model, "LayerCDAM" if method is None else method)
+    args = forward_args(options.pop("additional_forward_args", None))
+    make, options = _maker("LayerCDAM" if method is None else method, options)
+    attribution, name = make(model)
     _refuse_unknown(attribution, options)
     given = _read(model, image_or_text, processor, tokenizer, tokens)
-    args = forward_args(options.get("additional_forward_args")) or given.args
+    args = args or given.args
     with undisturbed(model):
         inputs = checked_inputs(given.inputs, model)
         watch = Watch(model, stream_of(model, inputs, args))
@@ -170,23 +174,16 @@ def explain(
     )
 
 
-def method_named(name: str) -> Callable[[nn.Module], Attribution]:
-    """What makes the method from a model.
-
-    Raises:
-        OptionError: an unknown name; the nearest known ones are listed.
-    """
-    if name not in METHODS:
-        folded = {one.casefold(): one for one in METHODS}
-        near = [folded[one] for one in get_close_matches(name.casefold(), folded, n=4, cutoff=0.5)]
-        raise OptionError("A name in captum_vit.METHODS.", repr(name), ", ".join(near or METHODS))
-    return METHODS[name]
+def _maker(method: Any, options: dict[str, Any]) -> tuple[Make, dict[str, Any]]:
+    """What makes the method for a model, and its name; and those of the options that ``attribute`` is given."""
+    if not isinstance(method, str):
+        return partial(_attribution, method), options
+    found = method_named(method, options)
+    return lambda model: (found.make(model), method), found.options
 
 
-def _attribution(model: nn.Module, method: Any) -> tuple[Attribution, str]:
+def _attribution(method: Any, model: nn.Module) -> tuple[Attribution, str]:
     """The method for this model, and its name."""
-    if isinstance(method, str):
-        return method_named(method)(model), method
     if isinstance(method, Attribution):
         if getattr(method, "forward_func", model) is not model:
             raise OptionError(

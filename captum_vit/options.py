@@ -79,11 +79,13 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def known(what: str, given: Collection[str], taken: Collection[str]) -> None:
-    """Refuse keywords that something does not take."""
-    if unknown := [name for name in given if name not in taken]:
-        near = get_close_matches(unknown[0], taken, n=3, cutoff=0.5) or list(taken)
-        hint = f"one of {', '.join(near)}." if near else "none: it takes no options."
-        raise OptionError(f"Options of {what}.", ", ".join(unknown), hint)
+    """Refuse keywords that something does not take; those that it takes are listed."""
+    for name in given:
+        if name not in taken:
+            wanted = f"An option of {what}: {', '.join(taken)}." if taken else f"No options: {what} takes none."
+            near = get_close_matches(name, taken, n=3, cutoff=0.5)
+            hint = f"{' or '.join(near or list(taken)[:1])}." if taken else f"{what} without `{name}`."
+            raise OptionError(wanted, repr(name), hint)
 
 
 def function(name: str, value: Any, *, hint: str) -> Any:

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.trace",),
     ("captum_vit.targets",),
     ("captum_vit.attr", "captum_vit.viz"),
-    ("captum_vit.studies", "captum_vit.explain_answer"),
+    ("captum_vit.studies", "captum_vit.explain_answer", "captum_vit.named_method"),
     ("captum_vit.explain", "captum_vit.doctor"),
     ("captum_vit",),  # the table of contents
     ("captum_vit.cli", "captum_vit.demo"),

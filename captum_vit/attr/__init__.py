@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from captum.attr import Attribution, InputXGradient, IntegratedGradients, Saliency
 from torch import nn
@@ -34,17 +35,21 @@ from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.attr.random import RandomAttribution
 from captum_vit.attr.vtranm import VTranM
 
-Make = Callable[[nn.Module], Attribution]
+Make = Callable[..., Attribution]
 
 
 def _sum_of(method: Make, over: type[PLUS] = PLUS) -> tuple[str, Make]:
     """A sum over start layers, with its name: ``"PLUS(DecompX)"``."""
-    return f"{over.__name__}({method.__name__})", lambda model: over(method(model))
+    return f"{over.__name__}({method.__name__})", lambda model, **options: over(method(model), **options)
 
 
 def _by_patch(method: Make) -> tuple[str, Make]:
     """A method of Captum that explains pixels, summed over patches, with its own name."""
-    return method.__name__, lambda model: InputGradient(model, method)
+    return method.__name__, lambda model, **options: InputGradient(model, method, **options)
+
+
+def _smooth_grad(model: nn.Module, **options: Any) -> Attribution:
+    return InputGradient(model, smooth_grad, **{"nt_samples": 20, "stdevs": 0.7, **options})
 
 
 METHODS: dict[str, Make] = dict(
@@ -79,7 +84,7 @@ METHODS: dict[str, Make] = dict(
         _by_patch(Saliency),
         _by_patch(InputXGradient),
         _by_patch(IntegratedGradients),
-        ("SmoothGrad", lambda model: InputGradient(model, smooth_grad, nt_samples=20, stdevs=0.7)),
+        ("SmoothGrad", _smooth_grad),
         RawAttention,
         AttentionRollout,
         AttIN,
@@ -96,6 +101,8 @@ METHODS: dict[str, Make] = dict(
     )
 )
 """Name -> something that makes an Attribution from nothing but a model, for loops and command lines.
+
+Each takes the options of its constructor as keywords: ``METHODS["SmoothGrad"](model, stdevs=0.15)``.
 
 In the order of the tables. A class is named by itself; what is composed of several has its name beside it.
 """

@@ -34,8 +34,9 @@ class PLUS(TokenAttribution):
     the grid of the first start layer: the relevance of a cell is divided evenly over those that it covers.
 
     Costs over a method of this package: one forward and one backward pass for all layers together. Over one of
-    Captum's (InputXGradient, Saliency, IntegratedGradients, or NoiseTunnel around one of them): one forward
-    pass, and then that method's cost on every sub-network.
+    Captum's (InputXGradient, Saliency, IntegratedGradients, NoiseTunnel around one of them, or InputGradient with
+    any): one forward pass, and then that method's cost on every sub-network. ``InputGradient(model,
+    IntegratedGradients, n_steps=20)`` gives Captum's method its options.
 
     Args:
         method: an instance whose ``attribute`` explains the model.
@@ -55,7 +56,7 @@ class PLUS(TokenAttribution):
                 "An instance of a method with maps for start layers: DecompX, CAT, GenAtt, RawAttention, ..., or "
                 f"Captum's {', '.join(c.__name__ for c in ON_SUBNETWORKS)}, or NoiseTunnel around one of these.",
                 f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__,
-                "PLUS(DecompX(model)).",
+                "PLUS(DecompX(model)), or by name PLUS(DecompX).",
             )
         self.outputs = getattr(method, "outputs", MAPS)
         super().__init__(_innermost(method).forward_func, output=getattr(method, "output", "grid"))
@@ -88,6 +89,9 @@ class PLUS(TokenAttribution):
         """The general route: the method itself, explaining f_l at x_l."""
         tokens = without_inference_mode(found.seen["tokens"][layer])
         part = SubNetwork(self.model, found.transformer, layer, tokens.dtype)
+        if hasattr(self.method, "on_network"):
+            relevance: Tensor = self.method.on_network(part, tokens, found.target, *found.inputs, *found.args)
+            return relevance
         return _explaining(self.method, part).attribute(
             tokens.requires_grad_(),
             target=plain_target(found.target),
@@ -121,7 +125,8 @@ class SkipPLUS(PLUS):
 
 
 def _runs_on_subnetworks(method: Attribution) -> bool:
-    return isinstance(_innermost(method), ON_SUBNETWORKS)
+    """Captum's, which explain any network, and those that have a function for one."""
+    return isinstance(_innermost(method), ON_SUBNETWORKS) or hasattr(method, "on_network")
 
 
 def _innermost(method: Attribution) -> Attribution:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import quantus
 import torch
-from captum.attr import Attribution
 from quantus.metrics.base import Metric
 from torch import nn
 
@@ -20,6 +17,7 @@ import captum_vit as cv
 from captum_vit import demo
 from captum_vit.errors import OptionError
 from captum_vit.inputs.loading import load_model
+from captum_vit.named_method import NamedMethod, method_named
 from quantus_metrics import perturb
 from quantus_metrics.benchmark.data import READERS, Samples
 from quantus_metrics.benchmark.toml_spec import DataSpec, MethodSpec, MetricSpec, ModelSpec
@@ -39,7 +37,6 @@ HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "labels": cv.MultiLabel,
     "logit": cv.TwoClasses,
 }
-SUMS = {"PLUS": cv.PLUS, "SkipPLUS": cv.SkipPLUS}
 
 
 def make_data(spec: DataSpec) -> Samples:
@@ -65,30 +62,12 @@ def computing(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, getattr(torch, name) if mixed else None, enabled=bool(mixed))
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method without its model yet, and what each call of ``attribute`` is given."""
-
-    make: Callable[[nn.Module], Attribution]
-    options: dict[str, Any]
-
-
-def make_method(spec: MethodSpec) -> Method:
-    """The method. Its options are those of the constructor and of ``attribute``.
-
-    Any method may stand in PLUS(...) or SkipPLUS(...).
-    """
-    where, options = f"method {spec.name!r}", spec.options
-    found = re.fullmatch(r"(PLUS|SkipPLUS)\((.+)\)", spec.method)
-    if found and (options or spec.method not in cv.METHODS):
-        around, inner = SUMS[found[1]], _named(f"{where}, use", found[2], cv.METHODS)
-        options = _accepted(f"{where}, options", options, _arguments(around))
-        return Method(lambda model: around(inner(model), **options), {})
-    factory = _named(f"{where}, use", spec.method, cv.METHODS)
-    ours, calls = _arguments(factory), _arguments(getattr(factory, "attribute", None))
-    _accepted(f"{where}, options", options, [*ours, *calls])
-    made = {name: value for name, value in options.items() if name in ours}
-    return Method(partial(factory, **made), {name: value for name, value in options.items() if name not in ours})
+def make_method(spec: MethodSpec) -> NamedMethod:
+    """The method. Its options are those of the constructor and of ``attribute``, in the table or in the name."""
+    try:
+        return method_named(spec.method, spec.options)
+    except OptionError as error:
+        raise OptionError(f"method {spec.name!r}: {error.wanted}", error.got, error.hint) from error
 
 
 def make_metric(spec: MetricSpec) -> Metric:
@@ -167,4 +146,4 @@ def _arguments(made: Any) -> list[str]:
     return list(found)
 
 
-_NOT_FOR_SPECS = ("self", "forward_func", "model", "method", "inputs", "target", "additional_forward_args", "generator")
+_NOT_FOR_SPECS = ("self", "model", "generator")

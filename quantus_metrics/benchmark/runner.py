@@ -17,8 +17,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError
+from captum_vit.named_method import NamedMethod
 from quantus_metrics.benchmark.data import Drawn, Samples, data_digest
-from quantus_metrics.benchmark.factories import Method, computing, make_data, make_method, make_metric, make_model
+from quantus_metrics.benchmark.factories import computing, make_data, make_method, make_metric, make_model
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.memory import peak_bytes
@@ -46,7 +47,7 @@ class Bench:
 
     spec: Spec
     data: Samples
-    methods: dict[str, Method]
+    methods: dict[str, NamedMethod]
     metrics: dict[str, Metric]
     n: int
 
@@ -173,13 +174,13 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
         yield [row for row in rows if row.key not in done]
 
 
-def _maps(made: list[Maps], attribution: Attribution, method: Method, seed: int, group: Group) -> Maps:
+def _maps(made: list[Maps], attribution: Attribution, method: NamedMethod, seed: int, group: Group) -> Maps:
     """The maps of a group, remembered so that their cost is known."""
     made.append(Maps(attribution, method.options, group, seed))
     return made[-1]
 
 
-def _peak(attribution: Attribution, method: Method, group: Group) -> int:
+def _peak(attribution: Attribution, method: NamedMethod, group: Group) -> int:
     """The memory in bytes that the map of one image needs, above what there was before."""
     one, seed = next(group.singles()), 0
     return peak_bytes(lambda: Maps(attribution, method.options, one, seed).of(one.labels), one.inputs.device)

@@ -57,6 +57,19 @@ def test_an_existing_file_is_refused_before_the_model_is_loaded(here: Path, caps
     assert Path("map.png").read_text() == "mine"
 
 
+def test_a_wrong_option_is_refused_before_the_model_is_loaded(here: Path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "load_model", None)
+    assert "at least 0" in refused(capsys, "explain", "photo.png", *MODEL, "--method", "SmoothGrad(stdevs=-1)")
+
+
+@pytest.mark.slow
+def test_options_reach_the_method(here: Path):
+    for method in ("SmoothGrad(nt_samples=2)", "PLUS(DecompX(rule='libra'), layers=[0])"):
+        assert cli.main(["explain", "photo.png", *MODEL, "--target", "0", "--method", method, "--out", "map.npy"]) == 0
+        assert np.load("map.npy").any()
+        Path("map.npy").unlink()
+
+
 def test_overwrite_replaces(here: Path):
     Path("map.npy").write_text("old")
     assert cli.main(["explain", "photo.png", *MODEL, "--target", "0", "--out", "map.npy", "--overwrite"]) == 0
@@ -111,6 +124,8 @@ def test_methods_are_listed(capsys: pytest.CaptureFixture):
     assert cli.main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(cv.METHODS)
+    assert cli.main(["methods", "SmoothGrad"]) == 0
+    assert "stdevs" in capsys.readouterr().out.split()
 
 
 @pytest.mark.parametrize("argv", [[], ["unknown"], ["explain", "photo.png"], ["--help"], ["explain", "--help"]])
