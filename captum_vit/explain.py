@@ -27,7 +27,8 @@ from captum_vit.models.modules import module_of
 from captum_vit.models.towers import refuse_both
 from captum_vit.named_method import method_named
 from captum_vit.options import kind_of, known, shown
-from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.describe import described
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.repeated import same_again
 from captum_vit.trace.run.score import checked_target, select, transform
 from captum_vit.trace.run.state import checked_inputs, undisturbed
@@ -141,8 +142,8 @@ def explain(
     args = args or given.args
     with undisturbed(model):
         inputs = checked_inputs(given.inputs, model)
-        watch = Watch(model, stream_of(model, inputs, args))
-        output = watch.run(inputs, args).detach()
+        watch = Watch(described(Pass(model, inputs, args)))
+        output = watch.run().detach()
         if given.signal is not None and given.signal.kind == "spectrogram" and watch.time_axis() == 1:
             given = given._replace(signal=given.signal.with_bands_first())
         image = None if given.image is None else watch.under_grid(given.image)

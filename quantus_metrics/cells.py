@@ -12,6 +12,7 @@ from captum_vit.errors import InputError, ModelStateError, TraceError, Unsupport
 from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.tokens import Box, placed
 from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 from captum_vit.trace.run.watch import layout_of
 
@@ -53,7 +54,7 @@ def patches_of(
         module = unwrapped(module_of(model))
         images = checked_inputs(inputs if args else inputs[:1], module)
         with undisturbed(module):
-            layout = layout_of(module, transformer_of(module, images, args), images, args)
+            layout = layout_of(Pass(module, images, args, transformer_of(module, images, args)))
     except (InputError, ModelStateError, TraceError, UnsupportedModelError):
         return None  # a convolutional network, say, or a model that no method of ours explains
     with undisturbed(module):

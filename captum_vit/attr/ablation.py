@@ -11,7 +11,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_vit.attr.base import TokenAttribution, forward_args
+from captum_vit.attr.base import TokenAttribution
 from captum_vit.options import IN_MEMORY, boolean, integer_or_none, one_of
 from captum_vit.trace.removal.without import Without
 from captum_vit.trace.run.finite import refuse_not_finite
@@ -78,9 +78,9 @@ class TokenAblation(TokenAttribution):
         boolean("show_progress", show_progress)
         integer_or_none("internal_batch_size", internal_batch_size, hint=IN_MEMORY)
         with undisturbed(self.model):
-            checked = self._checked(inputs, target)
-            way = "auto" if checked[0].is_floating_point() else "mask"  # a text that is one word shorter is no cheaper
-            without = Without(self.model, checked, forward_args(additional_forward_args), way)
+            call = self._call(inputs, target, additional_forward_args)
+            pictures = call.inputs[0].is_floating_point()  # a text that is one word shorter is no cheaper
+            without = Without(call.model, call.inputs, call.args, "auto" if pictures else "mask")
             scores, layout = without.whole()
             refuse_not_finite(scores, "output", infinite=False)
             whole = self._selected(scores, target)  # shape: (B,)

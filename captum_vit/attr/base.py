@@ -27,9 +27,10 @@ from captum_vit.trace.record.products import over_channels
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.rollout import gradient_x_input
 from captum_vit.trace.replay.reading import Reading
-from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.describe import described
 from captum_vit.trace.run.finite import refuse_not_finite, samples
 from captum_vit.trace.run.layers import layer_index
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import checked_target, select
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed, widened
 
@@ -147,26 +148,20 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
         want: Callable[[Transformer], Want] | None = None,
         start: int | None = None,
     ) -> Record:
-        checked, args = self._checked(inputs, target), forward_args(args)
-        transformer = stream_of(self.model, checked, args)
-        found = record(
-            self.model,
-            transformer,
-            checked,
-            args,
-            target,
-            (want or self.want)(transformer),
-            self.start(transformer) if start is None else start,
-        )
+        call = described(self._call(inputs, target, args))
+        transformer = call.transformer
+        start = self.start(transformer) if start is None else start
+        found = record(call, target, (want or self.want)(transformer), start)
         if target is not None:
             select(found.output, target)  # refuses a wrong one in methods that know no target too
         return found
 
-    def _checked(self, inputs: Any, target: Any) -> tuple[Tensor, ...]:
-        """The inputs as the model takes them, refused before it runs, as is a target that can index nothing."""
-        checked = checked_inputs(inputs, self.model)
-        checked_target(target, len(checked[0]), n_outputs(self.model))
-        return checked
+    def _call(self, inputs: Any, target: Any, args: Any) -> Pass:
+        """What the model is given, refused before it runs, as is a target that can index nothing."""
+        model = self.model
+        call = Pass(model, checked_inputs(inputs, model), forward_args(args))
+        checked_target(target, len(call), n_outputs(model))
+        return call
 
     def _reading(
         self,
@@ -180,8 +175,8 @@ class TokenAttribution(LayerAttribution, GradientAttribution):
     ) -> Reading:
         channels = self.output == "channels" if channels is None else channels
         boolean("attribute_to_layer_input", at_input)
-        checked = self._checked(inputs, target)
-        return Reading(self.model, self.layer, checked, forward_args(args), at_input, channels, grad_kwargs, rule)
+        call = self._call(inputs, target, args)
+        return Reading(call, self.layer, at_input, channels, grad_kwargs, rule)
 
     def _finish(self, relevance: Tensor, layout: TokenLayout | None, inputs: Any) -> Tensor | tuple[Tensor, ...]:
         """Lay tokens out, widen half precision, and mind Captum's tuples."""
@@ -344,9 +339,8 @@ class EntranceProducts(InputProducts):
             raise LayerError(
                 "No layer, since words and pictures enter first blocks.", shown(self.layer), "start_layer=0."
             )
-        checked = self._checked(inputs, target)
-        made = (self.model, checked, forward_args(args), target, self.rule)
-        return split_inputs(*made, laid=laid, each=each, checkpoint=self.checkpoint)
+        call = self._call(inputs, target, args)
+        return split_inputs(call, target, self.rule, laid=laid, each=each, checkpoint=self.checkpoint)
 
 
 def forward_args(args: Any) -> tuple[Any, ...]:

@@ -155,6 +155,6 @@ class LayerCDAM(TokenAttribution):
         given = (inputs, target, additional_forward_args)
         with undisturbed(self.model), self._reading(*given, rule=self.rule).ruled() as reading:
             both, layout = reading.gradient_x_tokens(target)
-            with attention_held(block_of(reading.described, layer)):
+            with attention_held(block_of(reading.call.transformer, layer)):
                 values, _ = reading.gradient_x_tokens(target)
             return self._laid_out(values, layout), self._laid_out(both - values, layout)

@@ -126,10 +126,10 @@ class LayerIntegratedCDAM(TokenAttribution):
         if baselines is None:
             return None
         given = baselines if isinstance(baselines, tuple) else (baselines,)
-        if len(given) != len(reading.inputs):
-            wanted = f"A baseline for each of {len(reading.inputs)} inputs."
+        if len(given) != len(reading.call.inputs):
+            wanted = f"A baseline for each of {len(reading.call.inputs)} inputs."
             raise InputError(wanted, f"{len(given)}", "baselines=None for zero tokens.")
-        filled = tuple(_filled(b, x) for b, x in zip(given, reading.inputs, strict=True))
+        filled = tuple(_filled(b, x) for b, x in zip(given, reading.call.inputs, strict=True))
         return checked_inputs(filled, self.model)
 
 

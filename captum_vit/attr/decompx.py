@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_vit.attr.base import EntranceProducts, forward_args
+from captum_vit.attr.base import EntranceProducts
 from captum_vit.description.two_towers import is_words_and_pictures
 from captum_vit.errors import InputError, OptionError
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.replay.reading import every_output_at
-from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.describe import described
 from captum_vit.trace.run.state import undisturbed
 
 
@@ -89,8 +89,7 @@ class DecompX(EntranceProducts):
         if is_words_and_pictures(inputs):
             raise InputError("Words, or pictures.", "both", "attribute, one output at a time.")
         with undisturbed(self.model):
-            checked, args = self._checked(inputs, None), forward_args(additional_forward_args)
-            transformer = stream_of(self.model, checked, args)
-            place = transformer.blocks[self.start(transformer)].entrance
-            maps, layout = every_output_at(place, self.model, transformer, checked, args, self.rule)
+            call = described(self._call(inputs, None, additional_forward_args))
+            place = call.transformer.blocks[self.start(call.transformer)].entrance
+            maps, layout = every_output_at(call, place, self.rule)
             return self._finish_classes(maps, layout, inputs)

@@ -13,7 +13,7 @@ from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_vit.attr.base import PRODUCTS, EntranceProducts, TokenAttribution, forward_args, warn_if_zero
+from captum_vit.attr.base import PRODUCTS, EntranceProducts, TokenAttribution, warn_if_zero
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import one_of
@@ -21,7 +21,7 @@ from captum_vit.trace.record.evidence import Update, followed, maps_of_updates, 
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import maps_of_layers
 from captum_vit.trace.replay.pixels import relevance_of_pixels
-from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.describe import described
 from captum_vit.trace.run.layers import Layer, block_index, layer_index
 from captum_vit.trace.run.state import undisturbed
 
@@ -118,9 +118,7 @@ class LRP(TokenAttribution):
         patch under the rule for inputs with a least and a largest value.
         """
         with undisturbed(self.model):
-            checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
-            transformer = stream_of(self.model, checked, args)
-            relevance = relevance_of_pixels(self.model, transformer, checked, args, target)
+            relevance = relevance_of_pixels(described(self._call(inputs, target, additional_forward_args)), target)
             warn_if_zero(relevance, type(self).__name__)
         relevance = relevance.sum(1, keepdim=True)
         return (relevance,) if isinstance(inputs, tuple) else relevance

@@ -99,14 +99,13 @@ class PredictionMap(TokenAttribution):
                 "nothing" if tokens is None else f"shape {tuple(tokens.shape)}",
                 "an int for a block, or the block itself.",
             )
-        where = (tokens, found.inputs, found.args, found.target)
-        if belong_to_places(self.model, found.transformer, *where):
+        if belong_to_places(found.call, tokens, found.target):
             raise UnsupportedModelError(
                 "A head whose outputs all read the same tokens, since on copies of one token they are equal.",
                 f"{type(self.model).__name__}, with outputs that read the tokens of places of their own",
                 "DecompX or LayerCDAM, which follow the tokens that the target's output reads.",
             )
-        said = readout(self.model, found.transformer, tokens, found.layout, found.inputs, found.args)
+        said = readout(found.call, tokens, found.layout)
         output = found.output
         if said.isnan().any() and not output.isnan().any():
             raise UnsupportedModelError(

@@ -26,6 +26,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.by_rows import attention_memory
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 
 WRITTEN_OUT = "written out by the model, and held whole by methods that read it, in"
@@ -110,7 +111,7 @@ def _examine(
     def look(want: Want) -> Record | None:
         try:
             with undisturbed(model):
-                return record(model, transformer, sample, args, None, want)
+                return record(Pass(model, sample, args, transformer), None, want)
         except Exception as error:
             reason = reason_of(error)
             if reason not in report.problems:
@@ -160,7 +161,8 @@ def _blunt(
     """Methods whose map is nearly the head's own row; none where that row is not found, as some method reports."""
     try:
         with undisturbed(model):
-            return blunt(record(model, transformer, sample, args, target, Want(row="evidence")), maps)
+            found = record(Pass(model, sample, args, transformer), target, Want(row="evidence"))
+            return blunt(found, maps)
     except CaptumVitError:
         return {}
 

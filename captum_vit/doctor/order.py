@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,11 +21,11 @@ def order(subject: Subject) -> Residual:
     """The share of places whose change moves another token most than the one that stands for it."""
     want = Want(seen=["tokens"])
     with undisturbed(subject.model):
-        layout = record(subject.model, subject.transformer, subject.sample, subject.args, None, want).layout
+        layout = record(subject.call, None, want).layout
         places = _places(layout)
         changed = _changed(subject.sample[0], layout, places)
         (_, *others), args = subject.copies(len(changed))
-        found = record(subject.model, subject.transformer, (changed, *others), args, None, want)
+        found = record(replace(subject.call, inputs=(changed, *others), args=args), None, want)
     tokens = found.seen["tokens"][0].double()  # shape: (P + 1, N, D)
     moved = (tokens[1:] - tokens[0]).norm(dim=-1)  # shape: (P, N)
     if not moved.any():

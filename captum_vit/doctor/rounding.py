@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import TraceError
-from captum_vit.models.transformer import Transformer
 from captum_vit.sites.arranged import Visit
 from captum_vit.sites.mode import Mode
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import dtype_of
 from captum_vit.trace.run.watch import Watch
 
@@ -41,32 +41,30 @@ class _Precision(Mode):
         return result
 
 
-def precision(model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> float:
+def precision(call: Pass) -> float:
     """The eps of a model's arithmetic: a float32 model may compute in half precision inside, a float64 one in float32.
 
     One pass with a graph; of a model that allows none, the precision of its weights.
     """
-    seen, watch = _Precision(), Watch(model, transformer)
+    seen, watch = _Precision(), Watch(call)
 
     def leaf(x: Tensor) -> Tensor:
         torch.set_grad_enabled(True)
         return x.detach().requires_grad_()
 
-    watch.at(transformer.blocks[0].entrance, leaf)
+    watch.at(call.transformer.blocks[0].entrance, leaf)
     try:
-        watch.run(inputs, args, seen)
+        watch.run(seen)
     except TraceError:
         pass
     finally:
         torch.set_grad_enabled(False)
-    eps = max(seen.eps, torch.finfo(dtype_of(model) or torch.float32).eps)
+    eps = max(seen.eps, torch.finfo(dtype_of(call.model) or torch.float32).eps)
     single = eps == torch.finfo(torch.float32).eps
     return max(eps, _SHORT.get(torch.get_float32_matmul_precision(), 0.0)) if single else eps
 
 
-def noise(
-    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...], eps: float
-) -> float:
+def noise(call: Pass, eps: float) -> float:
     """How far scores move, all together, where every block reads tokens that are off by rounding: one deviation.
 
     A plain pass and ``DRAWS`` disturbed ones, all from the same state of the generators: what a random model
@@ -75,8 +73,8 @@ def noise(
     Raises:
         TraceError: the scores of a disturbed pass are not finite.
     """
-    plain = _disturbed(model, transformer, inputs, args, 0.0, draw=0)
-    draws = [_disturbed(model, transformer, inputs, args, eps, draw) for draw in range(DRAWS)]
+    plain = _disturbed(call, 0.0, draw=0)
+    draws = [_disturbed(call, eps, draw) for draw in range(DRAWS)]
     moved = torch.stack([(scores - plain).square().sum() for scores in draws]).mean()
     if not torch.isfinite(moved):
         hint = "a wider precision: model.float(), or bfloat16 in place of float16."
@@ -84,10 +82,8 @@ def noise(
     return float((moved + eps**2 * plain.square().sum()).sqrt())
 
 
-def _disturbed(
-    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...], eps: float, draw: int
-) -> Tensor:
-    watch = Watch(model, transformer)
+def _disturbed(call: Pass, eps: float, draw: int) -> Tensor:
+    watch = Watch(call)
     generator = torch.Generator().manual_seed(draw)
 
     def disturb(by: float) -> Visit:
@@ -99,11 +95,11 @@ def _disturbed(
 
         return visit
 
-    convolved = max(eps, _of_convolutions(inputs[0].device, eps))
-    for layer, block in enumerate(transformer.blocks):
+    convolved = max(eps, _of_convolutions(call.inputs[0].device, eps))
+    for layer, block in enumerate(call.transformer.blocks):
         watch.at(block.entrance, disturb(eps if layer else convolved))
     torch.manual_seed(0)
-    return watch.run(inputs, args).detach().double()
+    return watch.run().detach().double()
 
 
 def _of_convolutions(device: torch.device, eps: float) -> float:

@@ -10,6 +10,7 @@ from captum_vit.errors import CaptumVitError
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.modes.completeness import COMPLETE
 from captum_vit.trace.replay.proof import proof
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 
 
@@ -31,7 +32,7 @@ def _verdict(
 ) -> str:
     try:
         with undisturbed(model):
-            found = proof(model, sample, args, transformer.blocks[0].entrance, rule)
+            found = proof(Pass(model, sample, args, transformer), transformer.blocks[0].entrance, rule)
     except CaptumVitError as error:
         return f"not proved: {error.got}"
     if found.closes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from captum_vit.doctor import rounding
 from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record.record import Record
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import Watch
 
@@ -47,13 +48,18 @@ class Subject:
     def eps(self) -> float:
         """Distance from 1 to the next number, in the coarsest precision in which tokens are computed."""
         with undisturbed(self.model):
-            return rounding.precision(self.model, self.transformer, self.sample, self.args)
+            return rounding.precision(self.call)
 
     @cached_property
     def noise(self) -> float:
         """How far rounding moves the scores, all together, by trying."""
         with undisturbed(self.model):
-            return rounding.noise(self.model, self.transformer, self.sample, self.args, self.eps)
+            return rounding.noise(self.call, self.eps)
+
+    @property
+    def call(self) -> Pass:
+        """The pass of the sample."""
+        return Pass(self.model, self.sample, self.args, self.transformer)
 
     def copies(self, n: int) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
         """The sample n times, with its arguments."""
@@ -66,7 +72,7 @@ class Subject:
     def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> Tensor:  # shape: (B, K)
         """A plain pass."""
         with undisturbed(self.model):
-            return Watch(self.model, self.transformer).run(inputs, args).detach()
+            return Watch(replace(self.call, inputs=inputs, args=args)).run().detach()
 
     def against_scores(self, found: Tensor, wanted: Tensor | None = None) -> Residual:
         """Other scores of the sample, against those of the plain pass or others."""

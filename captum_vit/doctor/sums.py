@@ -27,7 +27,7 @@ def completeness(rule: str) -> Callable[[Subject], Residual]:
 def _completeness(subject: Subject, rule: str) -> Residual:
     want = Want(grads=["tokens"], rule=rule, row="target", biases=True, incomplete=True)
     with undisturbed(subject.model):
-        found = record(subject.model, subject.transformer, subject.sample, subject.args, subject.target, want)
+        found = record(subject.call, subject.target, want)
         score = select(found.output, subject.target).double().sum()
     products = [product.double() for product in gradient_x_input(found)]
     biases = torch.stack([found.biases_of(layer).double() for layer in found.layers])

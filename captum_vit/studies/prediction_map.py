@@ -16,6 +16,7 @@ from captum_vit.studies.batches import Batch, Batches, batches_of
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.replay.subnetwork import SubNetwork
 from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import plain_target
 from captum_vit.trace.run.state import checked_inputs, undisturbed, widened
 from captum_vit.viz.studies import Figure, layer_curves
@@ -87,7 +88,7 @@ def _read_layers(model: nn.Module, batch: Batch) -> PerLayer:
     with undisturbed(model):
         inputs = checked_inputs(batch.inputs, model)
         transformer = transformer_of(model, inputs, batch.args)
-        found = record(model, transformer, inputs, batch.args, None, Want(seen=["out"]))
+        found = record(Pass(model, inputs, batch.args, transformer), None, Want(seen=["out"]))
         labels = _labels(batch.targets, found.output, model)
         head, reader = (
             SubNetwork(model, found.transformer, len(transformer.blocks)),

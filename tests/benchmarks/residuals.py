@@ -17,6 +17,7 @@ from torch import nn
 from captum_vit.errors import CaptumVitError
 from captum_vit.sites.site import Site
 from captum_vit.trace.replay.proof import Proof, proof
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.models.whole_networks import NETWORKS, Network
 
@@ -28,7 +29,7 @@ def proved(network: Network, rule: str = "frozen") -> tuple[Proof, tuple[int, ..
     handle = place.hook(lambda x: shapes.append(tuple(x.shape)))
     try:
         with undisturbed(model):
-            return proof(model, (network.example,), (), place, rule, network.score), shapes[-1]
+            return proof(Pass(model, (network.example,), ()), place, rule, network.score), shapes[-1]
     finally:
         handle.remove()
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import layout_of
 from tests.contracts.closeness import assert_close
@@ -78,7 +79,7 @@ def box_of(change: Callable[[Tensor], Tensor], height: int, width: int) -> tuple
     model.patch_embed = Before(model.patch_embed, change).eval()
     with undisturbed(model):
         x = torch.randn(2, 3, height, width)
-        found = record(model, cv.spec_of(model, x), (x,), (), None, Want(seen=["tokens"]))
+        found = record(Pass(model, (x,), (), cv.spec_of(model, x)), None, Want(seen=["tokens"]))
         return found.layout.box
 
 
@@ -131,7 +132,7 @@ def test_patches_divide_the_pixels_that_they_read(options, size, grid, box, deta
     ).eval()
     with undisturbed(model):
         x = torch.randn(2, 3, size, size)
-        found = layout_of(model, cv.spec_of(model, x), (x,))
+        found = layout_of(Pass(model, (x,), (), cv.spec_of(model, x)))
     assert (found.grid, found.box, found.places) == ((grid, grid), box, None)
 
 

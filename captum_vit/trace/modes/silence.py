@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_vit.models.transformer import Transformer
 from captum_vit.sites.calls import called_by, name_of
 from captum_vit.sites.einsums import PAIRED
 from captum_vit.sites.mode import Mode
 from captum_vit.trace.modes.attention_weights import SOFTMAX, begins, carried, follow, marked
 from captum_vit.trace.modes.functions import is_in_place
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.watch import Watch
 
 KERNEL_WORDS = ("attention", "attn", "flash")
 
 
-def what_ran(
-    model: nn.Module, transformer: Transformer, layer: int, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> str:
+def what_ran(call: Pass, layer: int) -> str:
     """In words, what stands between the softmax and the values of a block, or what runs in the place of a softmax."""
-    mode, watch = _Follower(), Watch(model, transformer)
-    watch.at(transformer.blocks[layer].entrance, lambda x: mode.listen(True))
-    watch.at(transformer.blocks[layer].out, lambda x: mode.listen(False))
+    mode, watch, blocks = _Follower(), Watch(call), call.transformer.blocks
+    watch.at(blocks[layer].entrance, lambda x: mode.listen(True))
+    watch.at(blocks[layer].out, lambda x: mode.listen(False))
     with torch.no_grad():
-        watch.run(inputs, args, mode)
+        watch.run(mode)
     if mode.between:
         return f"{' and '.join(list(dict.fromkeys(mode.between))[:2])} between the softmax and the values"
     if mode.kernels:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
 
 import torch
 from captum._utils.typing import TargetType
@@ -23,6 +22,7 @@ from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.run.describe import stream_of, towers_of
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select
 from captum_vit.trace.run.state import refuse_opaque
@@ -51,10 +51,8 @@ class Split:
 
 
 def split(
-    model: nn.Module,
+    call: Pass,
     places: Sequence[Place],
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
     target: TargetType,
     rule: str,
     *,
@@ -67,10 +65,8 @@ def split(
     Call it inside ``undisturbed``.
 
     Args:
-        model: what runs.
+        call: what runs.
         places: where leaves are.
-        inputs: its tensors.
-        args: further arguments.
         target: of the score.
         rule: under which the graph is built.
         each: a backward pass for the score of each sample, through one graph; else one for their sum.
@@ -80,13 +76,13 @@ def split(
         TraceError: a place that the pass does not reach, or a score that does not depend on it.
         UnsupportedModelError: leaves and constants do not sum to the score, under a rule that says that they do.
     """
-    refuse_opaque(model)
+    refuse_opaque(call.model)
     seen: dict[int, Tensor] = {}
-    watch, tap = Watch(model, None), BiasTap(lambda y, axis: 0)
+    watch, tap = Watch(call.without_transformer()), BiasTap(lambda y, axis: 0)
     for number, place in enumerate(places):
         watch.at(place, partial(_leaf, seen, number))
     with nullcontext() if recompute is None else recomputed(recompute, rule, biases=True):
-        output = watch.run(inputs, args, *rule_modes(rule), tap)
+        output = watch.run(*rule_modes(rule), tap)
     refuse_not_finite(output.detach(), "output", infinite=False)
     with torch.enable_grad():
         score = select(output, target)
@@ -145,9 +141,7 @@ class SplitInputs:
 
 
 def split_inputs(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
+    call: Pass,
     target: TargetType,
     rule: str,
     *,
@@ -161,18 +155,19 @@ def split_inputs(
         laid: find where patches lie.
         checkpoint: blocks run again in the backward pass.
     """
-    pictures = None
-    if is_words_and_pictures(inputs):
-        towers = towers_of(model, inputs, args)
-        pictures = pictures_in(model, towers, inputs, args) if laid else None
+    pictures, given = None, (call.inputs, call.args)
+    if is_words_and_pictures(call.inputs):
+        towers = towers_of(call.model, *given)
+        pictures = pictures_in(call.model, towers, *given) if laid else None
         places, blocks = [towers.words, towers.patches], list(towers.blocks)
     else:
-        if inputs[0].is_floating_point() or inputs[0].dim() != 2:
-            raise InputError("Token ids (B, N).", kind_of(inputs[0]), "attribute, which explains pictures.")
-        transformer = stream_of(model, inputs, args)
+        ids = call.inputs[0]
+        if ids.is_floating_point() or ids.dim() != 2:
+            raise InputError("Token ids (B, N).", kind_of(ids), "attribute, which explains pictures.")
+        transformer = stream_of(call.model, *given)
         places, blocks = [transformer.blocks[0].entrance], transformer.modules()
     recompute = blocks if checkpoint else None
-    return SplitInputs(split(model, places, inputs, args, target, rule, each=each, recompute=recompute), pictures)
+    return SplitInputs(split(call, places, target, rule, each=each, recompute=recompute), pictures)
 
 
 @dataclass(frozen=True)

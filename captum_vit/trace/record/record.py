@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import PartialMapWarning, TraceError
-from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
@@ -32,6 +31,7 @@ from captum_vit.trace.record.pooling import Head, Pooling, no_graph, of_other_bl
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import dtype_of, refuse_opaque
@@ -47,7 +47,7 @@ class Record:
     Shapes: tokens (B, N, D), probabilities (B, H, N, N), values and contexts (B, H, N, d).
     """
 
-    transformer: Transformer
+    call: Pass
     layout: TokenLayout
     output: Tensor  # shape: (B, K), as the model returned it
     seen: dict[str, dict[int, Tensor]]
@@ -56,13 +56,26 @@ class Record:
     at_site: Tensor | None = None  # the tensor at the site that was asked for
     biases: dict[int, Tensor] = field(default_factory=dict)  # shape of each: (B, N), bias x gradient
     start: int = 0
-    inputs: tuple[Tensor, ...] = ()
-    args: tuple[Any, ...] = ()
     target: TargetType = None
     eps: float = 0.0  # the rounding of the least precise tensor that was seen
     layouts: dict[int, TokenLayout] = field(default_factory=dict)  # of blocks, where theirs is not that of the record
     by_rows: dict[int, ByRows] = field(default_factory=dict)  # by block, attention that is not among what was seen
     backward_pass: BackwardPass | None = None  # one that has not run
+
+    @property
+    def transformer(self) -> Transformer:
+        """The tower and its blocks."""
+        return self.call.transformer
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What was explained."""
+        return self.call.inputs
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What the model was given besides."""
+        return self.call.args
 
     @property
     def row(self) -> Tensor:  # shape: (B, 1, N); (B, C, N) for the evidence of each of C outputs
@@ -152,15 +165,7 @@ class Record:
         return (row[..., :1] * A if A.shape[2] == 1 else row @ A).squeeze(2)
 
 
-def record(
-    model: nn.Module,
-    transformer: Transformer,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    target: TargetType,
-    want: Want,
-    start: int = 0,
-) -> Record:
+def record(call: Pass, target: TargetType, want: Want, start: int = 0) -> Record:
     """One forward pass, and one backward pass as far as block ``start`` if gradients are wanted.
 
     Blocks before ``start`` run without a graph; the tokens that enter it are the leaf. Call it inside
@@ -170,15 +175,16 @@ def record(
         InputError: an output that is not a number.
         TraceError: a block whose attention was not seen, or a gradient that did not arrive.
     """
+    model, transformer, blocks = call.model, call.transformer, call.transformer.blocks
+    entrance = blocks[start].entrance
     if want.needs_attention:
         transformer.refuse_attention()
-    refuse_incomplete(model, transformer, transformer.blocks[start].entrance, inputs, args, want.rule)
+    refuse_incomplete(call, entrance, want.rule)
     if want.relevance:
         refuse_half_precision(model)
     if want.grads or want.row:
         refuse_opaque(model)
-    blocks = transformer.blocks
-    watch = Watch(model, transformer, place=blocks[blocks[start].tokens_of].entrance)
+    watch = Watch(call, place=blocks[blocks[start].tokens_of].entrance)
     probe = Probe(transformer, want, start)
     probe.attach(watch)
     layouts: dict[int, TokenLayout] = {}
@@ -186,9 +192,9 @@ def record(
     # The last mode sees a call first; what it writes out, those before it see.
     modes: list[TorchFunctionMode] = [*rule_modes(want.rule)]
     if want.relevance:
-        modes = [Relevance(len(inputs[0]))]
+        modes = [Relevance(len(call))]
     if want.biases and transformer.refusal is not None:
-        layouts = layouts_of_blocks(model, transformer, inputs, args, start)
+        layouts = layouts_of_blocks(call, start)
         visits, bias_tap.place = placing(transformer, layouts, lambda: probe.place)
         watch.visits += visits
         modes.append(Cells())
@@ -197,29 +203,29 @@ def record(
     if want.kinds & ATTENTION:
         by_rows = want.by_rows and not (want.first_row or rule_modes(want.rule) or want.relevance)
         see, instead = probe.see_attention, probe.attend if by_rows else None
-        modes.append(AttentionTap(see, len(inputs[0]), want.first_row, instead))
+        modes.append(AttentionTap(see, len(call), want.first_row, instead))
     elif want.row in ("outputs", "target"):
-        watch.behind.append(AttentionTap(probe.see_attention, len(inputs[0])))
+        watch.behind.append(AttentionTap(probe.see_attention, len(call)))
     head_tap = HeadTap()
     if want.row and not want.relevance:
         watch.behind.append(head_tap)
     again = recomputed(transformer.modules()[start:], want.rule) if want.recompute else nullcontext()
     with carried(model) if want.relevance else nullcontext(), again:
-        output = watch.run(inputs, args, *modes)
-    probe.refuse_silence(lambda layer: what_ran(model, transformer, layer, inputs, args))
+        output = watch.run(*modes)
+    probe.refuse_silence(lambda layer: what_ran(call, layer))
     if probe.unsure is not None:
-        _refuse_other_order(model, transformer, inputs, args, *probe.unsure)
+        _refuse_other_order(call, *probe.unsure)
     refuse_not_finite(output.detach(), "output", infinite=False)
     if not want.biases:
-        refuse_own_derivatives(model, transformer.blocks[start].entrance, inputs, args, want.rule, output)
+        refuse_own_derivatives(call, entrance, want.rule, output)
 
     seen = probe.seen
     n_tokens = probe.n_tokens if transformer.refusal is None else probe.n_first
-    found = Record(watch.described(transformer), watch.layout(n_tokens), output.detach(), {}, start=start)
+    found = Record(watch.described(), watch.layout(n_tokens), output.detach(), {}, start=start)
     found.layouts = layouts
     if want.every_layout and transformer.refusal is not None and not layouts:
         found.layouts = {layer: watch.layout_of_block(layer, x.shape[1]) for layer, x in seen["tokens"].items()}
-    found.inputs, found.args, found.target, found.at_site = inputs, args, target, probe.at_site
+    found.target, found.at_site = target, probe.at_site
     found.by_rows, cast = probe.by_rows, _precision(dtype_of(model), narrow=want.relevance)
     for rows in found.by_rows.values():
         rows.cast = cast
@@ -234,7 +240,7 @@ def record(
         head = Head(behind, output, probe.last_rows, head_tap.made, probe.pool_attention, want.rule == "grad")
         found.pooling = head.read(want.row, target)
         if want.first_row and found.row[..., 1:].any():
-            return record(model, transformer, inputs, args, target, replace(want, first_row=False), start)
+            return record(call, target, replace(want, first_row=False), start)
     if transformer.run_past and not want.biases and (want.row or want.site):
         _warn_of_earlier_blocks()
     if want.biases:
@@ -271,16 +277,13 @@ def _other_rows(rows: Tensor, layout: TokenLayout) -> TraceError:
 
 
 def _refuse_other_order(
-    model: nn.Module,
-    transformer: Transformer,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
+    call: Pass,
     layer: int,
     found: Tensor,  # shape: (B, H, N, N)
 ) -> None:
     """The heads of a sample must lie behind one another: the first sample by itself has those of the batch's first."""
     batch, heads = found.shape[:2]
-    single = record(model, transformer, *first_samples(inputs, args), None, Want(seen=["probs"]), layer)
+    single = record(call.of_first(), None, Want(seen=["probs"]), layer)
     by_itself = single.seen["probs"][layer][0]
     mixed = found.flatten(0, 1)[::batch]  # were they those of all samples, head by head
     if not (found[0] - by_itself).abs().max() <= (mixed - by_itself).abs().max():

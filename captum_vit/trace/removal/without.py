@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, InputError, TraceError, UnsupportedModelError
-from captum_vit.models.per_sample import of_samples
 from captum_vit.options import one_of
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.record.probe import Want
 from captum_vit.trace.record.record import record
 from captum_vit.trace.removal.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.watch import Watch, layout_of
 
 WAYS = ("auto", "drop", "mask")
@@ -50,6 +50,7 @@ class Without:
         one_of("way", way, WAYS)
         self.model, self.inputs, self.args, self.asked = model, inputs, args, way
         self.transformer = stream_of(model, inputs, args)
+        self._call = Pass(model, inputs, args, self.transformer)
         self.text = not inputs[0].is_floating_point()
         self.way: str | None = None  # "drop" or "mask", once it was needed
         self._real = self._read = torch.zeros(0)  # shape: (B, T), words that are no padding; rows that the head reads
@@ -80,9 +81,7 @@ class Without:
     @cached_property
     def _layout(self) -> TokenLayout:
         """Where the tokens of a picture lie; costs the embedding of one."""
-        first = torch.zeros(1, dtype=torch.long, device=self.inputs[0].device)
-        inputs, args = (of_samples(given, len(self.inputs[0]), first) for given in (self.inputs, self.args))
-        return layout_of(self.model, self.transformer, inputs, args)
+        return layout_of(self._call.of_first())
 
     @cached_property
     def _shortens(self) -> bool:
@@ -126,7 +125,7 @@ class Without:
         visit: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, TokenLayout]:
         """One pass of some samples without what is gone, with other tokens that enter the first block if there are."""
-        watch = Watch(self.model, self.transformer, thinned=gone is not None)
+        watch = Watch(self._call.of(rows), thinned=gone is not None)
         lengths: list[int] = []
 
         def see(x: Tensor) -> Tensor | None:
@@ -134,9 +133,8 @@ class Without:
             return None if visit is None else visit(x)
 
         watch.at(self.transformer.blocks[0].entrance, see)
-        inputs, args = (of_samples(given, len(self.inputs[0]), rows) for given in (self.inputs, self.args))
         with torch.no_grad():
-            scores = watch.run(inputs, args, *([] if gone is None else [self._absent(rows, gone, way)]))
+            scores = watch.run(*([] if gone is None else [self._absent(rows, gone, way)]))
         return scores, watch.layout(lengths[0])
 
     def _absent(self, rows: Tensor, gone: Tensor, way: str) -> AbstractContextManager[None]:
@@ -214,7 +212,7 @@ class Without:
         """Of a text, the words that are no padding, and the rows that the head reads: all, where that is not seen."""
         try:
             with torch.no_grad():
-                found = record(self.model, self.transformer, self.inputs, self.args, None, Want(row="outputs"))
+                found = record(self._call, None, Want(row="outputs"))
         except TraceError:
             everyone = torch.ones_like(self.inputs[0], dtype=torch.bool)
             return everyone, everyone

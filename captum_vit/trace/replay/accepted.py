@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from copy import copy
-from typing import Any
 
 from torch import Tensor, nn
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.per_sample import first_samples
-from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import Place
 from captum_vit.trace.modes.completeness import COMPLETE, custom_functions
 from captum_vit.trace.replay.ends import refuse_probability
 from captum_vit.trace.replay.hidden import refuse_hidden
 from captum_vit.trace.replay.proof import proof
 from captum_vit.trace.run.describe import remembered, shapes_of, where_of
+from captum_vit.trace.run.passes import Pass
 
 
-def refuse_incomplete(
-    model: nn.Module,
-    transformer: Transformer,
-    place: Place,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    rule: str,
-) -> None:
+def refuse_incomplete(call: Pass, place: Place, rule: str) -> None:
     """Refuse what a rule that says that tokens and biases sum to the score is not complete on, or says nothing about.
 
     That is a model whose scores are probabilities: found by a pass of one sample, once for each model. And a network on
@@ -40,25 +31,18 @@ def refuse_incomplete(
     """
     if rule not in COMPLETE:
         return
-    first, others = first_samples(inputs, args)
-    _once(model, "ends", lambda: refuse_probability(model, first, others))
+    first = call.of_first()
+    _once(call.model, "ends", lambda: refuse_probability(first))
 
     def refuse() -> None:
-        proof(model, first, others, place, rule).refuse()
-        refuse_hidden(model, first, others, place, rule)
+        proof(first, place, rule).refuse()
+        refuse_hidden(first, place, rule)
 
-    if transformer.refusal is not None:
-        _once(model, _key(place, inputs, args, rule), refuse)
+    if call.transformer.refusal is not None:
+        _once(call.model, _key(call, place, rule), refuse)
 
 
-def refuse_own_derivatives(
-    model: nn.Module,
-    place: Place,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    rule: str,
-    output: Tensor,
-) -> None:
+def refuse_own_derivatives(call: Pass, place: Place, rule: str, output: Tensor) -> None:
     """The same for a network with a function that brings its own derivative, which the rule cannot see as it runs.
 
     Such functions are looked for in the graph of the output, the first time that a model is given inputs of this shape.
@@ -66,14 +50,14 @@ def refuse_own_derivatives(
 
     def refuse() -> None:
         if any(custom_functions(output.grad_fn)):
-            proof(model, *first_samples(inputs, args), place, rule).refuse()
+            proof(call.of_first(), place, rule).refuse()
 
     if rule in COMPLETE:
-        _once(model, _key(place, inputs, args, rule), refuse)
+        _once(call.model, _key(call, place, rule), refuse)
 
 
-def _key(place: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...], rule: str) -> Hashable:
-    return rule, where_of(place), shapes_of(inputs, args)
+def _key(call: Pass, place: Place, rule: str) -> Hashable:
+    return rule, where_of(place), shapes_of(call.inputs, call.args)
 
 
 def _once(model: nn.Module, key: Hashable, refuse: Callable[[], None]) -> None:

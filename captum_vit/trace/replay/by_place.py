@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.models.output import scores_of
-from captum_vit.models.per_sample import first_samples
-from captum_vit.models.transformer import Transformer
 from captum_vit.trace.replay.subnetwork import entering
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import mixed, select, target_of_rows
 
 ALIKE = 1e-3  # relative; a sum in another order differs by rounding
 
 
 def belong_to_places(
-    model: nn.Module,
-    transformer: Transformer,
+    call: Pass,
     tokens: Tensor,  # shape: (B, N, D), as they leave a block
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
     target: TargetType,
 ) -> bool:
     """Whether the target's output reads other tokens than the others do, and would be another if those were mixed up.
@@ -31,14 +25,14 @@ def belong_to_places(
     the second picks tokens by what they hold, as the largest. A target module whose outputs are those of one head on
     several tokens has none that belong to places.
     """
-    if getattr(model, "one_head", False):
+    if getattr(call.model, "one_head", False):
         return False
-    own, others = first_samples(inputs, args)
+    one, transformer = call.of_first(), call.transformer
     first = target_of_rows(target, torch.zeros(1, dtype=torch.long))
 
     def scores(x: Tensor) -> Tensor:  # (1, N, D) -> (1, K)
         with entering(transformer, len(transformer.blocks), x.clone()):  # a model may write over it
-            return scores_of(model(*own, *others))
+            return scores_of(one.run())
 
     with torch.enable_grad():
         x = tokens[:1].detach().clone().requires_grad_()  # no tensor of inference mode

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from captum_vit.errors import MISFITS, CaptumVitError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
-from captum_vit.models.transformer import Transformer
 from captum_vit.sites.calls import ValueSite
 from captum_vit.sites.nests import first_tensor, holds_tensor, swap
 from captum_vit.sites.site import Place, Site, reached, running
@@ -32,15 +31,17 @@ from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.projections import AnswerAttention, LookAtAttention, Projections, alike
 from captum_vit.trace.replay.replay import Prefix, Slopes, repeat_samples, run_prefix
 from captum_vit.trace.replay.subnetwork import entering
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import repeat_target, select
 from captum_vit.trace.run.watch import model_errors_as_ours
 
 
-def may_have_cls_tail(
-    model: nn.Module, transformer: Transformer, site: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> bool:
+def may_have_cls_tail(call: Pass, site: Place) -> bool:
     """Whether it is worth looking: the last block's attention is read, nothing else depends on the sample, no hooks."""
-    if transformer.post_norm or len(inputs) != 1 or holds_tensor(args):
+    transformer = call.transformer
+    if transformer.refusal is not None or transformer.calls or transformer.post_norm:
+        return False
+    if len(call.inputs) != 1 or holds_tensor(call.args):
         return False
     last = transformer.blocks[-1]
     at_attention = isinstance(site, Site) and site.of == 1 and site == last.attn_in
@@ -48,7 +49,7 @@ def may_have_cls_tail(
     if last.module is None or not at_attention or by_call:  # a tail makes other calls than the block
         return False
     before = [module for module in transformer.modules() if module is not last.module]
-    return all(map(_untouched, modules_of(model, without=before)))
+    return all(map(_untouched, modules_of(call.model, without=before)))
 
 
 def _untouched(module: nn.Module) -> bool:
@@ -56,19 +57,17 @@ def _untouched(module: nn.Module) -> bool:
     return not any(hooks) and "forward" not in vars(module)
 
 
-def cls_tail(
-    model: nn.Module, transformer: Transformer, site: Place, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> tuple[Prefix | None, ClsTail | None]:
+def cls_tail(call: Pass, site: Place) -> tuple[Prefix | None, ClsTail | None]:
     """The prefix, and the CLS tail behind it: None where it does not give the output that the model gives.
 
     Costs the blocks but the last, and the last for the first sample alone: its output is what the tail is held to.
     A head that reads its input beside the tokens shows there, since it is given rows of another number than samples:
     it gives another number of scores, or fails, and then there is no prefix either.
     """
-    block = transformer.modules()[-1]
+    block = call.transformer.modules()[-1]
     last = _FirstSample(block, site)
     try:
-        prefix = run_prefix(model, transformer, site, inputs, args, running(last, [block]))
+        prefix = run_prefix(call, site, running(last, [block]))
     except (CaptumVitError, torch.OutOfMemoryError):
         raise
     except MISFITS:
@@ -76,7 +75,7 @@ def cls_tail(
     projections = None if last.look is None else last.look.projections(prefix.tokens[:1])
     if projections is None or not last.is_read_at_cls_alone(prefix.output):
         return prefix, None
-    tail = ClsTail(prefix, prefix.watch.described(transformer), projections)
+    tail = ClsTail(prefix, projections)
     found, wanted = tail.here[:1].detach(), prefix.output.detach()
     return prefix, tail if len(wanted) == last.n_rows and alike(found, wanted[:1]) else None
 
@@ -129,8 +128,8 @@ class ClsTail:
     slope_rows = 48  # each holds a sequence of its own
     point_rows = 2048  # the sequence is shared: a row of attention for each
 
-    def __init__(self, prefix: Prefix, transformer: Transformer, projections: Projections) -> None:
-        self.prefix, self.transformer, self.projections = prefix, transformer, projections
+    def __init__(self, prefix: Prefix, projections: Projections) -> None:
+        self.prefix, self.projections = prefix, projections
         self.n_special = len(prefix.watch.layout(prefix.tokens.shape[1]).special)
         self.ones = self._leaf(prefix.tokens, prefix.tokens.new_ones(1))
         self.here = self.outputs(self.ones, prefix.tokens)  # with a graph
@@ -200,7 +199,7 @@ class ClsTail:
     @contextmanager
     def behind(self, cls_row: Callable[[], Tensor], steps: int = 1, times: int = 1) -> Iterator[AnswerAttention]:
         """Inside, the model starts at its last block with CLS rows alone, whose attention is answered."""
-        at, depth = self.prefix, len(self.transformer.blocks)
+        at, call, transformer = self.prefix, self.prefix.call, self.prefix.call.transformer
         assert at.stream is not None  # the site lies in the last block
         stream = repeat_samples(at.stream[:, :1], steps, times)
 
@@ -211,15 +210,16 @@ class ClsTail:
         def as_many_as_prefixes(x: Tensor) -> Tensor:
             return x.expand(-1, max(self.n_special, 1), -1)  # a head may ask for rows that it does not use
 
-        with model_errors_as_ours(at.model, *at.inputs, *at.args), torch.no_grad(), ExitStack() as stack:
-            stack.enter_context(entering(self.transformer, depth - 1, stream))
+        with model_errors_as_ours(call.model, *call.inputs, *call.args), torch.no_grad(), ExitStack() as stack:
+            stack.enter_context(entering(transformer, len(transformer.blocks) - 1, stream))
             if at.watch.embedded is not None:  # not used, so not computed again
                 module, picture = at.watch.embedded
                 stack.enter_context(running(lambda *_, **__: picture, [module]))
             stack.callback(at.site.hook(put).remove)
-            stack.callback(self.transformer.blocks[-1].out.hook(as_many_as_prefixes).remove)
+            stack.callback(transformer.blocks[-1].out.hook(as_many_as_prefixes).remove)
             yield stack.enter_context(AnswerAttention())
 
     def run(self) -> Tensor:
         """The model's own code; its embedding, which is not used, sees one sample."""
-        return scores_of(self.prefix.model(self.prefix.inputs[0][:1], *self.prefix.args))
+        call = self.prefix.call
+        return scores_of(call.model(call.inputs[0][:1], *call.args))

@@ -15,6 +15,7 @@ from captum_vit.sites.nests import tensors_in
 from captum_vit.sites.site import ThisThreadOnly
 from captum_vit.trace.modes.attention_weights import SOFTMAX
 from captum_vit.trace.modes.functions import named
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.watch import model_errors_as_ours
 
 
@@ -33,7 +34,7 @@ class _Ends(Mode):
         return result
 
 
-def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> None:
+def refuse_probability(call: Pass) -> None:
     """Refuse scores that a sigmoid or softmax inside the model made, by the layer before it; one pass without a graph.
 
     Found where the scores lie in the memory that it wrote, as they are, or a part or another shape of them.
@@ -42,7 +43,9 @@ def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple
         UnsupportedModelError: they are probabilities.
     """
     layers: list[tuple[str, nn.Module, list[Tensor]]] = []
-    named_modules = [(name, module) for name, module in model.named_modules() if name and not list(module.children())]
+    named_modules = [
+        (name, module) for name, module in call.model.named_modules() if name and not list(module.children())
+    ]
 
     def keep(name: str) -> ThisThreadOnly:
         return ThisThreadOnly(lambda module, given, output: layers.append((name, module, tensors_in(output))))
@@ -51,8 +54,8 @@ def refuse_probability(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple
     try:
         for name, module in named_modules:
             handles.append(module.register_forward_hook(keep(name)))
-        with model_errors_as_ours(model, *inputs, *args), torch.no_grad(), ends:
-            scores = scores_of(model(*inputs, *args))
+        with model_errors_as_ours(call.model, *call.inputs, *call.args), torch.no_grad(), ends:
+            scores = scores_of(call.run())
     finally:
         for handle in handles:
             handle.remove()

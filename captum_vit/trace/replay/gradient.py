@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import LayerError, TraceError
-from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import Place
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import Watch, refuse_no_way_back
@@ -37,13 +37,7 @@ class SiteGradient:
     watch: Watch
 
 
-def leaf_at(
-    model: nn.Module,
-    transformer: Transformer | None,
-    site: Place,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-) -> Leaf:
+def leaf_at(call: Pass, site: Place) -> Leaf:
     """One forward pass, without a graph before the site.
 
     What runs before the site counts as constant, also where it reaches the output past the site
@@ -56,17 +50,17 @@ def leaf_at(
         leaves.append(x.detach().requires_grad_())
         return leaves[-1]
 
-    refuse_opaque(model)
-    watch = Watch(model, transformer, place=site)
+    refuse_opaque(call.model)
+    watch = Watch(call, place=site)
     watch.at(site, leaf)
-    output = watch.run(inputs, args)
+    output = watch.run()
     if not leaves:
         raise LayerError(
             "A layer that runs when the model does.",
             f"{site.label}, which did not run or handled no tensor",
             "a block's norm or the block itself.",
         )
-    if transformer is not None:
+    if call.found is not None:
         refuse_several(len(leaves), site.label)
     refuse_not_finite(output.detach(), "output", infinite=False)
     return Leaf(leaves[-1], output, watch, len(leaves))
@@ -82,19 +76,10 @@ def refuse_several(times: int, label: str) -> None:
         )
 
 
-def gradient_at(
-    model: nn.Module,
-    transformer: Transformer | None,
-    site: Place,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    target: TargetType,
-    score: str = "logit",
-    **grad_kwargs: Any,
-) -> SiteGradient:
+def gradient_at(call: Pass, site: Place, target: TargetType, score: str = "logit", **grad_kwargs: Any) -> SiteGradient:
     """One forward pass and a backward pass as far as the site."""
-    at = leaf_at(model, transformer, site, inputs, args)
-    value = select(transform(at.output, score, model), target)
+    at = leaf_at(call, site)
+    value = select(transform(at.output, score, call.model), target)
     return SiteGradient(at.tokens.detach(), gradient_of(value, at.tokens, **grad_kwargs), at.watch)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import UnsupportedModelError
-from captum_vit.models.per_sample import of_samples
 from captum_vit.sites.calls import called_by
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.site import Place
 from captum_vit.trace.modes.entrywise import taken_constant
 from captum_vit.trace.modes.functions import IN_PLACE, SUMS
 from captum_vit.trace.modes.rules import under
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.watch import OTHER_KERNELS, Watch
 
 CHANGED = 1e-6  # of the largest entry; a constant is the same to the last digit
@@ -42,7 +42,7 @@ def _differ(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() > CHANGED * torch.maximum(one.abs(), other.abs()).max())
 
 
-def refuse_hidden(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...], place: Place, rule: str) -> None:
+def refuse_hidden(call: Pass, place: Place, rule: str) -> None:
     """Refuse a model that adds something without a graph which changes with the tokens at a place.
 
     Costs a pass of one sample twice, the second time with other tokens at the place. Call it inside ``undisturbed``.
@@ -57,10 +57,10 @@ def refuse_hidden(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any,
         first, second = x.detach().chunk(2)
         return torch.cat([first, second + second.roll(1, -1)]).requires_grad_()
 
-    watch = Watch(model, None, place=place)
+    watch = Watch(call.of(twice).without_transformer(), place=place)
     watch.at(place, leaf)
     with under(rule), (mode := Added()):
-        watch.run(of_samples(inputs, 1, twice), of_samples(args, 1, twice))
+        watch.run()
     if mode.found:
         raise UnsupportedModelError(
             "A forward that can be followed backwards.",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from captum_vit.errors import OptionError
-from captum_vit.models.transformer import Transformer
 from captum_vit.trace.modes.redistribution import Added, Passed, Redistributed
 from captum_vit.trace.modes.relevance import ADDED, Relevance, carried, is_stream, refuse_half_precision, wide
 from captum_vit.trace.replay.gradient import gradient_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import select
 from captum_vit.trace.run.state import dtype_of
 from captum_vit.trace.run.watch import Watch
@@ -37,22 +38,19 @@ class FromPixels(Relevance):
         return super()._propagated(func, args, kwargs)
 
 
-def relevance_of_pixels(
-    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...], target: TargetType
-) -> Tensor:  # shape: (B, 3, H, W)
+def relevance_of_pixels(call: Pass, target: TargetType) -> Tensor:  # shape: (B, 3, H, W)
     """One pass from the pixels to the score, and the relevance back. Call it inside ``undisturbed``."""
-    if inputs[0].dim() != 4:
-        raise OptionError(
-            "Pixels of an image.", f"an input of shape {tuple(inputs[0].shape)}", "attribute: its tokens."
-        )
-    refuse_half_precision(model)
-    mode, watch = FromPixels(len(inputs[0])), Watch(model, transformer)
-    watch.at(transformer.blocks[0].entrance, lambda x: setattr(mode, "embedding", False))
-    pixels = inputs[0].double().requires_grad_()
-    with torch.enable_grad(), carried(model):
-        score = select(watch.run((pixels, *inputs[1:]), args, mode), target)
+    image, *others = call.inputs
+    if image.dim() != 4:
+        raise OptionError("Pixels of an image.", f"an input of shape {tuple(image.shape)}", "attribute: its tokens.")
+    refuse_half_precision(call.model)
+    pixels = image.double().requires_grad_()
+    mode, watch = FromPixels(len(call)), Watch(replace(call, inputs=(pixels, *others)))
+    watch.at(call.transformer.blocks[0].entrance, lambda x: setattr(mode, "embedding", False))
+    with torch.enable_grad(), carried(call.model):
+        score = select(watch.run(mode), target)
         score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
-    return gradient_of(score, pixels).to(dtype_of(model))
+    return gradient_of(score, pixels).to(dtype_of(call.model))
 
 
 def _bounded(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.options import one_of
@@ -16,6 +16,7 @@ from captum_vit.trace.modes.frozen import Outside
 from captum_vit.trace.modes.rules import noting_mode
 from captum_vit.trace.replay.ends import refuse_probability
 from captum_vit.trace.replay.gradient import gradient_of, leaf_at, refuse_several
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import mixed
 
 
@@ -64,22 +65,18 @@ class Proof(NamedTuple):
 
 
 def proof(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
+    call: Pass,
     leaf: Place,
     rule: str,
     score: Callable[[Tensor], Tensor] = mixed,
 ) -> Proof:
-    """Run a model once, and go back once, to see whether a rule is complete behind a place.
+    """Run once, and go back once, to see whether a rule is complete behind a place.
 
     What is at the place counts as the tokens, whatever its shape; what runs before has no graph, and counts as a
     constant where it joins the stream behind. Call it inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Args:
-        model: what runs.
-        inputs: its tensors, the batch first.
-        args: further arguments.
+        call: what runs.
         leaf: the place.
         rule: ``"frozen"`` or ``"libra"``.
         score: from the model's scores to one number; a fixed mixture of all of them if it is not given.
@@ -90,12 +87,12 @@ def proof(
         UnsupportedModelError: an operation that no rule covers writes over a stream, or the scores are probabilities.
     """
     one_of("rule", rule, COMPLETE)
-    refuse_probability(model, inputs, args)
+    refuse_probability(call)
     outside: Outside = {}
     parts: list[Tensor] = []
     tap = BiasTap(lambda y, axis: 0)
     with noting_mode(rule, outside), tap:
-        at = leaf_at(model, None, leaf, inputs, args)
+        at = leaf_at(call.without_transformer(), leaf)
         value = score(at.output)
     refuse_several(at.times, leaf.label)
     tap.told.append(lambda place, part: parts.append(part.detach().double()))

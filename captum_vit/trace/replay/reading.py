@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import LayerError, OptionError
-from captum_vit.models.transformer import Transformer
 from captum_vit.options import shown
 from captum_vit.sites.site import Place, Site
 from captum_vit.tokens import TokenLayout
@@ -22,8 +21,9 @@ from captum_vit.trace.replay.cls_tail import ClsTail, cls_tail, may_have_cls_tai
 from captum_vit.trace.replay.every_output import EveryOutput, maps_of_every_output
 from captum_vit.trace.replay.gradient import gradient_at, leaf_at
 from captum_vit.trace.replay.replay import Prefix, Replay, run_prefix
-from captum_vit.trace.run.describe import arranged_site, stream_of
+from captum_vit.trace.run.describe import arranged_site, described
 from captum_vit.trace.run.layers import Layer, literal_module, reading_point
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import Watch
 
@@ -38,20 +38,16 @@ class Reading:
     Call its methods inside :func:`captum_vit.trace.run.state.undisturbed`.
 
     Args:
-        model: the forward function's module.
+        call: what is explained; its transformer is looked for here.
         layer: an int is that block's reading point, None the last block's; a module or name is its output.
-        inputs: checked inputs.
-        args: further positional arguments.
         at_input: read a literal layer's input.
         channels: leave products unreduced; the layer then may be any layer, of any model.
         grad_kwargs: further arguments of ``torch.autograd.grad``.
         rule: the backward rule, which :meth:`ruled` sets; the CLS tail knows the plain gradient alone.
     """
 
-    model: nn.Module
+    call: Pass
     layer: Layer
-    inputs: tuple[Tensor, ...]
-    args: tuple[Any, ...]
     at_input: bool = False
     channels: bool = False
     grad_kwargs: dict[str, Any] | None = None
@@ -60,25 +56,16 @@ class Reading:
     def __post_init__(self) -> None:
         refuse_unknown(self.grad_kwargs)
         literal = self.layer is not None and not isinstance(self.layer, int)
-        self.transformer: Transformer | None = (
-            None if literal and self.channels else stream_of(self.model, self.inputs, self.args)
-        )
+        self.call = self.call if literal and self.channels else described(self.call)
         self.site = self._site()
-        self._call = (self.model, self.transformer, self.site, self.inputs, self.args)
-        if self.transformer is not None:
-            refuse_incomplete(self.model, self.transformer, self.site, self.inputs, self.args, self.rule)
+        if self.call.found is not None:
+            refuse_incomplete(self.call, self.site, self.rule)
 
     @contextmanager
     def ruled(self) -> Iterator[Reading]:
         """Inside, forward passes build their graph under its rule."""
         with under(self.rule):
             yield self
-
-    @property
-    def described(self) -> Transformer:
-        """The transformer; a reading of products at any layer needs none."""
-        assert self.transformer is not None
-        return self.transformer
 
     def gradient_x_tokens(self, target: TargetType) -> tuple[Tensor, TokenLayout | None]:
         """Relevance (B, N), or products (B, N, D), at the tokens as they are."""
@@ -96,7 +83,7 @@ class Reading:
 
     def tokens_and_gradient(self, target: TargetType) -> tuple[Tensor, Tensor, TokenLayout | None]:
         """The tokens as they are, and the target's gradient there, both (B, N, D)."""
-        at = gradient_at(*self._call, target, **self.grad_kwargs or {})
+        at = gradient_at(self.call, self.site, target, **self.grad_kwargs or {})
         return at.tokens, at.grad, self.layout(at.watch, at.tokens, at.grad)
 
     def every_output(self) -> tuple[Tensor, TokenLayout]:
@@ -105,7 +92,7 @@ class Reading:
             prefix, behind = self._walked(tail=True)
             if isinstance(behind, ClsTail):
                 return EveryOutput(behind).maps(), self._layout(prefix.watch, prefix.tokens, prefix.tokens)
-        at = leaf_at(*self._call)
+        at = leaf_at(self.call, self.site)
         layout = at.watch.layout_at(at.tokens)
         maps = maps_of_every_output(at.tokens, at.output, layout.standing)
         refuse_unread(layout, maps, READ)
@@ -116,16 +103,14 @@ class Reading:
         return self._walked(self._may_have_tail())
 
     def _walked(self, tail: bool) -> tuple[Prefix, ClsTail | Replay]:
-        refuse_opaque(self.model)
-        prefix, behind = None, None
-        if self.transformer is not None and tail:
-            prefix, behind = cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
-        prefix = prefix or run_prefix(*self._call)
+        refuse_opaque(self.call.model)
+        prefix, behind = cls_tail(self.call, self.site) if tail else (None, None)
+        prefix = prefix or run_prefix(self.call, self.site)
         return prefix, behind or Replay(prefix, self.channels, self.grad_kwargs)
 
     def tokens_of(self, inputs: tuple[Tensor, ...]) -> Tensor:  # shape: (B, N, D)
         """The tokens at the site for other inputs."""
-        return run_prefix(self.model, self.transformer, self.site, inputs, self.args).tokens
+        return run_prefix(replace(self.call, inputs=inputs), self.site).tokens
 
     def layout(
         self,
@@ -143,40 +128,22 @@ class Reading:
 
     def _site(self) -> Place:
         if self.layer is not None and not isinstance(self.layer, int):
-            site = Site(literal_module(self.model, self.layer), "input" if self.at_input else "output")
-            return (
-                site
-                if self.transformer is None
-                else arranged_site(self.model, self.transformer, site, self.inputs, self.args)
-            )
-        return reading_point(self.described, self.described.default_layer if self.layer is None else self.layer)
+            site = Site(literal_module(self.call.model, self.layer), "input" if self.at_input else "output")
+            return site if self.call.found is None else arranged_site(self.call, site)
+        transformer = self.call.transformer
+        return reading_point(transformer, transformer.default_layer if self.layer is None else self.layer)
 
     def _may_have_tail(self) -> bool:
-        if (
-            self.transformer is None
-            or self.transformer.refusal is not None
-            or self.transformer.calls
-            or self.channels
-            or self.grad_kwargs
-            or self.rule != "grad"
-        ):
-            return False
-        return may_have_cls_tail(self.model, self.transformer, self.site, self.inputs, self.args)
+        plain = self.call.found is not None and not self.channels and not self.grad_kwargs and self.rule == "grad"
+        return plain and may_have_cls_tail(self.call, self.site)
 
 
-def every_output_at(
-    place: Place,
-    model: nn.Module,
-    transformer: Transformer,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    rule: str,
-) -> tuple[Tensor, TokenLayout]:
+def every_output_at(call: Pass, place: Place, rule: str) -> tuple[Tensor, TokenLayout]:
     """Relevance for every output (B, N, C) of the tokens at a place, by one graph, and how they lie."""
-    refuse_incomplete(model, transformer, place, inputs, args, rule)
+    refuse_incomplete(call, place, rule)
     with under(rule):
-        at = leaf_at(model, transformer, place, inputs, args)
-    refuse_own_derivatives(model, place, inputs, args, rule, at.output)
+        at = leaf_at(call, place)
+    refuse_own_derivatives(call, place, rule, at.output)
     layout = at.watch.layout_at(at.tokens)
     return maps_of_every_output(at.tokens, at.output, layout.standing), layout
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import LayerError
 from captum_vit.models.modules import modules_of
@@ -21,6 +21,7 @@ from captum_vit.trace.record.products import over_channels
 from captum_vit.trace.replay.gradient import gradient_of, refuse_several
 from captum_vit.trace.replay.subnetwork import entering
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import repeat_target, select
 from captum_vit.trace.run.watch import Watch, model_errors_as_ours
 
@@ -29,11 +30,8 @@ from captum_vit.trace.run.watch import Watch, model_errors_as_ours
 class Prefix:
     """Everything before a site, run once."""
 
-    model: nn.Module
-    transformer: Transformer | None
+    call: Pass  # with what its blocks were seen to return
     site: Place
-    inputs: tuple[Tensor, ...]
-    args: tuple[Any, ...]
     watch: Watch
     tokens: Tensor  # shape: (B, N, D), at the site
     output: Tensor  # shape: (B, K), or fewer rows where less was run
@@ -41,37 +39,29 @@ class Prefix:
     stream: Tensor | None  # shape: (B, N, D), what enters that block
 
 
-def run_prefix(
-    model: nn.Module,
-    transformer: Transformer | None,
-    site: Place,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    *contexts: AbstractContextManager[Any],
-) -> Prefix:
+def run_prefix(call: Pass, site: Place, *contexts: AbstractContextManager[Any]) -> Prefix:
     """One pass without a graph; inside contexts that see to it that no block runs twice for the whole batch."""
     streams: list[Tensor] = []
     seen: list[Tensor] = []
-    block = None if transformer is None else _block_around(transformer, site)
-    watch = Watch(model, transformer, place=site)
-    if transformer is not None and block is not None:
-        watch.at(Site(transformer.modules()[block], "input"), lambda x: streams.append(x))
+    block = None if call.found is None else _block_around(call.found, site)
+    watch = Watch(call, place=site)
+    if block is not None:
+        watch.at(Site(call.transformer.modules()[block], "input"), lambda x: streams.append(x))
     watch.at(site, lambda x: seen.append(x))
     with torch.no_grad():
-        output = watch.run(inputs, args, *contexts)
-    if len(output) == len(inputs[0]):
+        output = watch.run(*contexts)
+    if len(output) == len(call):
         refuse_not_finite(output.detach(), "output", infinite=False)
-    if not seen or len(seen[0]) != len(inputs[0]):
+    if not seen or len(seen[0]) != len(call):
         raise LayerError(
             "A layer that runs when the model does, on the whole batch.",
             f"{site.label}, which {'saw another batch' if seen else 'did not run on a tensor'}",
             "a block's norm or the block itself.",
         )
-    if not contexts and transformer is not None:
+    if not contexts and call.found is not None:
         refuse_several(len(seen), site.label)
     stream = streams[0] if streams else None
-    known = None if transformer is None else watch.described(transformer)
-    return Prefix(model, known, site, inputs, args, watch, seen[0], output, block, stream)
+    return Prefix(watch.described(), site, watch, seen[0], output, block, stream)
 
 
 def _block_around(transformer: Transformer, site: Place) -> int | None:
@@ -147,11 +137,12 @@ class Replay:
         def repeated(x: Any) -> Any:
             return repeat_samples(x, steps, times) if is_of_each_sample(x, batch) else x
 
-        with model_errors_as_ours(at.model, *at.inputs, *at.args), torch.no_grad(), ExitStack() as stack:
-            if at.transformer is not None and at.block is not None and at.stream is not None:
-                stack.enter_context(entering(at.transformer, at.block, repeated(at.stream)))
+        given = (*at.call.inputs, *at.call.args)
+        with model_errors_as_ours(at.call.model, *given), torch.no_grad(), ExitStack() as stack:
+            if at.block is not None and at.stream is not None:
+                stack.enter_context(entering(at.call.transformer, at.block, repeated(at.stream)))
             stack.callback(at.site.hook(put).remove)
-            return scores_of(at.model(*map(repeated, (*at.inputs, *at.args))))
+            return scores_of(at.call.model(*map(repeated, given)))
 
 
 def repeat_samples(

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
 from captum_vit.models.output import scores_of
-from captum_vit.models.per_sample import is_of_each_sample, of_samples
+from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
 from captum_vit.sites.site import running
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import refuse_opaque
 from captum_vit.trace.run.watch import UNHIDDEN, model_errors_as_ours
 
@@ -87,12 +88,9 @@ class SubNetwork(Network):
 
 
 def readout(
-    model: nn.Module,
-    transformer: Transformer,
+    call: Pass,
     tokens: Tensor,  # shape: (B, N, D), as they leave a block
     layout: TokenLayout,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
 ) -> Tensor:  # shape: (B, N, K)
     r"""What the head says of every token by itself, nu(x_i), by the model's own code after the blocks.
 
@@ -109,23 +107,20 @@ def readout(
     """
     batch = len(tokens)
     try:
-        return _readings(model, transformer, tokens, layout, inputs, args, n_given=2)
+        return _readings(call, tokens, layout, n_given=2)
     except torch.OutOfMemoryError:
         raise
     except MISFITS:
         if batch == 1:
-            return _readings_with_copies(model, transformer, tokens, layout, inputs, args)
-    alone = [_of_sample(i, batch, layout, inputs, args) for i in range(batch)]
-    return torch.cat([readout(model, transformer, tokens[i : i + 1], *one) for i, one in enumerate(alone)])
+            return _readings_with_copies(call, tokens, layout)
+    rows = torch.arange(batch, device=tokens.device).split(1)
+    return torch.cat([readout(call.of(row), tokens[row], _of_sample(layout, row)) for row in rows])
 
 
 def _readings(
-    model: nn.Module,
-    transformer: Transformer,
+    call: Pass,
     tokens: Tensor,
     layout: TokenLayout,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
     n_given: int | None,
     whole: bool = False,
 ) -> Tensor:  # shape: (B, N, K)
@@ -145,18 +140,15 @@ def _readings(
             return x[:n_given]
         return (x if whole else _first_words(x, layout)).repeat_interleave(n_tokens, 0)
 
-    handed = list(map(given, (*inputs, *args)))
+    handed, transformer = list(map(given, (*call.inputs, *call.args))), call.transformer
     with torch.no_grad(), entering(transformer, len(transformer.blocks), alone):
-        return scores_of(model(*handed)).unflatten(0, (batch, n_tokens))
+        return scores_of(call.model(*handed)).unflatten(0, (batch, n_tokens))
 
 
 def _readings_with_copies(
-    model: nn.Module,
-    transformer: Transformer,
+    call: Pass,
     tokens: Tensor,  # shape: (1, N, D)
     layout: TokenLayout,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
     whole: bool = False,
 ) -> Tensor:  # shape: (1, N, K)
     """Each token as a sample by itself, some at a time, with its own copy of the picture and the arguments.
@@ -172,30 +164,26 @@ def _readings_with_copies(
     try:
         for some in tokens.movedim(0, 1).split(COPIES):
             each = replace(layout, keep=copied(some, layout.keep))
-            own, others = (tuple(copied(some, x) for x in given) for given in (inputs, args))
-            said.append(_readings(model, transformer, some, each, own, others, None, whole))
+            own, others = (tuple(copied(some, x) for x in given) for given in (call.inputs, call.args))
+            said.append(_readings(replace(call, inputs=own, args=others), some, each, None, whole))
     except torch.OutOfMemoryError:
         raise
     except MISFITS as error:
         if not whole:
-            return _readings_with_copies(model, transformer, tokens, layout, inputs, args, whole=True)
+            return _readings_with_copies(call, tokens, layout, whole=True)
         if isinstance(error, CaptumVitError):
             raise
         raise UnsupportedModelError(
             "A head that reads a sequence of copies of one token.",
-            f"{type(model).__name__}, whose own code refuses it with {type(error).__name__}: {error}",
+            f"{type(call.model).__name__}, whose own code refuses it with {type(error).__name__}: {error}",
             "a method that gives the head the whole sequence, such as LayerCDAM.",
         ) from error
     return torch.cat(said).movedim(0, 1)
 
 
-def _of_sample(
-    i: int, batch: int, layout: TokenLayout, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> tuple[TokenLayout, tuple[Tensor, ...], tuple[Any, ...]]:
-    """What belongs to one sample of a batch."""
-    keep = None if layout.keep is None else layout.keep[i : i + 1]
-    own, others = (of_samples(given, batch, slice(i, i + 1)) for given in (inputs, args))
-    return replace(layout, keep=keep), own, others
+def _of_sample(layout: TokenLayout, row: Tensor) -> TokenLayout:
+    """The layout of one sample of a batch."""
+    return layout if layout.keep is None else replace(layout, keep=layout.keep[row])
 
 
 def _is_text(x: Tensor, layout: TokenLayout) -> bool:

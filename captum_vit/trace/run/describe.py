@@ -26,6 +26,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.sites.nests import tensors_in
 from captum_vit.sites.site import Place, Site, reached
 from captum_vit.trace.layout.pictures import Pictures
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import checked_args, checked_inputs, undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -128,6 +129,11 @@ def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
     return found
 
 
+def described(call: Pass) -> Pass:
+    """The same pass, with the transformer of :func:`stream_of`."""
+    return replace(call, found=stream_of(call.model, call.inputs, call.args))
+
+
 def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> TwoTowers:
     """The two towers of a model that is given ids and pixels, found by one pass.
 
@@ -157,20 +163,18 @@ def remembered(model: nn.Module) -> Remembered:
     return before
 
 
-def arranged_site(
-    model: nn.Module, transformer: Transformer, site: Site, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> Site:
+def arranged_site(call: Pass, site: Site) -> Site:
     """A module's place, with the axis of its tensor that holds features, in a network whose blocks may have any shape.
 
     Found by one pass, and remembered for inputs of the same shapes.
     """
-    if transformer.refusal is None:
+    if call.transformer.refusal is None:
         return site
-    known, key = remembered(model).features, (where_of(site), shapes_of(inputs, args))
+    known, key = remembered(call.model).features, (where_of(site), shapes_of(call.inputs, call.args))
     if key not in known:
-        first, others = first_samples(inputs, args)
-        with torch.random.fork_rng({x.device for x in inputs if x.is_cuda}):
-            known[key] = features_at(model, site, first, others)
+        first = call.of_first()
+        with torch.random.fork_rng({x.device for x in call.inputs if x.is_cuda}):
+            known[key] = features_at(call.model, site, first.inputs, first.args)
     return replace(site, features=known[key])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from math import prod
@@ -29,6 +30,7 @@ from captum_vit.sites.site import Place, Site, ThisThreadOnly, hooked
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.layout import Layout
 from captum_vit.trace.layout.remembered import layout_for
+from captum_vit.trace.run.passes import Pass
 
 PICTURES = "all that the processor gave for this text, so that the ids have as many places as its pictures fill."
 OTHER_KERNELS = 'other kernels or another device; model.set_attn_implementation("sdpa") for Hugging Face.'
@@ -36,43 +38,37 @@ UNHIDDEN = "a model whose forward does not detach, or run under no_grad or infer
 
 
 class Watch:
-    """A pass of ``model`` under watch.
+    """A pass under watch.
 
     Args:
-        model: what runs.
-        transformer: the tower in it; None watches no blocks.
+        call: what runs; blocks are watched where its transformer is known.
         thinned: tokens are taken out of this pass on purpose. In another one a model whose blocks do not keep their
             tokens (merged, dropped, added) is refused.
         place: where tokens are read, in a network whose blocks have tokens of several kinds; None: the first block.
     """
 
-    def __init__(
-        self, model: nn.Module, transformer: Transformer | None, *, thinned: bool = False, place: Place | None = None
-    ) -> None:
-        self.place = place
-        self.model, self.transformer, self.thinned = model, transformer, thinned
+    def __init__(self, call: Pass, *, thinned: bool = False, place: Place | None = None) -> None:
+        self.call, self.transformer, self.thinned, self.place = call, call.found, thinned, place
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self.visits: list[tuple[Place, Visit]] = []
         self.behind: list[Mode] = []  # over what the model does behind the last block
         self._values: Mode | None = None  # numbers all torch calls, and so must see them first
         self._left: tuple[int, Tensor] | None = None  # the last block that was left, and what left it
         self._returned: Any = None  # what a block returned, where that is more than its tokens
-        self._call: tuple[tuple[Tensor, ...], tuple[Any, ...]] = ((), ())
         self._keep: Tensor | None = None
         self._layout: Layout | None = None
-        self._batch = self._n_entered = 0
-        self._words: int | None = None
+        first = call.inputs[0]
+        self._words = first.shape[1] if first.dim() == 2 and not first.is_floating_point() else None
+        self._n_entered = 0
         self._reached_blocks = self._in_inference_mode = False
 
     def at(self, site: Place, visit: Visit) -> None:
         """Visit a site during the run."""
         self.visits.append((site, visit))
 
-    def run(self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], *modes: AbstractContextManager[Any]) -> Tensor:
+    def run(self, *modes: AbstractContextManager[Any]) -> Tensor:
         """One forward pass; the scores (B, K)."""
-        self._batch, self._call = len(inputs[0]), (inputs, args)
-        self._words = inputs[0].shape[1] if inputs[0].dim() == 2 and not inputs[0].is_floating_point() else None
-        with model_errors_as_ours(self.model, *inputs, *args), ExitStack() as stack:
+        with model_errors_as_ours(self.call.model, *self.call.inputs, *self.call.args), ExitStack() as stack:
             if self.transformer is not None:
                 self._look_at_embedding(self.transformer, stack)
             all_visits = [*self._own_visits(), *self.visits]
@@ -85,7 +81,7 @@ class Watch:
             if values.of:
                 self._values = stack.enter_context(values)
             try:
-                output = self.model(*inputs, *args)
+                output = self.call.run()
                 if values.by_number:
                     values.refuse_other_code()
                 return scores_of(output)
@@ -95,13 +91,15 @@ class Watch:
                     raise TraceError("A forward that can be followed backwards.", got, UNHIDDEN) from error
                 raise
 
-    def described(self, transformer: Transformer) -> Transformer:
-        """With what its blocks were seen to return, where that is more than tokens and the spec does not say."""
-        returned = self._returned
-        if returned is None or isinstance(returned, Tensor) or transformer.returns is not None:
-            return transformer
+    def described(self) -> Pass:
+        """The pass, with what its blocks were seen to return, where that is more than tokens and no spec says it."""
+        returned, transformer = self._returned, self.transformer
+        if transformer is None or returned is None or isinstance(returned, Tensor) or transformer.returns is not None:
+            return self.call
         tokens = first_tensor(returned)
-        return transformer if tokens is None else transformer.returning(lambda x: swap(returned, tokens, x))
+        if tokens is None:
+            return self.call
+        return replace(self.call, found=transformer.returning(lambda x: swap(returned, tokens, x)))
 
     def layout(self, n_tokens: int) -> TokenLayout:
         """Where the tokens of this pass lie."""
@@ -120,8 +118,8 @@ class Watch:
 
     def _forget_mask_of_samples(self, n_tokens: int) -> None:
         """Of a sound, whose frames are fewer; one that hides some is refused."""
-        inputs, _ = self._call
-        if self._keep is None or inputs[0].dim() != 2 or self._words is not None or self._keep.shape[1] == n_tokens:
+        of_sound = self._words is None and self.call.inputs[0].dim() == 2
+        if self._keep is None or not of_sound or self._keep.shape[1] == n_tokens:
             return
         if not self._keep.all():
             got = f"a mask of {tuple(self._keep.shape)} for {n_tokens} frames"
@@ -148,7 +146,8 @@ class Watch:
         real = None if self._keep is None else self._keep[0]
         staged = transformer.refusal is not None
         blocks = () if staged else transformer.modules()
-        return layout_for(self.model, place, blocks, *self._call, real, transformer.additions)
+        call = self.call
+        return layout_for(call.model, place, blocks, call.inputs, call.args, real, transformer.additions)
 
     def layout_at(
         self,
@@ -188,8 +187,8 @@ class Watch:
 
     def _look_at_embedding(self, transformer: Transformer, stack: ExitStack) -> None:
         blocks = transformer.modules()
-        around = modules_of(self.model, without=blocks)
-        inside = around if transformer.tower is self.model else modules_of(transformer.tower, without=blocks)
+        around = modules_of(self.call.model, without=blocks)
+        inside = around if transformer.tower is self.call.model else modules_of(transformer.tower, without=blocks)
         for module in inside:
             if isinstance(module, nn.Conv2d):
                 stack.callback(module.register_forward_hook(ThisThreadOnly(self._see_convolution)).remove)
@@ -221,9 +220,9 @@ class Watch:
 
     def _see_blocks(self, tokens: Tensor) -> None:
         if self._reached_blocks:
-            raise runs_again(self.model)
-        if len(tokens) != self._batch:
-            raise several_sequences(len(tokens), self._batch)
+            raise runs_again(self.call.model)
+        if len(tokens) != len(self.call):
+            raise several_sequences(len(tokens), len(self.call))
         self._n_entered = 0 if tokens.dim() != 3 else tokens.shape[1]
         self._reached_blocks = True
         self._in_inference_mode = torch.is_inference_mode_enabled()
@@ -235,12 +234,12 @@ class Watch:
         before, left = self._left or (-1, None)
         same = left is tokens or (left is not None and left.data_ptr() == tokens.data_ptr())  # backward hooks wrap it
         if before != layer - 1 or not same:
-            raise _other_blocks(self.model, f"something else in front of block {layer}")
+            raise _other_blocks(self.call.model, f"something else in front of block {layer}")
 
     def _see_left(self, layer: int, tokens: Tensor) -> None:
         before, _ = self._left or (-1, None)
         if layer != before + 1:
-            raise _other_blocks(self.model, f"block {layer} at another place")
+            raise _other_blocks(self.call.model, f"block {layer} at another place")
         self._left = layer, tokens
         assert self.transformer is not None
         if layer == len(self.transformer.blocks) - 1:
@@ -275,8 +274,7 @@ class Watch:
             return
         mask = _bound(module, args, kwargs).get("attention_mask")
         if mask is not None and not _of_words(mask):
-            inputs, further = self._call
-            mask = _bound(self.model, (*inputs, *further), {}).get("attention_mask")
+            mask = _bound(self.call.model, (*self.call.inputs, *self.call.args), {}).get("attention_mask")
         if _of_words(mask):
             self._keep = mask.bool()
 
@@ -301,28 +299,22 @@ class _Reached(Exception):
     """The first block has been entered: nothing else is needed."""
 
 
-def layout_of(
-    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...] = ()
-) -> TokenLayout:
+def layout_of(call: Pass) -> TokenLayout:
     """Where the tokens of these very inputs lie; costs their embedding. Call it inside ``undisturbed``."""
-    watch, n_tokens = _as_far_as_blocks(model, transformer, inputs, args)
+    watch, n_tokens = _as_far_as_blocks(call)
     return watch.layout(n_tokens)
 
 
-def layouts_of_blocks(
-    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...], start: int
-) -> dict[int, TokenLayout]:
+def layouts_of_blocks(call: Pass, start: int) -> dict[int, TokenLayout]:
     """The same for each block from one on, in a network whose blocks have tokens of several kinds."""
-    watch, _ = _as_far_as_blocks(model, transformer, inputs, args)
-    blocks = dict(enumerate(transformer.blocks[start:], start))
+    watch, _ = _as_far_as_blocks(call)
+    blocks = dict(enumerate(call.transformer.blocks[start:], start))
     firsts = {block.tokens_of: layer for layer, block in blocks.items()}
     kinds = {of: watch.layout_of_block(layer, prod(blocks[layer].cells)) for of, layer in firsts.items()}
     return {layer: kinds[block.tokens_of] for layer, block in blocks.items()}
 
 
-def _as_far_as_blocks(
-    model: nn.Module, transformer: Transformer, inputs: tuple[Tensor, ...], args: tuple[Any, ...]
-) -> tuple[Watch, int]:
+def _as_far_as_blocks(call: Pass) -> tuple[Watch, int]:
     """A pass that ends where the first block begins, and how many tokens enter it."""
     lengths: list[int] = []
 
@@ -330,10 +322,10 @@ def _as_far_as_blocks(
         lengths.append(x.shape[1])
         raise _Reached
 
-    watch = Watch(model, transformer)
-    watch.at(transformer.blocks[0].entrance, stop)
+    watch = Watch(call)
+    watch.at(call.transformer.blocks[0].entrance, stop)
     with suppress(_Reached):
-        watch.run(inputs, args)
+        watch.run()
     return watch, lengths[0]
 
 

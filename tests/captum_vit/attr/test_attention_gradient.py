@@ -11,6 +11,7 @@ import captum_vit as cv
 from captum_vit.trace.record.evidence import of_attention
 from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.record.rollout import rolled_out
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import in_float64
@@ -66,7 +67,7 @@ def test_half_and_half_rollout_of_gen_atts_maps_is_gen_att_by_two_to_the_depth(
 ) -> None:
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"], row="outputs")
-        found = record(model, cv.spec_of(model, images), (images,), (), TARGETS, want)
+        found = record(Pass(model, (images,), (), cv.spec_of(model, images)), TARGETS, want)
     halves = rolled_out(
         found, lambda row, layer: of_attention(layer).back(row, found.attention(layer)), stream=0.5, branch=0.5
     )
@@ -97,7 +98,7 @@ def test_without_cls_it_is_the_rows_that_the_pooling_reads() -> None:
     model = case.forward_func
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"])
-        found = record(model, cv.spec_of(model, case.inputs), (case.inputs,), (), case.target, want)
+        found = record(Pass(model, (case.inputs,), (), cv.spec_of(model, case.inputs)), case.target, want)
     A, G = found.seen["probs"][1], found.grads["probs"][1]
     wanted = {
         cv.RawAttention(model, 1, head=2, output="tokens"): A[:, 2].mean(1),

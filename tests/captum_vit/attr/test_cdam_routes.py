@@ -13,6 +13,7 @@ from captum_vit.models.output import scores_of
 from captum_vit.trace.replay.cls_tail import ClsTail
 from captum_vit.trace.replay.reading import Reading
 from captum_vit.trace.replay.replay import Replay
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.contracts.pairs import in_float64
 from tests.models import CASES, Case, slow_beyond_slice
@@ -34,7 +35,7 @@ def double(name: str) -> Case:
 
 def behind(case: Case) -> ClsTail | Replay:
     with undisturbed(case.forward_func):
-        return Reading(case.forward_func, None, (case.inputs,), case.additional_forward_args).walk()[1]
+        return Reading(Pass(case.forward_func, (case.inputs,), case.additional_forward_args), None).walk()[1]
 
 
 def explain(made: cv.TokenAttribution, case: Case, /, **options) -> Tensor:

@@ -21,6 +21,7 @@ from captum_vit.trace.record.frozen_norm import frozen_norm
 from captum_vit.trace.record.parts import Parts, mid_kinds, stream_parts
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.written_by_heads import output_map
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.contracts.pairs import in_float64
 from tests.models import CASES, redrawn, slow_beyond_slice
@@ -38,7 +39,7 @@ def seen(name: str) -> Record:
     transformer = cv.spec_of(model, inputs, args)
     want = Want(seen=[*mid_kinds(transformer), "mid"], row="outputs")
     with undisturbed(model):
-        return record(model, transformer, (inputs,), args, target, want)
+        return record(Pass(model, (inputs,), args, transformer), target, want)
 
 
 def whole(T: Parts) -> Tensor:  # shape: (B, R, N, D)
@@ -71,7 +72,9 @@ def test_parts_behind_the_second_norm_sum_to_what_it_makes_of_them() -> None:
     model, (ids, mask) = reference_bert(), reference_sentences()
     transformer = cv.spec_of(model)
     with undisturbed(model):
-        found = record(model, transformer, (ids,), (mask,), 0, Want(seen=[*mid_kinds(transformer), "before_norm"]))
+        found = record(
+            Pass(model, (ids,), (mask,), transformer), 0, Want(seen=[*mid_kinds(transformer), "before_norm"])
+        )
     for layer, block in enumerate(model.bert.encoder.layer):
         T = stream_parts(found, layer, torch.arange(ids.shape[1]))
         ln2, before = block.output.LayerNorm, found.seen["before_norm"][layer]

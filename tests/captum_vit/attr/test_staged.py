@@ -17,6 +17,7 @@ from transformers import (
 import captum_vit as cv
 from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.models import redrawn
 
@@ -82,7 +83,7 @@ def test_a_bias_behind_the_attention_belongs_to_its_cell() -> None:
     model.layers[1].blocks = model.layers[0].blocks[:1]
     model.norm, model.head.fc = nn.LayerNorm(12).double(), nn.Linear(12, 5).double()
     with undisturbed(model.eval()):
-        found = record(model, stream_of(model, (X,), ()), (X,), (), 1, want, 1)
+        found = record(Pass(model, (X,), (), stream_of(model, (X,), ())), 1, want, 1)
     torch.testing.assert_close(found.biases[1], found.grads["tokens"][2] @ first.attn.proj.bias)
 
 

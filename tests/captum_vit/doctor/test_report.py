@@ -21,6 +21,7 @@ from captum_vit.models.transformer import Transformer
 from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run import describe
 from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.models.families import KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, READ_HEADS, SLICE, TIMM, redrawn, timm_vit
@@ -197,7 +198,7 @@ def test_a_method_whose_map_is_the_heads_own_row_is_named() -> None:
 def test_a_row_that_agrees_with_the_first_block_is_not_blunt() -> None:
     model, images = demo_vit(pooling="mean"), digit_scenes(1).images
     with undisturbed(model):
-        found = record(model, transformer_of(model, (images,), ()), (images,), (), 3, Want(row="evidence"))
+        found = record(Pass(model, (images,), (), transformer_of(model, (images,), ())), 3, Want(row="evidence"))
     row = found.layout.lay_out(found.row.squeeze(1), "grid")
     apart = row.flip(-1)
     assert set(blunt(found, {"GenAtt": row, "DecompX": apart})) == {"GenAtt"}

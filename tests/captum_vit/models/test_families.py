@@ -15,6 +15,7 @@ from captum_vit.models.transformer import Block
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.record.written_by_heads import output_map
 from captum_vit.trace.replay.subnetwork import SubNetwork, readout
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.models.families import GRIDS, KNOWN, MORE, NO_HEAD_VECTORS
 from tests.models import CASES, READ_HEADS, Case, slow_beyond_slice
@@ -61,7 +62,7 @@ def seen(name: str) -> Record:
 def recorded(case: Case, want: Want) -> Record:
     model, inputs, args, target = case
     with undisturbed(model):
-        return record(model, cv.spec_of(model, inputs, args), (inputs,), args, target, want)
+        return record(Pass(model, (inputs,), args, cv.spec_of(model, inputs, args)), target, want)
 
 
 def output(case: Case) -> Tensor:
@@ -162,7 +163,7 @@ def test_a_sub_network_is_the_rest_of_the_model(name: str):
 def test_the_readout_of_a_token_is_the_head_on_copies_of_it(name: str):
     case, found = precise(name), seen(name)
     model, rows = case.forward_func, found.seen["out"][2]
-    said = readout(model, found.transformer, rows, found.layout, found.inputs, found.args)
+    said = readout(found.call, rows, found.layout)
     whole = SubNetwork(model, found.transformer, len(found.transformer.blocks))
     for i in (0, rows.shape[1] - 1):
         copies = rows[:, i : i + 1].expand_as(rows).contiguous()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import captum_vit as cv
 from captum_vit.models.output import scores_of
 from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.contracts.pairs import draws
 from tests.models import CLASSES, DEBERTA, SIZES, VOCABULARY, WINDOW, padded, redrawn
@@ -66,9 +67,9 @@ def test_the_row_that_is_read_is_the_targets(head: str):
     model, ids, mask = built(head)
     with undisturbed(model):
         found = record(
-            model, cv.spec_of(model, ids, mask), (ids,), (mask,), PLACES, Want(seen=["probs"], row="outputs")
+            Pass(model, (ids,), (mask,), cv.spec_of(model, ids, mask)), PLACES, Want(seen=["probs"], row="outputs")
         )
-        all_rows = record(model, cv.spec_of(model, ids, mask), (ids,), (mask,), None, Want(row="outputs"))
+        all_rows = record(Pass(model, (ids,), (mask,), cv.spec_of(model, ids, mask)), None, Want(row="outputs"))
     wanted = torch.nn.functional.one_hot(torch.tensor([8, 2, 3]), 9).double()
     assert torch.equal(found.row.squeeze(1), wanted)
     attention = cv.RawAttention(model).attribute(ids, PLACES, mask)

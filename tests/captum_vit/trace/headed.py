@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from captum_vit.trace.record.record import Record, Want, record
 from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.models import redrawn
 
@@ -99,7 +100,7 @@ def pictures(n: int = 2) -> Tensor:
 
 def seen(model: nn.Module, x: Tensor, row: str, target: int | list[int] | None = 2) -> Record:
     with undisturbed(model):
-        return record(model, transformer_of(model, (x,), ()), (x,), (), target, Want(row=row))
+        return record(Pass(model, (x,), (), transformer_of(model, (x,), ())), target, Want(row=row))
 
 
 def by_gates(model: Headed, x: Tensor, target: int, h: float = 1e-4) -> Tensor:  # shape: (B, N)

@@ -14,6 +14,7 @@ import captum_vit as cv
 from captum_vit.models import registry
 from captum_vit.trace.modes.explicit import Attention, AttentionTap
 from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.trace.attentions import FORMS, Attend, B, D, H, N, d, images, plain, vit
 
@@ -35,7 +36,7 @@ def seen_in(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Probabilities, values, contexts and the gradients at all three, of both blocks."""
     kinds = ["probs", "values", "context"]
     with undisturbed(model):
-        found = record(model, cv.spec_of(model, x), (x,), (), 1, Want(seen=kinds, grads=kinds))
+        found = record(Pass(model, (x,), (), cv.spec_of(model, x)), 1, Want(seen=kinds, grads=kinds))
     return [row[layer] for seen in (found.seen, found.grads) for row in seen.values() for layer in (0, 1)]
 
 

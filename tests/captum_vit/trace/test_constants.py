@@ -14,6 +14,7 @@ from captum_vit.sites.site import Site
 from captum_vit.trace.modes.biases import BiasTap
 from captum_vit.trace.modes.rules import under
 from captum_vit.trace.replay.proof import Proof, proof
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 
 G = torch.Generator().manual_seed(0)
@@ -86,7 +87,7 @@ def proved(function: Callable[[Tensor], Tensor], rule: str = "frozen", x: Tensor
     model = Plain(function).eval()
     x = noise(*IMAGE_SHAPE) if x is None else x
     with undisturbed(model):
-        return proof(model, (x,), (), Site(model.first, "output"), rule)
+        return proof(Pass(model, (x,), ()), Site(model.first, "output"), rule)
 
 
 @pytest.mark.parametrize("rule", ["frozen", "libra"])
@@ -185,8 +186,8 @@ class Ended(nn.Module):
 def test_a_probability_at_the_end_is_refused_by_the_layer_before_it(end: Callable[[Tensor], Tensor]) -> None:
     model, x = Ended(end).eval(), noise(2, 6, 4)
     with undisturbed(model), pytest.raises(UnsupportedModelError, match=r"`head` \(Linear\)") as caught:
-        proof(model, (x,), (), Site(model.first, "output"), "frozen")
+        proof(Pass(model, (x,), ()), Site(model.first, "output"), "frozen")
     assert "outputs are what `head`" in caught.value.hint
     open_ended = Ended(nn.Identity()).eval()
     with undisturbed(open_ended):
-        assert proof(open_ended, (x,), (), Site(open_ended.first, "output"), "frozen").closes
+        assert proof(Pass(open_ended, (x,), ()), Site(open_ended.first, "output"), "frozen").closes

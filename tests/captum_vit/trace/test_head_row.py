@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import captum_vit as cv
 from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.trace.headed import (
     CLASSES,
@@ -100,7 +101,7 @@ def test_tokens_that_one_sample_hides_are_not_read_in_it(rule: str) -> None:
     model, x = made(Linear(lambda x: (x * shown(x)).sum(1) / shown(x).sum(1))), pictures()
     with undisturbed(model):
         want = Want(row="target", rule=rule)
-        found = record(model, transformer_of(model, (x,), ()), (x,), (), 2, want)
+        found = record(Pass(model, (x,), (), transformer_of(model, (x,), ())), 2, want)
     assert (found.row[0] > 0).all() and torch.equal(found.row[1, 0] > 0, shown(x)[1, :, 0].bool())
     torch.testing.assert_close(found.read[1, 0], shown(x)[1, :, 0] / shown(x)[1].sum())
 
@@ -215,7 +216,7 @@ def test_methods_that_leave_nothing_out_do_not_warn_of_earlier_blocks(name: str)
 def maps_of_blocks(model: nn.Module, x: Tensor, target: int) -> list[Tensor]:  # shape of each: (B, N, N)
     with undisturbed(model):
         want = Want(seen=["probs"], grads=["probs"])
-        found = record(model, transformer_of(model, (x,), ()), (x,), (), target, want)
+        found = record(Pass(model, (x,), (), transformer_of(model, (x,), ())), target, want)
     products = [found.seen["probs"][layer] * found.grads["probs"][layer] for layer in found.layers]
     return [product.clamp(min=0).mean(1) for product in products]
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import layout_of
 from tests.models import CASES, redrawn
@@ -23,7 +24,7 @@ PICTURES = (2, 3, 24, 32)
 def found(model: nn.Module, x: Tensor | None = None, args: tuple[object, ...] = ()) -> TokenLayout:
     x = torch.randn(PICTURES) if x is None else x
     with undisturbed(model):
-        return layout_of(model, cv.spec_of(model, x, args), (x,), args)
+        return layout_of(Pass(model, (x,), args, cv.spec_of(model, x, args)))
 
 
 def vek(embedding: nn.Module | None = None, order: list[int] | None = None, grid: tuple[int, int] = GRID) -> Vek:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import layout_of
 from tests.models import TIMM, redrawn, timm_vit
@@ -22,7 +23,7 @@ BACKWARDS = list(range(PATCHES))[::-1]
 
 def found(model: nn.Module, x: Tensor, *args: Any) -> TokenLayout:
     with undisturbed(model):
-        return layout_of(model, cv.spec_of(model, x, args), (x,), args)
+        return layout_of(Pass(model, (x,), args, cv.spec_of(model, x, args)))
 
 
 class Embedded(nn.Module):

@@ -18,6 +18,7 @@ from captum_vit.trace.layout.spread import spread
 from captum_vit.trace.replay import accepted
 from captum_vit.trace.replay.proof import Proof, proof
 from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 
 SWIN = dict(img_size=64, window_size=4, embed_dim=24, depths=(2, 2), num_heads=(2, 4), num_classes=5)
@@ -117,7 +118,7 @@ def test_decompx_and_biases_sum_to_the_logit(make: Callable[[], nn.Module], imag
     model = make()
     with undisturbed(model):
         entrance = stream_of(model, (images,), ()).blocks[0].entrance
-        proved = proof(model, (images,), (), entrance, "frozen", lambda output: output[:, 1].sum())
+        proved = proof(Pass(model, (images,), ()), entrance, "frozen", lambda output: output[:, 1].sum())
     assert proved.residual < 1e-12 and abs(proved.biases) > 1e-3 * proved.size
     found = cv.DecompX(model).attribute(images, target=1)
     assert found.shape == (2, 1, 16, 16)

@@ -12,6 +12,7 @@ from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.explicit import AttentionTap
 from captum_vit.trace.removal.absent import _unmask_hidden_rows, patches_absent, words_absent
 from captum_vit.trace.removal.without import Without
+from captum_vit.trace.run import passes
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import Watch
 from tests.captum_vit.models.families import MORE
@@ -161,7 +162,9 @@ def test_the_tap_sees_no_attention_to_what_is_hidden(tap_first: bool):
     absent = patches_absent(transformer, TokenLayout(17, (4, 4)), gone, drop=False)
     modes = [AttentionTap(seen.append), absent]
     with torch.no_grad():
-        Watch(case.forward_func, transformer).run((case.inputs,), (), *(modes if tap_first else modes[::-1]))
+        Watch(passes.Pass(case.forward_func, (case.inputs,), (), transformer)).run(
+            *(modes if tap_first else modes[::-1])
+        )
     for attention in seen:
         assert not attention.probs[..., 1:5].any()
         assert torch.allclose(attention.probs.sum(-1), torch.ones(3, 3, 17).double())
