@@ -232,18 +232,18 @@ class PredicAtt(PredictionMap):
         if self.attention == "mean":
             attended = A.mean(1).unsqueeze(-1).expand_as(maps)
         else:
-            attended = A.mT @ self._weights(self._agreement(found, maps))
+            attended = A.mT @ self._weights(self._agreement(found, A, maps))
         return (attended * maps if self.prediction else attended).reshape(psi.shape)
 
     def _attention(self, found: Record) -> Tensor:  # shape: (B, L*H, N)
         """What the head's row attends to, in every head that takes part."""
         return widened(torch.cat([found.attended(layer) for layer in self._taking_part(found.transformer)], 1))
 
-    def _agreement(self, found: Record, psi: Tensor) -> Tensor:  # (B, N, C) -> (B, L*H, C)
+    def _agreement(self, found: Record, A: Tensor, psi: Tensor) -> Tensor:  # (B, L*H, N), (B, N, C) -> (B, L*H, C)
         """Alpha: the similarity of every attention map with the prediction map of every class."""
         others = (found.row.squeeze(1) != 1).to(psi)  # shape: (B, N), 0 at CLS: its attention to itself is left out
         others = found.layout.silence_special(others)
-        A, psi = self._attention(found) * others.unsqueeze(1), psi * others.unsqueeze(2)
+        A, psi = A * others.unsqueeze(1), psi * others.unsqueeze(2)
         if self.similarity == "cosine":
             A, psi = F.normalize(A, dim=2), F.normalize(psi, dim=1)
         return A @ psi

@@ -95,7 +95,7 @@ def probability_of(model: nn.Module) -> str | None:
     have it in their ``problem_type``; of several, one inside the other, the outer one counts. Others have a softmax.
     """
     modules = modules_of(model)  # a module comes before those inside it
-    classes = {cls for cls in map(type, modules) if hasattr(cls, "raw_scores") or hasattr(cls, "config")}
+    classes = {cls for cls in {*map(type, modules)} if hasattr(cls, "raw_scores") or hasattr(cls, "config")}
     for module in modules:
         if type(module) not in classes and "raw_scores" not in module.__dict__ and "config" not in module.__dict__:
             continue

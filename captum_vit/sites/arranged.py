@@ -21,10 +21,8 @@ def from_tokens(tokens: Tensor, like: Tensor, features: int) -> Tensor:
     return tokens.reshape(len(tokens), *shape[1:]).movedim(-1, features)
 
 
-def of_tokens(visit: Visit, features: int | None) -> Visit:
-    """A visit that sees tokens, of a place whose tensor has its features on this axis; None: it has tokens."""
-    if features is None:
-        return visit
+def of_tokens(visit: Visit, features: int) -> Visit:
+    """A visit that sees tokens, of a place whose tensor has its features on this axis."""
 
     def visited(x: Tensor) -> Tensor | None:
         tokens = as_tokens(x, features)

@@ -120,7 +120,8 @@ class Visits(Calls):
         super().__init__()
         self.by_number: dict[int, list[tuple[ValueSite, Visit]]] = {}
         for site, visit in visits:
-            self.by_number.setdefault(site.number, []).append((site, of_tokens(visit, site.features)))
+            visit = visit if site.features is None else of_tokens(visit, site.features)
+            self.by_number.setdefault(site.number, []).append((site, visit))
         self.of = len(names) or (visits[-1][0].of if visits else 0)
         self.names = names
 

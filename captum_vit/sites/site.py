@@ -122,7 +122,7 @@ class Site:
 
         ``first`` visits before the hooks that are already there.
         """
-        calls, visit = count(), of_tokens(visit, self.features)
+        calls, visit = count(), visit if self.features is None else of_tokens(visit, self.features)
 
         def after(module: nn.Module, args: Any, output: Any) -> Any:
             if self.of > 1 and next(calls) % self.of != self.nth:

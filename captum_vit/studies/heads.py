@@ -95,7 +95,7 @@ def head_agreement(
             found = found.of_output(target) if target is not None and found.row.shape[1] > 1 else found
         found.target = target
         psi = widened(found.layout.silence_padding(PredictionMap.relevance(method, found)))  # shape: (B, N)
-        alpha = method._agreement(found, psi.unsqueeze(-1))  # shape: (B, L*H, 1)
+        alpha = method._agreement(found, method._attention(found), psi.unsqueeze(-1))  # shape: (B, L*H, 1)
         depth, A = len(found.transformer.blocks), method._attention(found)
         rows = torch.cat([psi.unsqueeze(1), A], 1).mT  # shape: (B, N, 1 + L*H)
         maps = found.layout.to_grid(rows) if found.layout.grid else rows.mT  # shape: (B, 1 + L*H, ...)

@@ -214,8 +214,8 @@ def weighing(
 
 
 def _ends(some: Tensor) -> tuple[int, int]:  # shape: (R,)
-    found = some.nonzero()
-    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
+    found = some.nonzero().flatten().tolist()
+    return (found[0], found[-1] + 1) if found else (0, 0)
 
 
 class Shown:

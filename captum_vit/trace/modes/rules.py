@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
@@ -221,7 +222,7 @@ class Frozen(Mode):
         return y if origin is None else mark(y, origin, at_zero(func, args, kwargs, origin), True)
 
     def _with_slope(self, func: Any, origin: Tensor, y: Tensor, zero: float | Tensor) -> Tensor:
-        if not torch.as_tensor(zero).isfinite().all():
+        if not (zero.isfinite().all() if isinstance(zero, Tensor) else isfinite(zero)):
             return self._uncovered(func, y)
         found: Tensor = FrozenActivation.apply(origin, y.detach(), zero)
         return found if vanishes(zero) else adds(found, lambda: zero)

@@ -76,7 +76,7 @@ def split(
         TraceError: a place that the pass does not reach, or a score that does not depend on it.
         UnsupportedModelError: leaves and constants do not sum to the score, under a rule that says that they do.
     """
-    refuse_opaque(call.model)
+    refuse_opaque(call.modules)
     seen: dict[int, Tensor] = {}
     watch, tap = Watch(call.without_transformer()), BiasTap(lambda y, axis: 0)
     for number, place in enumerate(places):

@@ -183,7 +183,7 @@ def record(call: Pass, target: TargetType, want: Want, start: int = 0) -> Record
     if want.relevance:
         refuse_half_precision(model)
     if want.grads or want.row:
-        refuse_opaque(model)
+        refuse_opaque(call.modules)
     watch = Watch(call, place=blocks[blocks[start].tokens_of].entrance)
     probe = Probe(transformer, want, start)
     probe.attach(watch)

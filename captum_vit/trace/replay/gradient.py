@@ -50,7 +50,7 @@ def leaf_at(call: Pass, site: Place) -> Leaf:
         leaves.append(x.detach().requires_grad_())
         return leaves[-1]
 
-    refuse_opaque(call.model)
+    refuse_opaque(call.modules)
     watch = Watch(call, place=site)
     watch.at(site, leaf)
     output = watch.run()

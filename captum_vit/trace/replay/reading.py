@@ -103,7 +103,7 @@ class Reading:
         return self._walked(self._may_have_tail())
 
     def _walked(self, tail: bool) -> tuple[Prefix, ClsTail | Replay]:
-        refuse_opaque(self.call.model)
+        refuse_opaque(self.call.modules)
         prefix, behind = cls_tail(self.call, self.site) if tail else (None, None)
         prefix = prefix or run_prefix(self.call, self.site)
         return prefix, behind or Replay(prefix, self.channels, self.grad_kwargs)

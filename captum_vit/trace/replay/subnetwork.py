@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_vit.errors import MISFITS, CaptumVitError, TraceError, UnsupportedModelError
+from captum_vit.models.modules import modules_of
 from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import is_of_each_sample
 from captum_vit.models.transformer import Transformer
@@ -58,7 +59,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *inputs: Any) -> Tensor:
         if x.requires_grad:
-            refuse_opaque(self.model)
+            refuse_opaque(modules_of(self.model))
         scores = self.scores(x if self.dtype is None else x.to(self.dtype), *inputs)
         if torch.is_grad_enabled() and x.requires_grad and not scores.requires_grad:
             hint = f"a method that reads tokens, such as LayerCDAM, or {UNHIDDEN}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from operator import is_
@@ -121,17 +121,18 @@ def stream_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
         UnsupportedModelError: no such blocks were found either.
         InputError: the model refuses the inputs.
     """
-    before, shapes = remembered(model), shapes_of(inputs, args)
-    found = before.get(shapes) or before.get((shapes, _batch(inputs, args)))
-    if found is None:
-        found = _found(model, inputs, args, before.refusals, shapes)
-        before.add(shapes if found.fixed else (shapes, _batch(inputs, args)), found)
-    return found
+    return described(Pass(model, inputs, args)).transformer
 
 
 def described(call: Pass) -> Pass:
     """The same pass, with the transformer of :func:`stream_of`."""
-    return replace(call, found=stream_of(call.model, call.inputs, call.args))
+    given = (call.inputs, call.args)
+    before, shapes = _remembered(call.model, call.modules), shapes_of(*given)
+    found = before.get(shapes) or before.get((shapes, _batch(*given)))
+    if found is None:
+        found = _found(call.model, *given, before.refusals, shapes)
+        before.add(shapes if found.fixed else (shapes, _batch(*given)), found)
+    return replace(call, found=found)
 
 
 def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...]) -> TwoTowers:
@@ -156,7 +157,11 @@ def towers_of(model: nn.Module, inputs: tuple[Tensor, ...], args: tuple[Any, ...
 
 def remembered(model: nn.Module) -> Remembered:
     """What is known of a model as it is now."""
-    modules = [*modules_of(model), named_tower(model) or model]
+    return _remembered(model, modules_of(model))
+
+
+def _remembered(model: nn.Module, held: Sequence[nn.Module]) -> Remembered:
+    modules = [*held, named_tower(model) or model]
     before = _REMEMBERED.get(model)
     if before is None or not before.still_holds(modules):
         before = _REMEMBERED[model] = Remembered(list(map(ref, modules)), registered())
@@ -170,7 +175,7 @@ def arranged_site(call: Pass, site: Site) -> Site:
     """
     if call.transformer.refusal is None:
         return site
-    known, key = remembered(call.model).features, (where_of(site), shapes_of(call.inputs, call.args))
+    known, key = _remembered(call.model, call.modules).features, (where_of(site), shapes_of(call.inputs, call.args))
     if key not in known:
         first = call.of_first()
         with torch.random.fork_rng({x.device for x in call.inputs if x.is_cuda}):

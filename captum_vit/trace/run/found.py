@@ -77,8 +77,10 @@ def without_gradients(function: Callable[P, R]) -> Callable[P, R]:
 class Found:
     """The modes of this thread as they are now, and the time from which on modules hold what is to go."""
 
-    def __init__(self, modules: Sequence[nn.Module], devices: Iterable[str] = ()) -> None:
-        self.modules = modules
+    def __init__(
+        self, modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter] = (), devices: Iterable[str] = ()
+    ) -> None:
+        self.modules, self.parameters = modules, parameters
         self.thread, self.number = get_ident(), next_number()
         self.function_modes = _function_modes()
         self.autocast = {device: torch.is_autocast_enabled(device) for device in devices}
@@ -127,8 +129,7 @@ class Found:
                 torch.set_autocast_enabled(device, False)
         for module in self.checkpointing:
             vars(module)["grad_checkpointing"] = False
-        own = (p for m in self.modules if m._parameters for p in m._parameters.values())
-        self.trainable = [p for p in own if p is not None and p.requires_grad and not p.is_inference()]
+        self.trainable = [p for p in self.parameters if p.requires_grad and not p.is_inference()]
         for parameter in self.trainable:
             parameter.requires_grad_(False)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,23 +22,24 @@ class Pass:
         inputs: checked tensors, the batch first.
         args: further positional arguments.
         found: the transformer that reads them; None where none was looked for.
+        modules: every module of the model, itself first, listed once for all who look through them.
     """
 
     model: nn.Module
     inputs: tuple[Tensor, ...]
     args: tuple[Any, ...] = ()
     found: Transformer | None = None
+    modules: Sequence[nn.Module] = ()
+
+    def __post_init__(self) -> None:
+        if not self.modules:
+            object.__setattr__(self, "modules", modules_of(self.model))
 
     @property
     def transformer(self) -> Transformer:
         """The transformer, where one was looked for."""
         assert self.found is not None
         return self.found
-
-    @cached_property
-    def modules(self) -> list[nn.Module]:
-        """Every module of the model, listed once."""
-        return modules_of(self.model)
 
     def __len__(self) -> int:
         """How many samples there are."""

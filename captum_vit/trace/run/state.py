@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import isfunction
 from threading import RLock
 from traceback import walk_tb
@@ -38,11 +38,12 @@ def undisturbed(model: nn.Module) -> Ends:
         TraceError: the model recomputes its blocks in the backward pass.
     """
     modules = modules_of(model)
+    parameters = [p for m in modules if m._parameters for p in m._parameters.values() if p is not None]
     refuse_training(model, modules)
-    devices = _devices(model, modules)
+    devices = _devices(model, parameters)
     handled = sys.exc_info()[1]
     with _ONE_AT_A_TIME:
-        found = Found(modules, devices)
+        found = Found(modules, parameters, devices)
         with found.kept():
             found.quieten(bool([m for m in modules if m._compiled_call_impl is not None or "_orig_mod" in m._modules]))
             try:
@@ -63,10 +64,9 @@ def _from_a_checkpoint(error: BaseException) -> bool:
     return any(frame.f_code.co_filename == checkpoint.__file__ for frame, _ in walk_tb(error.__traceback__))
 
 
-def _devices(model: nn.Module, modules: list[nn.Module]) -> set[str]:
+def _devices(model: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
     """Where the weights are, which must be where they can be read."""
-    devices = {p.device for m in modules if m._parameters for p in m._parameters.values() if p is not None}
-    found = {device.type for device in devices}
+    found = {device.type for device in {p.device for p in parameters}}
     if "meta" in found:
         name = next(name for name, p in model.named_parameters() if p.is_meta)
         raise ModelStateError(
@@ -105,13 +105,17 @@ def _depends_on_mode(module: nn.Module) -> bool:
     return not own or any("training" in function.__code__.co_names for function in functions)
 
 
-def refuse_opaque(model: nn.Module) -> None:
+def refuse_opaque(modules: Sequence[nn.Module]) -> None:
     """Layers with weights in a few bits may hand no gradient back; what flows beside them would be a wrong map.
+
+    Args:
+        modules: all modules of a model, itself first.
 
     Raises:
         ModelStateError: the model has such a layer.
     """
-    for module in modules_of(model):
+    model = modules[0]
+    for module in modules:
         state = module.__dict__
         if "in_features" in state and "out_features" in state and _quantised(module) and not _hands_back(module, model):
             name = next(name for name, m in model.named_modules() if m is module)
