@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,14 +12,32 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.errors import OptionError
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
-from captum_vit.trace.record.evidence import Update, followed, of_attention, of_weights
+from captum_vit.trace.record.evidence import followed, of_attention, of_weights, positive_evidence
 from captum_vit.trace.record.parts import branch_kinds
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.written_by_heads import written_by_heads
 from captum_vit.trace.run.score import SCORES
+from captum_vit.trace.run.state import undisturbed, widened
 
 TINY = 1e-8
 VARIANTS = ("paper", "tokentm")
+
+
+@dataclass(frozen=True)
+class TransformationWeights:
+    r"""The diagonals of W: how much each token counts by what a sub-layer does to its vector.
+
+    .. math:: w_j = \frac{\|\tilde E_j\|}{\|E_j\|}\,\mathrm{softmax}_j \cos(E_j, \tilde E_j)
+
+    All tokens are there, prefix included; padding has 0 with the softmax. Without a unit.
+
+    Args:
+        attention: for each block (B, H, N), one for each head; (B, 1, N) of ``variant="tokentm"``.
+        feed_forward: for each block (B, N); empty for ``feed_forward=False``.
+    """
+
+    attention: tuple[Tensor, ...]
+    feed_forward: tuple[Tensor, ...]
 
 
 class VTranM(TokenAttribution):
@@ -37,6 +58,8 @@ class VTranM(TokenAttribution):
     the row r of :class:`GenAtt`, and T what ``C`` has along paths through attention, each row scaled to a sum of 1.
     The source treats only CLS. Unscaled, the paths without attention would be nearly all of the map: each softmax
     over all tokens makes what comes through attention smaller.
+
+    The weights W by themselves are :meth:`weights`.
 
     Costs one forward and one backward pass, and their memory; a row vector is carried from the last block to the first
     in the backward pass (see :class:`GenAtt`), and norms of per-head vectors come from d x d Gram matrices, so nothing
@@ -104,38 +127,57 @@ class VTranM(TokenAttribution):
         return Want(seen=kinds, grads=["probs"], score=self.score, row="evidence", by_rows=True)
 
     def relevance(self, found: Record) -> Tensor:
-        lengths = found.seen["tokens"][0].norm(dim=-1) if self.length else None
-        if self.variant == "tokentm":
-            return followed(found, self._tokentm(found), lengths)
         if not self.aggregate:
             return followed(found, [of_attention(0)])
+        of = _means_multiplied if self.variant == "tokentm" else positive_evidence
         updates = []
         for layer in found.layers:
-            updates.append(of_attention(layer, W=self._head_weights(found, layer)))
+            weights = self._attention_weights(found, layer) if self.length or self.direction else None
+            updates.append(of_attention(layer, of, weights))
             if self.feed_forward:
                 updates.append(of_weights(self._feed_forward_weights(found, layer)))
-        return followed(found, updates, lengths)
+        return followed(found, updates, found.seen["tokens"][0].norm(dim=-1) if self.length else None)
+
+    def weights(
+        self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
+    ) -> TransformationWeights:
+        """The transformation weights, which no target changes; one forward pass.
+
+        Args:
+            inputs: images (B, 3, H, W) or token ids (B, T).
+            additional_forward_args: further positional arguments of the model.
+
+        Raises:
+            OptionError: options with which nothing is weighed: every weight is 1.
+            InputError: as ``attribute`` does.
+        """
+        if not (self.aggregate and (self.length or self.direction)):
+            raise OptionError("Weights that are counted.", "only weights of 1", "VTranM(model), with its defaults.")
+        with undisturbed(self.model):
+            found = self._record(inputs, None, additional_forward_args, self._want_weights)
+            attention = tuple(widened(self._attention_weights(found, layer)) for layer in found.layers)
+            layers = found.layers if self.feed_forward else ()
+            return TransformationWeights(
+                attention, tuple(widened(self._feed_forward_weights(found, layer)) for layer in layers)
+            )
+
+    def _want_weights(self, transformer: Transformer) -> Want:
+        return Want(seen=self.want(transformer).seen)
 
     def _feed_forward_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, N)
         E = found.seen["mid"][layer]
+        if self.variant == "tokentm":
+            return self._change(found, E, found.seen["out"][layer])
         after = found.seen["before_norm" if found.transformer.post_norm else "out"][layer]
         return self._change(found, E, after - E)
-
-    def _tokentm(self, found: Record) -> list[Update]:
-        updates = []
-        for layer in found.layers:
-            before, mid, after = (found.seen[kind][layer] for kind in ("tokens", "mid", "out"))
-            W = self._change(found, before, mid).unsqueeze(1)
-            updates += [of_attention(layer, _means_multiplied, W), of_weights(self._change(found, mid, after))]
-        return updates
 
     def _change(self, found: Record, E: Tensor, changed: Tensor) -> Tensor:  # (B, N, D) twice -> (B, N)
         """The weight of each token, from its vector and what it became."""
         return self._weights(found, E.norm(dim=-1), changed.norm(dim=-1), (E * changed).sum(-1))
 
-    def _head_weights(self, found: Record, layer: int) -> Tensor | None:  # shape: (B, H, N)
-        if not (self.length or self.direction):
-            return None
+    def _attention_weights(self, found: Record, layer: int) -> Tensor:  # shape: (B, H, N) or (B, 1, N)
+        if self.variant == "tokentm":
+            return self._change(found, found.seen["tokens"][layer], found.seen["mid"][layer]).unsqueeze(1)
         E, v = found.seen["tokens"][layer], found.seen["values"][layer]  # (B, N, D), (B, H, N, d)
         W_O = written_by_heads(found, layer)  # shape: (H, d, D)
         gram = W_O @ W_O.mT  # shape: (H, d, d)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,9 @@ from torch import Tensor, nn
 import captum_vit as cv
 from captum_vit.errors import OptionError
 from tests.captum_vit.attr.test_identities import Hiding
+from tests.captum_vit.attr.test_twins import bert_samples, vit_samples
+from tests.references import vtranm as twin
+from tests.references.forward import forward
 from tests.references.models import reference_images, reference_vit
 
 
@@ -55,6 +60,29 @@ def test_tokentm_is_another_map_than_the_papers() -> None:
     ours = cv.VTranM(model, score="logit").attribute(images, target=1)
     theirs = cv.VTranM(model, variant="tokentm").attribute(images, target=1)
     assert not torch.allclose(ours, theirs, rtol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"length": False}, {"direction": False}], ids=str)
+@pytest.mark.parametrize("samples", [vit_samples, bert_samples])
+def test_transformation_weights_equal_their_twin(samples: Callable, options: dict[str, bool]) -> None:
+    """Of every sub-layer; of padding where it is not weighed 0 they are of no use."""
+    model, inputs, args, singles = samples()
+    found = cv.VTranM(model, **options).weights(inputs, args or None)
+    for i, sample in enumerate(singles):
+        p = forward(model, sample)
+        attention, feed_forward = twin.transformation_weights(p, **options)
+        for layer in range(len(model.blocks) if hasattr(model, "blocks") else model.config.num_hidden_layers):
+            torch.testing.assert_close(found.attention[layer][i][:, p.real], attention[layer][:, p.real])
+            torch.testing.assert_close(found.feed_forward[layer][i][p.real], feed_forward[layer][p.real])
+
+
+def test_weights_without_a_feed_forward_and_none_at_all() -> None:
+    model, images = reference_vit(), reference_images()
+    assert cv.VTranM(model, feed_forward=False).weights(images).feed_forward == ()
+    assert cv.VTranM(model, variant="tokentm").weights(images).attention[0].shape == (2, 1, 17)
+    for nothing in ({"aggregate": False}, {"length": False, "direction": False}):
+        with pytest.raises(OptionError, match="weights of 1"):
+            cv.VTranM(model, **nothing).weights(images)
 
 
 # -- what must hold of the paper's form, whatever the weights --------------------------------------------------
