@@ -33,6 +33,7 @@ from captum_vit.attr.lrp import LRP, ConservativeLRP, PartialLRP, TransAttr
 from captum_vit.attr.plus import PLUS, SkipPLUS
 from captum_vit.attr.prediction_map import PredicAtt, PredictionMap
 from captum_vit.attr.random import RandomAttribution
+from captum_vit.attr.vanilla_grad import VanillaGrad
 from captum_vit.attr.vtranm import VTranM
 
 Make = Callable[..., Attribution]
@@ -81,6 +82,7 @@ METHODS: dict[str, Make] = dict(
         TokenHiResCAM,
         TokenGradCAMElementWise,
         TokenLayerCAM,
+        VanillaGrad,
         _by_patch(Saliency),
         _by_patch(InputXGradient),
         _by_patch(IntegratedGradients),
@@ -146,4 +148,5 @@ __all__ = [
     "TokenXGradCAM",
     "TransAttr",
     "VTranM",
+    "VanillaGrad",
 ]

@@ -1,4 +1,5 @@
-"""Twins of gradients at the input: at the pixels of an image, at the tokens x_0 that enter block 0 of a text.
+"""Twins of gradients at the input: at the pixels of an image, at the tokens x_0 that enter block 0 of a text; and
+at the tokens that enter a block, of both.
 
 A patch's score is the sum over its pixels and channels; CLS, under which no pixel lies, gets zero. F is the target's
 logit.
@@ -11,7 +12,7 @@ from numpy import float32
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 
-from tests.references.forward import Sample, Target, embed, read, run, value
+from tests.references.forward import Pass, Sample, Target, embed, forward, read, run, value
 
 Scored = tuple[Tensor, Callable[[Tensor], Tensor]]  # the input, and the target's score as a function of it
 
@@ -38,6 +39,17 @@ def integrated_gradients(model: nn.Module, sample: Sample, target: Target, n_ste
     for node, weight in zip(*leggauss(n_steps), strict=True):
         total += float(float32(weight / 2)) * gradient(score, (1 + node) / 2 * x)
     return tokens(model, sample, x * total)
+
+
+def vanilla_grad(model: nn.Module, sample: Sample, target: Target) -> Tensor:  # (N,)
+    """||dF/dx_i||_2 at the tokens that enter block 0."""
+    return vanilla_grad_base(forward(model, sample), target)
+
+
+def vanilla_grad_base(p: Pass, target: Target) -> Tensor:  # (N,)
+    """The same at the block where the pass starts."""
+    (gradient,) = torch.autograd.grad(value(p, target), p.blocks[0].x)
+    return torch.stack([sum(slope**2 for slope in row) ** 0.5 for row in gradient])
 
 
 def gradient(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

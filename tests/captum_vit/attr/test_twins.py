@@ -169,6 +169,11 @@ METHODS: dict[str, tuple[Make, Twin]] = {
             *CAM_OPTIONS.get(method, ()),
         )
     },
+    "VanillaGrad": (lambda m: cv.VanillaGrad(m, **TOKENS), input_gradient.vanilla_grad),
+    "PLUS(VanillaGrad)": (
+        lambda m: cv.PLUS(cv.VanillaGrad(m, **TOKENS)),
+        lambda m, x, c: plus.plus(m, x, c, input_gradient.vanilla_grad_base),
+    ),
     "Saliency": (lambda m: cv.InputGradient(m, Saliency, **TOKENS), input_gradient.saliency),
     "InputXGradient": (lambda m: cv.InputGradient(m, InputXGradient, **TOKENS), input_gradient.input_x_gradient),
     "IntegratedGradients": (
