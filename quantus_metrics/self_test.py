@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from quantus.metrics.base import Metric
-from torch import Generator, nn
+from torch import nn
 
 from captum_vit.attr import RandomAttribution
 from captum_vit.errors import InputError
@@ -27,6 +26,7 @@ from quantus_metrics.bridge import (
 )
 from quantus_metrics.cells import box_under, patches_of
 from quantus_metrics.perturb.ranks import at_size
+from quantus_metrics.randomised import randomised
 from quantus_metrics.statistics import Summary, check_confidence, summarise
 
 
@@ -172,19 +172,6 @@ def self_test(
     if verbose:
         print(result)
     return result
-
-
-def randomised(model: nn.Module, generator: Generator | None = None) -> nn.Module:
-    """A copy of the model in which the entries of every parameter have changed places: it has learnt nothing.
-
-    Scales stay as they were, and no parameter is left out, whoever holds it.
-    """
-    found = copy.deepcopy(model)
-    with torch.no_grad():
-        for weights in found.parameters():
-            order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
-            weights.copy_(weights.flatten()[order].view_as(weights))
-    return found
 
 
 def _of_size(

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("captum_vit.__main__",),
     ("quantus_metrics.cells",),
     ("quantus_metrics.bridge",),
-    ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic"),
+    ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic", "quantus_metrics.randomised"),
     ("quantus_metrics.token_arrays",),
     ("quantus_metrics.metrics", "quantus_metrics.option_sweep", "quantus_metrics.self_test"),
     ("quantus_metrics",),  # the table of contents

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError
 from quantus_metrics.benchmark.group import Group, reason
-from quantus_metrics.bridge import explain_func, pixels_of, to_array, wrap
+from quantus_metrics.bridge import explain_func, pixels_of, to_array, to_tensor, wrap
 from quantus_metrics.metrics import TokenMetric
 
 
@@ -56,13 +56,21 @@ class Maps:
         key = classes.astype(np.int64).tobytes()
         if key not in self._known:
             target = torch.as_tensor(classes, device=self.group.inputs.device).long()
-            with torch.random.fork_rng():
-                torch.manual_seed(crc32(f"{self.seed}/{self.group.names}".encode()))
-                start = now(target.device)
-                self._known[key] = _picture(self.method.attribute(self.group.inputs, target=target, **self.options))
-                self.seconds += now(target.device) - start
+            start = now(target.device)
+            self._known[key] = self._made(self.group.inputs, target)
+            self.seconds += now(target.device) - start
             self.images += len(classes)
         return self._known[key]
+
+    def anew(self, model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray:  # shape: (n, 1, h, w)
+        """The maps of other inputs, or of the method's model with other weights; they are not kept."""
+        like = self.group.inputs
+        return to_array(self._made(to_tensor(inputs, like.device, like.dtype), to_tensor(targets, like.device).long()))
+
+    def _made(self, inputs: Tensor, target: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(crc32(f"{self.seed}/{self.group.names}".encode()))
+            return _picture(self.method.attribute(inputs, target=target, **self.options))
 
 
 def now(device: torch.device) -> float:
@@ -100,11 +108,12 @@ def _asked(name: str, metric: Metric, maps: Maps, group: Group, model: nn.Module
         "batch_size": len(group),
     }
     if isinstance(metric, TokenMetric):
-        scores = metric(**call, custom_batch=group.wrong, explain_func=maps)
+        explain = maps.anew if metric.explains_anew else maps
+        scores = metric(**call, custom_batch=group.wrong, explain_func=explain)
         kept = metric.kept
     else:
         pixels = to_array(pixels_of(maps.of(group.labels), model, group.inputs))
-        again = explain_func(lambda _: maps.method)  # robustness metrics explain other inputs
+        again = explain_func(maps.method)  # of other inputs, for robustness metrics; refuses another model
         scores = metric(**call, a_batch=pixels, explain_func=again, explain_func_kwargs=dict(maps.options))
     for i, (sample, score) in enumerate(zip(group.names, scores, strict=True)):
         yield Finding(name, sample, float(score), {key: rows[i].tolist() for key, rows in kept.items()})

@@ -79,6 +79,9 @@ class TokenMetric(Metric):
     reads_explained: ClassVar[bool] = False
     """Whether the class that `_classes` chose is read too, in place of ``y_batch``."""
 
+    explains_anew: ClassVar[bool] = False
+    """Whether the metric explains other inputs, or the model with other weights: maps that are kept do not serve."""
+
     scores: list[float]
     """One per sample, of the last call."""
 
@@ -290,8 +293,13 @@ class TokenMetric(Metric):
         return read.tensors(answer, maps_of(classes), maps_of)
 
     def _maps(self, samples: Samples) -> np.ndarray:  # shape: (n, 1, h, w)
+        return self._prepared(samples.maps())
+
+    def _prepared(
+        self,
+        maps: np.ndarray,  # shape: (n, 1, h, w)
+    ) -> np.ndarray:  # same shape
         """Normalised each by itself, then made absolute, as chosen."""
-        maps = samples.maps()
         if self.normalise:
             maps = np.concatenate([self.normalise_func(one) for one in np.split(maps, len(maps))])
         return np.abs(maps) if self.abs else maps

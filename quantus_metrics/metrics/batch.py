@@ -82,14 +82,19 @@ class Answers(TargetModule):
     ) -> Box:
         """See `quantus_metrics.cells.box_under`; one embedding for each size of images, whatever the maps."""
         image = (inputs.shape[-2], inputs.shape[-1])
+        return box_under(lambda: self.patches(inputs), size, image, patch, tokens)
 
-        def patches() -> Patches | None:
-            if image not in self._patches:
-                given = self if self.predict_kwargs else getattr(self.model, "model", self)  # what is remembered of it
-                self._patches[image] = patches_of(given, inputs)
-            return self._patches[image]
+    def patches(self, inputs: Tensor) -> Patches | None:
+        """See `quantus_metrics.cells.patches_of`; one embedding for each size of images."""
+        image = (inputs.shape[-2], inputs.shape[-1])
+        if image not in self._patches:
+            self._patches[image] = patches_of(self.described, inputs)
+        return self._patches[image]
 
-        return box_under(patches, size, image, patch, tokens)
+    @property
+    def described(self) -> nn.Module:
+        """The module of which a description is remembered from call to call."""
+        return self if self.predict_kwargs else getattr(self.model, "model", self)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from .deletion import Deletion, Insertion
 from .fidelity import Fidelity
 from .grid_pointing import GridPointing
 from .log_odds import LogOdds
+from .mprt import MPRT
 from .perturbation_accuracy import PerturbationAccuracy
 from .saco import SaCo
 from .segmentation import Segmentation
@@ -38,6 +39,7 @@ __all__ = [
     # of other papers
     "SRG",
     "SaCo",
+    "MPRT",
     "register",
     "unregister",
 ]
@@ -58,6 +60,7 @@ METRICS: dict[str, type[TokenMetric]] = {
         GridPointing,
         SRG,
         SaCo,
+        MPRT,
     )
 }
 """Name -> class, in the order of the tables, for loops and spec files; a metric that you add is tested too."""

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ def calls(model: nn.Module, x: Tensor) -> dict[str, Call]:
     layer = cv.spec_of(model).modules()[-1].norm1
     tokens = cv.from_layer(model, layer).activation(x)
     relevance, masked = torch.rand(1, 4, 4), qm.perturb.MaskKeys()
+    explained = {"x_batch": x.numpy(), "y_batch": np.ones(1, int), "explain_func": qm.explain_func(cv.LayerCDAM)}
 
     def of(name: str) -> Call:
         return lambda: cv.METHODS[name](model).attribute(x, target=1)
@@ -44,6 +46,7 @@ def calls(model: nn.Module, x: Tensor) -> dict[str, Call]:
         "concepts": lambda: cv.ConceptSimilarity.from_images(model, {"one": x, "other": -x}),
         "similarity": lambda: cv.ConceptSimilarity(model, torch.ones(2, 24))(x),
         "deletion": lambda: qm.perturb.curves(model, x, [1], relevance, remover=masked, fractions=(0, 0.5)),
+        "randomised": lambda: qm.MPRT()(model, **explained),
     }
 
 

@@ -46,6 +46,10 @@ VALUES: dict[str, list[Any]] = {
     "n_boxes": [0, 2, 9.5, "many"],
     "seed": [-1, 0.5, "a"],
     **dict.fromkeys(("on_grid", "share_passes"), FLAGS),
+    "order": ["bottom_up", None],
+    "similarity": ["cosine", None],
+    "n_samples": [-1, 0.5, "many"],
+    "noise": [0, -1.0, "much", float("nan")],
     "wrong": ["next", -1, 1.5, True, None],
 }
 FREE = {"self", "kwargs", "normalise_func_kwargs", "default_plot_func", "disable_warnings", "display_progressbar"}

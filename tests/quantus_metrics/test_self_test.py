@@ -9,7 +9,7 @@ import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit import demo
 from captum_vit.errors import InputError, OptionError
-from quantus_metrics.self_test import randomised
+from quantus_metrics.randomised import randomised
 
 STEPS = (0, 0.1, 0.25, 0.5, 1)
 FEW = (0, 0.25, 1)
