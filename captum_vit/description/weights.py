@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from captum_vit.description.graph import recorded
 from captum_vit.description.places import Places
+from captum_vit.description.values import Value
 from captum_vit.errors import TraceError
 from captum_vit.models.modules import modules_of
 from captum_vit.models.per_sample import first_samples
 from captum_vit.models.transformer import Transformer
+from captum_vit.sites.calls import ValueSite
+from captum_vit.sites.site import Place, Site
 
 
 def weights_of_blocks(
@@ -31,19 +34,25 @@ def weights_of_blocks(
     graph = recorded(model, *few)
     try:
         places = Places(graph, [], ())
-        stages = [("embedding", [places.value_at(transformer.blocks[0].entrance)])]
-        stages += [(f"block {k}", [places.value_at(block.out)]) for k, block in enumerate(transformer.blocks)]
+        stages = {"embedding": [_value(places, transformer.blocks[0].entrance)]}
+        stages |= {f"block {k}": [_value(places, block.out)] for k, block in enumerate(transformer.blocks)}
         own = (p for module in modules_of(model) for p in module._parameters.values())
         left = {p: graph.value_of(p) for p in own if p is not None and p.is_floating_point()}
-        found = {}
-        for name, values in [*stages, ("head", list(graph.outputs))]:
-            if None in values:
-                raise TraceError(
-                    f"The tokens of {name}.", "a pass without them", "inputs of the shape that was described."
-                )
-            first = [p for p, weight in left.items() if any(value.made_from(weight) for value in values if value)]
-            found |= {name: first} if first else {}
-            left = {p: weight for p, weight in left.items() if p not in set(first)}
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, made in (stages | {"head": graph.outputs}).items():
+            first = [p for p, weight in left.items() if any(value.made_from(weight) for value in made)]
+            if first:
+                found[name] = first
+            for p in first:
+                del left[p]
         return found
     finally:
         graph.release()
+
+
+def _value(places: Places, place: Place) -> Value:
+    value = places.value_at(place) if isinstance(place, Site | ValueSite) else None
+    if value is None:
+        hint = "inputs of the shape that was described."
+        raise TraceError("Every place of the transformer.", f"a pass without {place.label}", hint)
+    return value

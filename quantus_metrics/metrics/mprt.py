@@ -50,11 +50,12 @@ def structural_similarity(
     shortest = min(one.shape[-2:])
     if shortest < 3:
         raise InputError("Maps of at least 3 x 3.", f"maps of shape {tuple(one.shape)}", 'similarity="spearman".')
-    x, y = (maps.detach().cpu().double() for maps in (one, other))
-    varied = torch.stack([maps.flatten(1).amax(1) > maps.flatten(1).amin(1) for maps in (x, y)]).all(0)
-    found = torch.zeros(len(x), dtype=torch.float64)
-    x, y = ((maps[varied, 0] / maps[varied, 0].abs().amax((1, 2), keepdim=True)).numpy() for maps in (x, y))
-    found[varied] = torch.tensor(ssim(x, y, batched=True, win_size=min(7, shortest - (shortest + 1) % 2))).double()
+    pairs = torch.cat([one, other], 1).detach().cpu().double()  # (B, 2, h, w)
+    varied = (pairs.amax((2, 3)) > pairs.amin((2, 3))).all(1)
+    x, y = (pairs[varied] / pairs[varied].abs().amax((2, 3), keepdim=True)).unbind(1)
+    found = torch.zeros(len(pairs), dtype=torch.float64)
+    window = min(7, shortest - (shortest + 1) % 2)
+    found[varied] = torch.tensor(ssim(x.numpy(), y.numpy(), batched=True, win_size=window)).double()
     return found
 
 
