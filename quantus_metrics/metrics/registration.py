@@ -9,6 +9,7 @@ from .base import TokenMetric
 from .box_sensitivity import BoxSensitivity
 from .class_discrimination import ClassDiscrimination
 from .compactness import Compactness
+from .completeness import Completeness
 from .deletion import Deletion, Insertion
 from .fidelity import Fidelity
 from .grid_pointing import GridPointing
@@ -40,6 +41,7 @@ __all__ = [
     "SRG",
     "SaCo",
     "MPRT",
+    "Completeness",
     "register",
     "unregister",
 ]
@@ -61,6 +63,7 @@ METRICS: dict[str, type[TokenMetric]] = {
         SRG,
         SaCo,
         MPRT,
+        Completeness,
     )
 }
 """Name -> class, in the order of the tables, for loops and spec files; a metric that you add is tested too."""

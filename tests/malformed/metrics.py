@@ -39,6 +39,7 @@ VALUES: dict[str, list[Any]] = {
     "threshold": [0, -1, 1.5, "0.05", float("nan")],
     "patch_size": [0, -8, 1.5, "8", (8,), (8, 0)],
     "remover": ["blur", perturb.Blur, 0.5],
+    "reference": ["black", perturb.Fill, 0],
     "fractions": [(), "0.5", (0.5, 0.5), (0.5, 0.1), (0, 1.1), (-0.1, 1), (0, float("nan")), ("0", "1"), 0.5],
     "internal_batch_size": [0, -1, 1.5, "8"],
     "metric": ["Fidelity", qm.Fidelity, Saliency],
