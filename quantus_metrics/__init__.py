@@ -4,6 +4,7 @@ Importing this package registers its metrics with Quantus; `unregister` takes th
 """
 
 from .bridge import explain_func, wrap
+from .metrics.passes import Passes
 from .metrics.registration import *  # every metric; the list is there
 from .metrics.registration import __all__ as _metrics
 from .mosaic import mosaics
@@ -14,6 +15,8 @@ from .token_arrays import TextModel, text_curves, wrap_text
 
 __all__ = [
     *_metrics,
+    # what metrics on the same samples share
+    "Passes",
     # several pictures in one, for the pointing game
     "mosaics",
     # what a mean is worth

@@ -15,6 +15,7 @@ from quantus_metrics.benchmark.factories import computing, make_model
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Maps, measure
 from quantus_metrics.benchmark.runner import Bench
+from quantus_metrics.metrics import Passes
 
 TRIED = 2  # samples on which the cost is measured
 
@@ -31,12 +32,13 @@ def estimate(bench: Bench, state: PartialState) -> str:
         group, failed = read_group(bench.data, range(min(TRIED, bench.n)), model, bench.spec.resize)
         if group is None:
             raise InputError("A first sample that can be read.", "; ".join(failed.values()), "another `[data]`.")
+        shared = Passes(model)
         for name, method in bench.methods.items():
             make = partial(_maps, Maps(method.make(model), method.options, group, bench.spec.seed))
             for metric_name, metric in bench.metrics.items():
                 with counted(model) as count, computing(bench.spec.precision, state.device):
                     start = time.perf_counter()
-                    found = list(measure(make, group, {metric_name: metric}, model, bench.spec.seed))
+                    found = list(measure(make, group, {metric_name: metric}, shared, bench.spec.seed))
                     spent = (time.perf_counter() - start) / len(group) * bench.n
                 errors = [each.error for each in found if each.error]
                 here = count.images / len(group) * bench.n
@@ -47,7 +49,7 @@ def estimate(bench: Bench, state: PartialState) -> str:
     return "\n".join(
         [
             f"{bench.spec.title}: {bench.n} samples in {len(bench.groups)} groups, {world} process(es).",
-            "Maps are counted with the first metric that asks for them.",
+            "Maps, and passes that several metrics need, are counted with the first that asks for them.",
             "",
             *lines,
             "",

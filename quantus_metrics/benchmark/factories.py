@@ -81,8 +81,8 @@ def make_metric(spec: MetricSpec) -> Metric:
         kind = _named(key, spec.metric, METRICS)
     options = _accepted(f"metric {spec.name!r}, options", spec.options, _arguments(kind))
     options = {name: _part(spec.name, name, value) for name, value in options.items()}
-    for wanted in {"return_curves", "share_passes"}.intersection(_arguments(kind)):
-        options.setdefault(wanted, True)
+    if "return_curves" in _arguments(kind):
+        options.setdefault("return_curves", True)
     return kind(**options)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from captum_vit.errors import OptionError
 from quantus_metrics.benchmark.group import Group, reason
-from quantus_metrics.bridge import explain_func, pixels_of, to_array, to_tensor, wrap
-from quantus_metrics.metrics import TokenMetric
+from quantus_metrics.bridge import explain_func, pixels_of, to_array, to_tensor
+from quantus_metrics.metrics import Passes, TokenMetric
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def now(device: torch.device) -> float:
 
 
 def measure(
-    maps: Callable[[Group], Maps], group: Group, metrics: Mapping[str, Metric], model: nn.Module, seed: int
+    maps: Callable[[Group], Maps], group: Group, metrics: Mapping[str, Metric], passes: Passes, seed: int
 ) -> Iterator[Finding]:
     """Each metric's score of each sample. Where a metric fails on the group, the samples are tried one by one."""
     made = maps(group)
@@ -89,19 +89,19 @@ def measure(
         torch.manual_seed(crc32(f"{seed}/{name}/{group.names}".encode()))
         np.random.seed(torch.initial_seed() % 2**32)  # Quantus's own metrics draw from numpy's global state
         try:
-            found = list(_asked(name, metric, made, group, model))
+            found = list(_asked(name, metric, made, group, passes))
         except Exception as error:  # one bad sample must not stop a run of days; its row holds the error
             if len(group) == 1:
                 found = [Finding(name, group.names[0], error=reason(error))]
             else:
-                found = [each for one in group.singles() for each in measure(maps, one, {name: metric}, model, seed)]
+                found = [each for one in group.singles() for each in measure(maps, one, {name: metric}, passes, seed)]
         yield from found
 
 
-def _asked(name: str, metric: Metric, maps: Maps, group: Group, model: nn.Module) -> Iterator[Finding]:
+def _asked(name: str, metric: Metric, maps: Maps, group: Group, passes: Passes) -> Iterator[Finding]:
     kept: dict[str, Tensor] = {}
     call: dict[str, Any] = {
-        "model": wrap(model),
+        "model": passes.model,
         "x_batch": to_array(group.inputs),
         "y_batch": group.labels,
         "s_batch": group.masks,
@@ -109,10 +109,10 @@ def _asked(name: str, metric: Metric, maps: Maps, group: Group, model: nn.Module
     }
     if isinstance(metric, TokenMetric):
         explain = maps.anew if metric.explains_anew else maps
-        scores = metric(**call, custom_batch=group.wrong, explain_func=explain)
+        scores = metric(**call, custom_batch=group.wrong, explain_func=explain, passes=passes)
         kept = metric.kept
     else:
-        pixels = to_array(pixels_of(maps.of(group.labels), model, group.inputs))
+        pixels = to_array(pixels_of(maps.of(group.labels), passes.model, group.inputs))
         again = explain_func(maps.method)  # of other inputs, for robustness metrics; refuses another model
         scores = metric(**call, a_batch=pixels, explain_func=again, explain_func_kwargs=dict(maps.options))
     for i, (sample, score) in enumerate(zip(group.names, scores, strict=True)):

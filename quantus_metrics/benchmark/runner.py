@@ -26,6 +26,7 @@ from quantus_metrics.benchmark.memory import peak_bytes
 from quantus_metrics.benchmark.origin import check_data, check_weights, weights_digest
 from quantus_metrics.benchmark.rows import Key, Row, RowWriter, read_rows
 from quantus_metrics.benchmark.toml_spec import ModelSpec, Spec, read_spec, write_spec
+from quantus_metrics.metrics import Passes
 
 RESOURCES = "(resources)"
 """Under this name each group's rows hold what the maps cost."""
@@ -149,7 +150,7 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
     """The missing rows of a group, method by method."""
     group, failed = read_group(bench.data, indices, model, bench.spec.resize)
     plain = None if group is None else forward_seconds(model, group)
-    names = [bench.data.name(index) for index in indices]
+    passes, names = Passes(model), [bench.data.name(index) for index in indices]
     for method_name, method in bench.methods.items():
         at_method = replace(facts, method=method_name)
         missing = {
@@ -163,7 +164,7 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
             made: list[Maps] = []
             attribution = method.make(model)
             found += measure(
-                partial(_maps, made, attribution, method, bench.spec.seed), group, missing, model, bench.spec.seed
+                partial(_maps, made, attribution, method, bench.spec.seed), group, missing, passes, bench.spec.seed
             )
             peak = _peak(attribution, method, group) if indices.start == 0 and made[0].images else None
             rows.append(_resources(at_method, group, made[0], plain, peak))

@@ -36,6 +36,7 @@ from .batch import (
     checked_batch,
     explainer,
 )
+from .passes import Passes
 
 
 class TokenMetric(Metric):
@@ -152,6 +153,7 @@ class TokenMetric(Metric):
         device: str | None = None,
         batch_size: int = 64,
         custom_batch: Any = None,
+        passes: Passes | None = None,
         **kwargs: Any,
     ) -> list[float]:
         """Score a map for each sample.
@@ -175,6 +177,7 @@ class TokenMetric(Metric):
             device: handed to `explain_func`. The metric works where the model is.
             batch_size: samples at a time.
             custom_batch: anything with one entry per sample.
+            passes: outputs that metrics share which are called on the same samples; see `Passes`.
 
         Returns:
             One float per sample, or only the aggregate in a list.
@@ -194,7 +197,7 @@ class TokenMetric(Metric):
         self._check_kind(samples)
         reading = self._reading(model, softmax)
         model = model if reading == "scores" else of_classes(model)
-        answer = Answers(model, reading, model_predict_kwargs)
+        answer = Answers(model, reading, model_predict_kwargs, passes)
         check_classes(y_batch, n_classes_of(model))
         if samples.a_batch is None:
             check_explains(explain_func)

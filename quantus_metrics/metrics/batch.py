@@ -29,6 +29,9 @@ from quantus_metrics.bridge import (
     wrap,
 )
 from quantus_metrics.cells import Patches, Size, box_under, patches_of
+from quantus_metrics.perturb import Remover
+
+from .passes import Passes, Shared
 
 Reading = Literal["scores", "probabilities", "answers"]
 """What a metric wants of the outputs: as they are; as probabilities; or to see which classes the model answers with."""
@@ -47,31 +50,56 @@ class Answers(TargetModule):
         model: in evaluation mode, for only then is it one.
         reading: what is wanted of the outputs.
         predict_kwargs: further keywords of the model's forward.
+        passes: what is known of the model's outputs, to be shared.
 
     Raises:
-        InputError: in the forward, classes wanted of a single output that is no logit of a classifier.
+        InputError: passes of another model; in the forward, classes wanted of a single output that is no logit of a
+            classifier.
     """
 
     explained: bool = False
     """Whether maps were made of the outputs before their number was seen."""
 
     def __init__(
-        self, model: nn.Module, reading: Reading = "scores", predict_kwargs: dict[str, Any] | None = None
+        self,
+        model: nn.Module,
+        reading: Reading = "scores",
+        predict_kwargs: dict[str, Any] | None = None,
+        passes: Passes | None = None,
     ) -> None:
         wrapped = wrap(model)
         refuse_training(model, modules_of(model))
+        if passes is not None:
+            passes.check(wrapped, predict_kwargs)
         super().__init__(wrapped, getattr(wrapped, "tower", None))
-        self.reading, self.predict_kwargs = reading, predict_kwargs or {}
+        self.reading, self.predict_kwargs, self.passes = reading, predict_kwargs or {}, passes
         self.made_by, self.known = probability_of(wrapped), n_classes_of(model)
         self._patches: dict[Size, Patches | None] = {}  # by the size of an image
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = self.model(inputs, **self.predict_kwargs)
+        return self.read(self.model(inputs, **self.predict_kwargs))
+
+    def read(
+        self,
+        outputs: Tensor,  # shape: (n, n_classes)
+    ) -> Tensor:  # shape: (n, n_classes)
+        """What is wanted of the outputs."""
         if self.reading == "scores":
             return outputs
         if self.explained and self.known is None:
             refuse_single(outputs)  # its maps are of the output, not of a class
         return (class_scores if self.reading == "answers" else class_probabilities)(outputs, self.made_by)
+
+    def whole(
+        self,
+        inputs: Tensor,  # shape: (n, C, H, W), or (n, T)
+    ) -> Tensor:  # shape: (n, n_classes)
+        """The same as a call; where passes are shared, run only if it is not known."""
+        return self(inputs) if self.passes is None else self.read(self.passes.whole(inputs))
+
+    def sharing(self, remover: Remover) -> Remover:
+        """The remover; where passes are shared, one that runs only what is not known."""
+        return remover if self.passes is None else Shared(remover, self.passes, self.read)
 
     def box_under(
         self,
@@ -294,8 +322,8 @@ def whole_images(
     inputs: Tensor,  # shape: (n, C, H, W)
     internal_batch_size: int | None = None,
 ) -> Tensor:  # shape: (n, n_classes)
-    """The model's scores when nothing is gone: one image pass each."""
-    return torch.cat([answer(part) for part in inputs.split(internal_batch_size or len(inputs))])
+    """The model's scores when nothing is gone: one image pass each, unless they are known."""
+    return torch.cat([answer.whole(part) for part in inputs.split(internal_batch_size or len(inputs))])
 
 
 def channels_first(

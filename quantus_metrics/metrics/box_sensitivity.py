@@ -23,7 +23,7 @@ from quantus_metrics.perturb.remove import check_remover
 from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric
-from .batch import Answers, Batch, Samples, whole_images
+from .batch import Answers, Batch, Samples
 
 
 def box_correlation(
@@ -60,10 +60,6 @@ def pearson(
     return F.cosine_similarity(x, y, dim=-1, eps=torch.finfo(x.dtype).tiny).clamp(-1, 1)
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b)
-
-
 def _spread(values: Tensor) -> Tensor:
     return values.amax(-1) - values.amin(-1)
 
@@ -81,7 +77,8 @@ class BoxSensitivity(TokenMetric):
 
     See `box_correlation` for the formula. Boxes are squares of 1, 2, ... patches, 100 of each size, anywhere in
     the image, the same ones for every image and every method. Costs S · n_boxes + 1 image passes per sample
-    for S sizes, fewer where a box is drawn twice: 1,301 at the defaults on a 14 x 14 grid.
+    for S sizes, fewer where a box is drawn twice: 1,301 at the defaults on a 14 x 14 grid. The boxes are the same for
+    all maps of an image, so calls that share `Passes` run them once.
 
     A sample for which there is no correlation at some size (the map is flat under all boxes, say, or the logit never
     moves) is skipped: its score is NaN, `skipped` counts it, and aggregates leave it out, `numpy.nanmean` being
@@ -97,9 +94,6 @@ class BoxSensitivity(TokenMetric):
         remover: how what is in a box goes away; a `Blur` of height / 16 by default.
         seed: of the boxes.
         internal_batch_size: images per forward pass; passes mix sizes.
-        share_passes: keep what the last batch lost by its boxes, and its images. A next call on the same images and
-            classes then costs one pass for each image, whatever its maps: for many methods on one model. The model
-            is known again by its answers to the whole images; a change that they do not show goes unnoticed.
         return_curves: keep the correlations of the last call, as `curves`, which `plot` draws.
         **kwargs: Quantus's own; see `TokenMetric`.
 
@@ -129,7 +123,6 @@ class BoxSensitivity(TokenMetric):
         remover: Remover | None = None,
         seed: int = 0,
         internal_batch_size: int | None = None,
-        share_passes: bool = False,
         return_curves: bool = False,
         aggregate_func: Callable[[list[float]], Any] | None = None,
         **kwargs: Any,
@@ -143,14 +136,11 @@ class BoxSensitivity(TokenMetric):
         integer("n_boxes", n_boxes, least=3, hint="n_boxes=100: a correlation of fewer than 3 is meaningless.")
         integer("seed", seed, least=0, hint="seed=0.")
         boolean("on_grid", on_grid)
-        boolean("share_passes", share_passes)
         boolean("return_curves", return_curves)
         check_remover(remover)
         self.score, self.sizes, self.n_boxes = score, sizes, n_boxes
         self.patch_size, self.on_grid, self.remover = patch_size, on_grid, remover or Blur()
         self.seed, self.internal_batch_size, self.return_curves = seed, internal_batch_size, return_curves
-        self.share_passes = share_passes
-        self._asked: list[Tensor] = []
         if score == "mean":
             self.score_range = (-1.0, 1.0)
         elif sizes is not None:
@@ -213,29 +203,17 @@ class BoxSensitivity(TokenMetric):
         boxes, sizes, step = self._boxes(image_size, map_size, box)
         for relevance in maps:
             ranking_map(relevance, image_size, box=box)  # refuses what is no map of these images
-        ask = self._shared if self.share_passes else self._changes
-        changes = ask(batch, boxes, step, box if self.on_grid else None)
-        return [self._scored(box_correlation(one, boxes, changes, image_size, box), sizes) for one in maps]
-
-    def _changes(self, batch: Batch, boxes: Tensor, step: int, box: Box | None) -> Tensor:  # shape: (B, S, n)
-        return box_changes(
+        changes = box_changes(
             batch.model,
             batch.inputs,
             batch.target,
             boxes,
-            remover=self.remover,
+            remover=batch.model.sharing(self.remover),
             step=step,
             internal_batch_size=self.internal_batch_size,
-            box=box,
+            box=box if self.on_grid else None,
         )
-
-    def _shared(self, batch: Batch, boxes: Tensor, step: int, box: Box | None) -> Tensor:  # shape: (B, S, n)
-        """The changes of the call before, where its arguments and the scores of the whole images are the same."""
-        whole = whole_images(batch.model, batch.inputs, self.internal_batch_size)
-        asked = [torch.tensor(step), boxes, batch.inputs, batch.target, whole]
-        if not (self._asked and all(map(_same, asked, self._asked))):
-            self._found, self._asked = self._changes(batch, boxes, step, box), asked
-        return self._found
+        return [self._scored(box_correlation(one, boxes, changes, image_size, box), sizes) for one in maps]
 
     def _scored(self, correlation: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
         score = box_area(correlation, sizes) if self.score == "area" else correlation.mean(1)

@@ -152,7 +152,7 @@ class CurveMetric(TokenMetric):
             batch.target,
             batch.relevance,
             orders=self.orders,
-            remover=self._remover_of_texts if texts else self.remover,
+            remover=batch.model.sharing(self._remover_of_texts if texts else self.remover),
             fractions=(0.0, *self.fractions) if extra else self.fractions,
             patch_size=self.patch_size,
             internal_batch_size=self.internal_batch_size,

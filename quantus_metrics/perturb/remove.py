@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Remover(ABC):
     ``of_tokens`` means that patches inside the model are removed, never pixels.
     """
 
-    of_tokens: ClassVar[bool] = False
+    of_tokens: bool = False
 
     @abstractmethod
     def bind(

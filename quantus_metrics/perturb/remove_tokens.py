@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class TokenRemover(Remover):
     """
 
     way: str
-    of_tokens: ClassVar[bool] = True
+    of_tokens = True
 
     def bind(self, model: Model, inputs: Tensor, args: tuple[Any, ...] = ()) -> Answer:
         """See `Remover.bind`; the model must be an ``nn.Module`` in evaluation mode, with one transformer inside.

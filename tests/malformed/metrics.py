@@ -46,7 +46,7 @@ VALUES: dict[str, list[Any]] = {
     "sizes": [(), (1,)],
     "n_boxes": [0, 2, 9.5, "many"],
     "seed": [-1, 0.5, "a"],
-    **dict.fromkeys(("on_grid", "share_passes"), FLAGS),
+    "on_grid": FLAGS,
     "order": ["bottom_up", None],
     "similarity": ["cosine", None],
     "n_samples": [-1, 0.5, "many"],

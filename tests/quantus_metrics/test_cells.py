@@ -207,7 +207,11 @@ def test_a_benchmark_gives_the_metrics_of_quantus_the_same_pixels() -> None:
 
     group = Group(("a", "b"), x, np.array([1, 4]))
     method = cv.GenAtt(model)
-    list(measure(lambda group: Maps(method, {}, group), group, {"kept": Kept(disable_warnings=True)}, model, 0))
+    list(
+        measure(
+            lambda group: Maps(method, {}, group), group, {"kept": Kept(disable_warnings=True)}, qm.Passes(model), 0
+        )
+    )
     same(given[0], qm.explain_func(cv.GenAtt)(model, x.numpy(), group.labels))
 
 

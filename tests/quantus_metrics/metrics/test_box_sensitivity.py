@@ -144,19 +144,6 @@ def test_boxes_that_are_drawn_twice_are_asked_once(additive):
     assert model.images == 1 + 9 + 4
 
 
-def test_passes_are_shared_by_maps_of_the_same_images_and_model_only(additive):
-    model, maps = additive(torch.randn(2, 7, 7)), torch.randn(2, 3, 7, 7)
-    shared, alone = (qm.BoxSensitivity(**SMALL, share_passes=sharing) for sharing in (True, False))
-    call(shared, model, maps[0])
-    before = model.images
-    again = call(shared, model, maps[1])
-    assert model.images - before == 3
-    assert again == call(alone, model, maps[1])
-    model.weights.data.mul_(-1).add_(0.5)
-    assert call(shared, model, maps[1]) == call(alone, model, maps[1])
-    assert call(shared, model, maps[1], target=1) == call(alone, model, maps[1], target=1)
-
-
 def test_boxes_of_tokens_may_be_dropped(timm_vit, data):
     maps = np.random.default_rng(0).standard_normal((6, 4, 4))
     dropped, hidden = (
