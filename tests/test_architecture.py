@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("quantus_metrics",),  # the table of contents
     ("quantus_metrics.benchmark.data",),
     ("quantus_metrics.benchmark", "quantus_metrics.demo"),
-    ("quantus_metrics.commands",),
+    ("quantus_metrics.commands", "quantus_metrics.training"),
     ("examples",),
 )
 LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
@@ -46,7 +46,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("captum_vit.inputs", "captum_vit.demo"),
     "open_clip": ("captum_vit.inputs",),
     "timm": ("captum_vit.inputs", "captum_vit.demo", "quantus_metrics.benchmark"),
-    "torchvision": ("captum_vit.inputs", "captum_vit.demo", "quantus_metrics.benchmark"),
+    "torchvision": ("captum_vit.inputs", "captum_vit.demo", "quantus_metrics.benchmark", "quantus_metrics.training"),
     "PIL": ("captum_vit.inputs", "captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "matplotlib": ("captum_vit.viz", "captum_vit.demo", "quantus_metrics"),
     "quantus": ("quantus_metrics",),

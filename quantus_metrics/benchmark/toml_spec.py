@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -23,6 +24,7 @@ else:
     import tomli as tomllib
 
 STRICT = ConfigDict(extra="forbid")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -130,12 +132,14 @@ class Spec:
     @property
     def hash(self) -> str:
         """What the numbers depend on, in twelve digits: not titles, notes and printed numbers."""
-        words = ("title", "source", "note", "published")
-        facts = {key: value for key, value in asdict(self).items() if key not in words}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        return hash_of(self)
 
 
-SPEC = TypeAdapter(Spec)
+def hash_of(spec: Any) -> str:
+    """A digest of a spec's dataclass without its titles, notes and printed numbers, in twelve digits."""
+    words = ("title", "source", "note", "published")
+    facts = {key: value for key, value in asdict(spec).items() if key not in words}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -145,16 +149,22 @@ def read_spec(path: str | Path) -> Spec:
         InputError: no such file, or not TOML.
         OptionError: a key that is missing, unknown, or has a value that is not allowed.
     """
-    path = Path(path)
+    return spec_of(read_toml(path, "examples/tables"), str(path))
+
+
+def read_toml(path: str | Path, examples: str) -> dict[str, Any]:
+    """The tables in a TOML file; an error names the folder of examples.
+
+    Raises:
+        InputError: no such file, or not TOML.
+    """
+    path, wanted = Path(path), "A TOML file with a spec."
     if not path.is_file():
-        got = f"{str(path)!r}, which is no file"
-        raise InputError("A TOML file with a benchmark.", got, "one of those in examples/tables.")
+        raise InputError(wanted, f"{str(path)!r}, which is no file", f"one of those in {examples}.")
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        hint = "a file like those in examples/tables."
-        raise InputError("A TOML file with a benchmark.", f"{str(path)!r} ({error})", hint) from error
-    return spec_of(tables, str(path))
+        raise InputError(wanted, f"{str(path)!r} ({error})", f"a file like those in {examples}.") from error
 
 
 def spec_of(tables: dict[str, Any], where: str = "spec") -> Spec:
@@ -163,13 +173,23 @@ def spec_of(tables: dict[str, Any], where: str = "spec") -> Spec:
     Raises:
         OptionError: a key that is missing, unknown, or has a value that is not allowed.
     """
+    return checked(Spec, _PARTS, tables, where)
+
+
+def checked(kind: type[Kind], parts: Mapping[str, Any], tables: dict[str, Any], where: str) -> Kind:
+    """Parsed TOML as a dataclass; ``parts`` are the dataclasses of its tables, by key.
+
+    Raises:
+        OptionError: a key that is missing, unknown, or has a value that is not allowed.
+    """
     try:
-        return SPEC.validate_python(tables)
+        return TypeAdapter(kind).validate_python(tables)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"][:8])) or "the file"
         wanted = first["msg"].removeprefix("Value error, ")
-        raise OptionError(f"{where}, key {key!r}: {wanted}.", _shown(first["input"]), _known(first)) from error
+        hint = _known(first, parts.get(str(first["loc"][0]), kind) if len(first["loc"]) > 1 else kind)
+        raise OptionError(f"{where}, key {key!r}: {wanted}.", _shown(first["input"]), hint) from error
 
 
 def write_spec(spec: Spec) -> str:
@@ -197,11 +217,10 @@ def _shown(value: Any) -> str:
 _PARTS = {"data": DataSpec, "model": ModelSpec, "method": MethodSpec, "metric": MetricSpec, "published": Published}
 
 
-def _known(error: Any) -> str:
-    """For a key that is not known or missing: those that are allowed."""
+def _known(error: Any, part: Any) -> str:
+    """For a key that is not known or missing: those that are allowed in this part."""
     if error["type"] == "invalid-json-value":
         return "a text, a number, true or false, or a list or table of these; a date as a text."
     if error["type"] not in ("unexpected_keyword_argument", "missing"):
         return "a value of that kind; examples/tables holds specs that run."
-    part: Any = _PARTS.get(str(error["loc"][0]), Spec) if len(error["loc"]) > 1 else Spec
     return "one of the keys " + ", ".join(each.name for each in fields(part))

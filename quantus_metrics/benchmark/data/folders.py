@@ -57,7 +57,7 @@ class ImageFolder:
             raise OptionError("`real`, a file of ReaL labels, for `multi`.", "none", "multi = false")
         files = _files(Path(root), self.suffixes)
         shown = None if real is None else _real(Path(real))
-        classes = sorted({path.parent.name for path in files})
+        classes = sorted({path.relative_to(root).parts[0] for path in files})
         if len(classes) < 2:
             hint = "the folder above, which holds one folder for each class."
             raise InputError("Folders of two classes at least.", f"{len(classes)} in {root!r}", hint)
@@ -72,7 +72,7 @@ class ImageFolder:
         if not entries:
             got = f"none in {root!r}" + (" with several classes" if multi else "")
             raise InputError("At least one picture.", got, f"files that end in {', '.join(self.suffixes)}.")
-        self.entries = entries
+        self.entries, self.classes = entries, classes
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -12,30 +12,40 @@ from PIL import Image
 
 from captum_vit.errors import InputError
 from captum_vit.inputs.rgb import rgb
+from captum_vit.options import one_of
 from quantus_metrics.benchmark.data.digests import digest_of
 from quantus_metrics.benchmark.data.drawn import drawn
 from quantus_metrics.benchmark.data.samples import Sample
 
 
 class Cifar:
-    """The test pictures of CIFAR-10 or CIFAR-100, from the files that their authors publish.
+    """The pictures of CIFAR-10 or CIFAR-100, from the files that their authors publish.
 
     Args:
         root: the folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``.
         classes: 10 or 100.
-        n: that many pictures, drawn by `seed`; all 10,000 by default.
+        n: that many pictures, drawn by `seed`; all by default.
         seed: of that draw, and of the wrong classes.
+        split: ``"test"``, 10,000 pictures, or ``"train"``, 50,000.
 
     Raises:
         InputError: the files are not there, or damaged.
     """
 
-    def __init__(self, root: str, classes: Literal[10, 100] = 10, n: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str,
+        classes: Literal[10, 100] = 10,
+        n: int | None = None,
+        seed: int = 0,
+        split: Literal["test", "train"] = "test",
+    ) -> None:
+        self.split = one_of("split", split, ("test", "train"))
         kinds: dict[int, Any] = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}
         if classes not in kinds:
             raise InputError("CIFAR with 10 or 100 classes.", repr(classes), "classes = 10")
         try:
-            self.data = kinds[classes](root, train=False)
+            self.data = kinds[classes](root, train=split == "train")
         except RuntimeError as error:
             raise InputError(
                 f"CIFAR-{classes} in {root!r}.", str(error), "torchvision.datasets, download=True"
@@ -46,12 +56,13 @@ class Cifar:
         return len(self.places)
 
     def name(self, index: int) -> str:
-        """The place among the test pictures."""
-        return f"test-{self.places[index]:05d}"
+        """The split, and the place among its pictures."""
+        return f"{self.split}-{self.places[index]:05d}"
 
     def digest(self) -> str:
-        """Of the places and the files."""
-        return digest_of([self.places, self.turns], sorted((Path(self.data.root) / self.data.base_folder).iterdir()))
+        """Of the split, the places and the files."""
+        files = sorted((Path(self.data.root) / self.data.base_folder).iterdir())
+        return digest_of([self.split, self.places, self.turns], files)
 
     def __getitem__(self, index: int) -> Sample:
         picture, label = self.data[self.places[index]]

@@ -73,6 +73,13 @@ def test_folders_number_classes_by_name(validation: Path) -> None:
     ]
 
 
+def test_folders_below_a_class_are_of_it(validation: Path) -> None:
+    (validation / "val" / "n02" / "more").mkdir()
+    picture(5).save(validation / "val" / "n02" / "more" / "a.png")
+    data = ImageFolder(str(validation / "val"))
+    assert [data[i].label for i in range(len(data))] == [0, 1, 1, 1, 2] and data.classes == ["n01", "n02", "n03"]
+
+
 def test_real_labels_make_a_pair_of_classes_of_each_picture(validation: Path) -> None:
     shown, found = {"00000002.JPEG": {1, 2}, "00000004.JPEG": {0, 1, 2}}, set()
     for seed in range(20):
