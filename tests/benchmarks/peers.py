@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from captum.attr import (
     InputXGradient,
     LayerGradCam,
@@ -11,8 +10,6 @@ from captum.attr import (
     NoiseTunnel,
     Saliency,
 )
-from pytorch_grad_cam import GradCAM, LayerCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from tests.benchmarks.cost import STEPS, TARGET, Explain
@@ -40,14 +37,19 @@ def captums(model: nn.Module) -> dict[str, Explain]:
 
 
 def grad_cams(model: nn.Module) -> dict[str, Explain]:
-    """Those of pytorch-grad-cam, at the same norm. They go through NumPy, which knows no bfloat16."""
-    if next(model.parameters()).dtype == torch.bfloat16:
-        return {}
-    grid = model.patch_embed.grid_size
+    """Those of pytorch-grad-cam, at the same norm; tokens are widened for NumPy, which knows no bfloat16.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    from pytorch_grad_cam import GradCAM, LayerCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
 
     def explain(kind: type, x: Tensor) -> None:
         def patches(tokens: Tensor) -> Tensor:
-            return tokens[:, 1:].mT.unflatten(2, grid)
+            return tokens[:, prefix:].float().mT.unflatten(2, grid)
 
         with kind(model, [model.blocks[-1].norm1], reshape_transform=patches) as cam:  # its hooks end here
             cam(x, targets=[ClassifierOutputTarget(TARGET)] * len(x))
