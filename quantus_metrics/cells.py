@@ -12,9 +12,9 @@ from captum_vit.errors import InputError, ModelStateError, TraceError, Unsupport
 from captum_vit.models.modules import module_of, unwrapped
 from captum_vit.tokens import Box, placed
 from captum_vit.trace.run.describe import transformer_of
+from captum_vit.trace.run.layouts import layout_of
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import checked_inputs, undisturbed
-from captum_vit.trace.run.watch import layout_of
 
 Size = tuple[int, int]
 

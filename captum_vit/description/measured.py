@@ -20,6 +20,7 @@ from captum_vit.description.refusals import checked_chain, refused
 from captum_vit.description.stack import chained, find_ends, run_past
 from captum_vit.description.stream import Layer, add_feed_forwards, layer_of
 from captum_vit.description.tower import family, tower_of
+from captum_vit.description.values import Call
 from captum_vit.errors import MODEL_ERRORS, CaptumVitError
 from captum_vit.models.modules import uncompiled
 from captum_vit.models.per_sample import first_samples
@@ -122,8 +123,18 @@ def _block(graph: Graph, places: Places, layer: Layer) -> Block:
         attn_scale=heads.scale,
         between=heads.between,
         module=None if call is None else uncompiled(call.module),
+        attends=None if call is None else _attends(graph, layer, call),
         missing=_missing(layer, heads.between),
     )
+
+
+def _attends(graph: Graph, layer: Layer, block: Call) -> nn.Module | None:
+    """The innermost module of a block that runs once and holds its attention, from the softmax on."""
+    attention = layer.attention
+    ops = [attention.op, *(looked.op for looked in attention.looks if looked.op and looked.op.name == "softmax")]
+    inside = (call for call in graph.calls if block.start <= call.start and call.end <= block.end)
+    calls = [call for call in inside if all(map(call.holds, ops)) and graph.times(call.module) == 1]
+    return uncompiled(calls[-1].module) if calls else None
 
 
 def _missing(layer: Layer, between: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ class Block:
             it is when it is called.
         between: what else stands between the merged heads and the stream, where that is no linear map.
         module: the one module call that is the block; None where there is none.
+        attends: the module inside of whose only call all of its attention runs; None where that was not seen.
         follows: whether the very tensor that leaves the block before was seen to enter.
         missing: by name of a part that is None, what there is in its place.
         cells: how many there are along each axis of its tensor but the batch and the features, where that was found.
@@ -55,6 +56,7 @@ class Block:
     attn_scale: Callable[[], Tensor] | None = None
     between: str = ""
     module: nn.Module | None = None
+    attends: nn.Module | None = None
     follows: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
     cells: tuple[int, ...] = ()

@@ -6,8 +6,9 @@ Hooks and forwards concern the passes of one thread, and are known by their numb
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from threading import get_ident
 from typing import Any, Literal, Protocol
@@ -188,6 +189,20 @@ def running(forward: Callable[..., Any], modules: Iterable[nn.Module]) -> Iterat
     finally:
         for one in reversed(replaced):
             one.remove()
+
+
+@contextmanager
+def within(mode: AbstractContextManager[Any], modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, a mode is on while one of these modules runs, and off between them."""
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(Forward(module, partial(_under, mode, module.forward)).remove)
+        yield
+
+
+def _under(mode: AbstractContextManager[Any], forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with mode:
+        return forward(*args, **kwargs)
 
 
 class _Reached(Exception):

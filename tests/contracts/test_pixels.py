@@ -14,9 +14,9 @@ from torch.nn import functional as F
 import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.trace.record.record import Want, record
+from captum_vit.trace.run.layouts import layout_of
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
-from captum_vit.trace.run.watch import layout_of
 from tests.contracts.closeness import assert_close
 from tests.contracts.pairs import draws
 from tests.models import redrawn, timm_vit

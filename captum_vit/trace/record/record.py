@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from captum_vit.errors import PartialMapWarning, TraceError
-from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.modes.biases import BiasRelevance, BiasTap
 from captum_vit.trace.modes.by_rows import ByRows, Rows, Whole
@@ -31,11 +30,12 @@ from captum_vit.trace.record.pooling import Head, Pooling, no_graph, of_other_bl
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.layouts import layouts_of_blocks
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.recompute import recomputed
 from captum_vit.trace.run.score import select, transform
 from captum_vit.trace.run.state import dtype_of, refuse_opaque
-from captum_vit.trace.run.watch import Watch, layouts_of_blocks
+from captum_vit.trace.run.watch import Watch
 
 __all__ = ["Record", "Want", "record"]
 
@@ -62,10 +62,8 @@ class Record:
     by_rows: dict[int, ByRows] = field(default_factory=dict)  # by block, attention that is not among what was seen
     backward_pass: BackwardPass | None = None  # one that has not run
 
-    @property
-    def transformer(self) -> Transformer:
-        """The tower and its blocks."""
-        return self.call.transformer
+    def __post_init__(self) -> None:
+        self.transformer = self.call.transformer
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -203,7 +201,7 @@ def record(call: Pass, target: TargetType, want: Want, start: int = 0) -> Record
     if want.kinds & ATTENTION:
         by_rows = want.by_rows and not (want.first_row or rule_modes(want.rule) or want.relevance)
         see, instead = probe.see_attention, probe.attend if by_rows else None
-        modes.append(AttentionTap(see, len(call), want.first_row, instead))
+        watch.over_attention(AttentionTap(see, len(call), want.first_row, instead), start)
     elif want.row in ("outputs", "target"):
         watch.behind.append(AttentionTap(probe.see_attention, len(call)))
     head_tap = HeadTap()

@@ -17,8 +17,9 @@ from captum_vit.trace.record.probe import Want
 from captum_vit.trace.record.record import record
 from captum_vit.trace.removal.absent import patches_absent, takes_mask, words_absent
 from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.layouts import layout_of
 from captum_vit.trace.run.passes import Pass
-from captum_vit.trace.run.watch import Watch, layout_of
+from captum_vit.trace.run.watch import Watch
 
 WAYS = ("auto", "drop", "mask")
 

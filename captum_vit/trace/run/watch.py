@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from math import prod
 from typing import Any, TypeGuard
 
 import torch
@@ -26,7 +25,7 @@ from captum_vit.sites.arranged import Visit
 from captum_vit.sites.calls import ValueSite, Visits
 from captum_vit.sites.mode import Mode
 from captum_vit.sites.nests import first_tensor, swap
-from captum_vit.sites.site import Place, Site, ThisThreadOnly, hooked
+from captum_vit.sites.site import Place, Site, ThisThreadOnly, hooked, within
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.layout.layout import Layout
 from captum_vit.trace.layout.remembered import layout_for
@@ -52,6 +51,7 @@ class Watch:
         self.embedded: tuple[nn.Module, Tensor] | None = None  # the last convolution, and what it made of one sample
         self.visits: list[tuple[Place, Visit]] = []
         self.behind: list[Mode] = []  # over what the model does behind the last block
+        self._tap: tuple[Mode, int] | None = None  # over attention, and from which block on
         self._values: Mode | None = None  # numbers all torch calls, and so must see them first
         self._left: tuple[int, Tensor] | None = None  # the last block that was left, and what left it
         self._returned: Any = None  # what a block returned, where that is more than its tokens
@@ -66,6 +66,24 @@ class Watch:
         """Visit a site during the run."""
         self.visits.append((site, visit))
 
+    def over_attention(self, tap: Mode, start: int) -> None:
+        """Let a mode see the attention of each block from one on, and what the model does behind the last one.
+
+        It is on where they attend, and else off, since a mode costs time in every torch call. Where that is not known,
+        and where calls are numbered, it is on in the whole pass.
+        """
+        self._tap = tap, start
+
+    def _attending(self, numbered: bool) -> AbstractContextManager[Any]:
+        if self._tap is None or self.transformer is None:
+            return nullcontext()
+        tap, start = self._tap
+        modules = [block.attends for block in self.transformer.blocks[start:] if block.attends is not None]
+        if numbered or len(modules) < len(self.transformer.blocks) - start:
+            return tap
+        self.behind.insert(0, tap)
+        return within(tap, modules)
+
     def run(self, *modes: AbstractContextManager[Any]) -> Tensor:
         """One forward pass; the scores (B, K)."""
         with model_errors_as_ours(self.call.model, *self.call.inputs, *self.call.args), ExitStack() as stack:
@@ -75,7 +93,7 @@ class Watch:
             stack.enter_context(hooked([(place, visit) for place, visit in all_visits if isinstance(place, Site)]))
             names = () if self.transformer is None else self.transformer.calls
             values = Visits([(place, visit) for place, visit in all_visits if isinstance(place, ValueSite)], names)
-            for mode in modes:
+            for mode in (*modes, self._attending(bool(values.of))):
                 stack.enter_context(mode)
             stack.callback(self._leave_behind)
             if values.of:
@@ -293,40 +311,6 @@ def _other_blocks(model: nn.Module, got: str) -> TraceError:
         f"{type(model).__name__} with {got}, unlike in the pass that found its blocks",
         "copy.deepcopy(model), whose blocks are found anew, for inputs that take another path.",
     )
-
-
-class _Reached(Exception):
-    """The first block has been entered: nothing else is needed."""
-
-
-def layout_of(call: Pass) -> TokenLayout:
-    """Where the tokens of these very inputs lie; costs their embedding. Call it inside ``undisturbed``."""
-    watch, n_tokens = _as_far_as_blocks(call)
-    return watch.layout(n_tokens)
-
-
-def layouts_of_blocks(call: Pass, start: int) -> dict[int, TokenLayout]:
-    """The same for each block from one on, in a network whose blocks have tokens of several kinds."""
-    watch, _ = _as_far_as_blocks(call)
-    blocks = dict(enumerate(call.transformer.blocks[start:], start))
-    firsts = {block.tokens_of: layer for layer, block in blocks.items()}
-    kinds = {of: watch.layout_of_block(layer, prod(blocks[layer].cells)) for of, layer in firsts.items()}
-    return {layer: kinds[block.tokens_of] for layer, block in blocks.items()}
-
-
-def _as_far_as_blocks(call: Pass) -> tuple[Watch, int]:
-    """A pass that ends where the first block begins, and how many tokens enter it."""
-    lengths: list[int] = []
-
-    def stop(x: Tensor) -> None:
-        lengths.append(x.shape[1])
-        raise _Reached
-
-    watch = Watch(call)
-    watch.at(call.transformer.blocks[0].entrance, stop)
-    with suppress(_Reached):
-        watch.run()
-    return watch, lengths[0]
 
 
 @contextmanager

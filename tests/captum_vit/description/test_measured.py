@@ -143,6 +143,13 @@ def test_gradient_x_token_where_a_block_reads(name: str):
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.parametrize(("name", "attends"), [("timm ViT", "Attention"), ("HF BERT", "BertSelfAttention")])
+def test_the_innermost_module_that_attends_is_found(name: str, attends: str):
+    blocks = described(CASES[name]()).blocks
+    assert len({block.attends for block in blocks}) == len(blocks)
+    assert {type(block.attends).__name__ for block in blocks} == {attends}
+
+
 def test_a_graph_lets_go_of_its_tensors_and_the_model_is_as_before():
     case = CASES["timm ViT"]()
     model, inputs, args, _ = case

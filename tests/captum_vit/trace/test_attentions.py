@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from captum_vit.trace.record.record import Want, record
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
 from tests.captum_vit.trace.attentions import FORMS, Attend, B, D, H, N, d, images, plain, vit
+from tests.models import CASES
 
 METHODS = (
     "RawAttention", "AttentionRollout", "GenAtt", "DecompX", "VTranM", "TokenAblation", "PredictionMap", "PredicAtt",
@@ -245,6 +247,20 @@ def test_what_a_sink_draws_belongs_to_no_token() -> None:
                 cv.METHODS[name](model).attribute(x, target=1)
         else:
             assert cv.METHODS[name](model).attribute(x, target=1).any(), name
+
+
+def test_attention_is_looked_for_where_a_block_attends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the blocks that are watched, in the module that attends: any other torch call would cost time for nothing."""
+    case, seen, looks = CASES["timm ViT"](), [], AttentionTap.__torch_function__
+
+    def counted(tap: AttentionTap, func: Any, *given: Any) -> Any:
+        seen.append(func)
+        return looks(tap, func, *given)
+
+    monkeypatch.setattr(AttentionTap, "__torch_function__", counted)
+    cv.RawAttention(case.forward_func).attribute(case.inputs)  # of the last block
+    assert seen.count(F.scaled_dot_product_attention) == 1 and F.gelu not in seen
+    assert all("forward" not in vars(module) for module in case.forward_func.modules())
 
 
 @pytest.mark.usefixtures("described")

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.run.layouts import layout_of
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
-from captum_vit.trace.run.watch import layout_of
 from tests.models import CASES, redrawn
 from tests.models.arranged import COLUMNS, GRID, ORDERS, WIDTH, Unfolded, Vek, arranged
 

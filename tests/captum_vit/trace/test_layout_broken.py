@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import captum_vit as cv
 from captum_vit.tokens import TokenLayout
+from captum_vit.trace.run.layouts import layout_of
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.state import undisturbed
-from captum_vit.trace.run.watch import layout_of
 from tests.models import TIMM, redrawn, timm_vit
 from tests.models.arranged import GRID, PATCHES, WIDTH, Vek
 
