@@ -43,8 +43,10 @@ def every(files: list[Path]) -> Any:
 def test_every_table_is_here() -> None:
     """And each has a demo, in which what a paper did on two data sets or models is one table."""
     figures = {f"skipplus_figure{n}" for n in (3, 4, 8, 9, 10, 11, 12)}
-    figures |= {"skipplus_figure7_vit_base", "skipplus_figure7_eva_large"}
-    assert {file.stem for file in PAPERS} == PRINTED.keys() | figures | {f"{name}_segmentation" for name in figures}
+    figures |= {f"skipplus_figure{n}_{model}" for n in (2, 7) for model in ("vit_base", "eva_large")}
+    figures |= {f"{name}_segmentation" for name in figures}
+    figures |= {f"prediction_maps_figure{n}_{test}" for n in (6, 7) for test in ("perturbation", "segmentation")}
+    assert {file.stem for file in PAPERS} == PRINTED.keys() | figures
     whole = {re.match(r".+?_(table|figure)_?s?\d+", file.stem)[0] for file in PAPERS}  # type: ignore[index]
     assert {file.stem for file in DEMO} == {"all", "answers"} | {f"digits_{name}" for name in whole}
 
