@@ -1,6 +1,7 @@
 """Two pictures side by side, and linear classifiers on a DINOv2: does the map for the class of one lie on it?
 
-    python -m tests.real.linear FOLDER PICTURES [--only GenAtt DecompX] [--heads cls mean both] [--keep maps.pt]
+    python -m tests.real.linear FOLDER PICTURES [--only GenAtt DecompX] [--heads cls mean both] [--singles 60]
+        [--keep maps.pt]
 
 FOLDER is what ``python -m tests.real.dinov2`` writes. PICTURES holds CIFAR-10 as files, ``train/cat/0000.jpg`` and
 ``test/cat/0000.jpg``. On the frozen backbone three classifiers are fitted, which read the CLS token, the mean of the
@@ -14,11 +15,14 @@ pointing     the share of maps whose largest relevance is in the right half
 AUC          how often a patch of the right half has more relevance than one of the other half
 LIF - MIF    area between the curves when least and most important patches take the mean colour first (8 pairs)
 correlation  between the maps of a pair's two targets
+
+``--singles 60`` measures LIF - MIF of so many held-out pictures by themselves instead, each explained for its class,
+with a 95 % bootstrap interval over pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,12 +31,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
-from quantus_metrics.perturb import Mean
+import captum_vit as cv
+from quantus_metrics.perturb import Mean, curves
+from quantus_metrics.statistics import summarise
 from tests.real.boxes import SIDE, halves
 from tests.real.dinov2 import MEAN, STD, load
 from tests.real.marks import Pairs, arguments, origin, parser
 
 SEED, TRAINED, HELD_OUT, PAIRS, MEASURED = 0, 300, 100, 20, 8
+BATCH = 10
 DECAY = 0.01  # half of it times the squared weights, of features with unit variance, added to the mean loss
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "cls": lambda x: x[:, 0],
@@ -104,10 +111,25 @@ def pairs(classes: Tensor, right: Tensor, generator: torch.Generator) -> Tensor:
     return torch.tensor(found)
 
 
+def single_pictures(model: nn.Module, images: Tensor, classes: Tensor, names: Sequence[str]) -> None:
+    """Print LIF - MIF of the logit of each picture's class, method by method on the same pictures."""
+    print("| method | LIF - MIF |\n|---|--:|")
+    for name in names:
+        torch.manual_seed(0)  # some methods draw
+        method = cv.METHODS[name](model)
+        parts = zip(images.split(BATCH), classes.split(BATCH), strict=True)
+        maps = torch.cat([method.attribute(x, target=c) for x, c in parts])
+        fractions = [k / 10 for k in range(11)]
+        by = curves(model, images, classes, maps, remover=Mean(), fractions=fractions, internal_batch_size=BATCH)
+        found = summarise((by["lif"].area() - by["mif"].area()).tolist())
+        print(f"| {name} | {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] |", flush=True)
+
+
 def main() -> None:
     accepted = parser(__doc__, "dinov2")
     accepted.add_argument("pictures", nargs="?", type=Path, help="CIFAR-10 as files, one folder for each class")
     accepted.add_argument("--heads", nargs="*", default=POOLINGS, choices=POOLINGS, help="which classifiers")
+    accepted.add_argument("--singles", type=int, help="measure so many pictures by themselves")
     accepted.add_argument("--keep", type=Path, help="where the maps go, for torch.load")
     given = arguments(accepted, "dinov2", "pictures")
     backbone, saliency = load(given.model)
@@ -124,6 +146,11 @@ def main() -> None:
     for name in given.heads:
         print(f"\nA head on {NAMES[name]}\n")
         model = Classifier(backbone, name, heads[name]).eval()
+        if given.singles:
+            right = correct[name].nonzero().squeeze(1)
+            some = right[torch.randperm(len(right), generator=torch.Generator().manual_seed(SEED))[: given.singles]]
+            single_pictures(model, (held_out[0][some] - MEAN) / STD, held_out[1][some], given.only)
+            continue
         own = halves().expand(PAIRS, -1, -1, -1)
         asked = Pairs(model, images, (), held_out[1][drawn], own, Mean(), MEASURED, [k / 5 for k in range(6)])
         kept[name] = asked.table(given.only)
