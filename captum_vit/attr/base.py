@@ -244,7 +244,7 @@ class InputProducts(TokenAttribution):
         output: see :class:`TokenAttribution`; ``"channels"`` is offered.
     """
 
-    outputs = PRODUCTS
+    outputs: tuple[str, ...] = PRODUCTS
     reads_layer = True
     rule: str
 

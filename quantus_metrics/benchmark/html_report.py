@@ -18,7 +18,8 @@ from quantus_metrics.benchmark.best_worst import gallery
 from quantus_metrics.benchmark.rows import Key, Row
 from quantus_metrics.benchmark.runner import Bench
 from quantus_metrics.benchmark.table import COSTS, Table
-from quantus_metrics.metrics.curves import CurveMetric
+from quantus_metrics.metrics import TokenMetric
+from quantus_metrics.metrics.panels import Panel
 
 BEST = 7  # curves in colour; more are not distinct
 INKS = {"light": "#222222", "dark": "#dddddd"}
@@ -52,21 +53,20 @@ def report(bench: Bench, table: Table, rows: Mapping[Key, Row], device: torch.de
 
 
 def curves_of(bench: Bench, table: Table, model: str, rows: Mapping[Key, Row]) -> list[Plot]:
-    """For every metric that keeps curves, and every order in it, the mean curve of each method."""
-    plots = []
+    """For every metric that keeps curves, and everything that it draws of them, the mean curve of each method."""
+    plots, names = [], [bench.data.name(index) for index in range(bench.n)]
     for name, metric in bench.metrics.items():
-        if not isinstance(metric, CurveMetric):
+        if not isinstance(metric, TokenMetric):
             continue
-        for order in metric.orders:
-            lines = {}
-            for method in _best_first(table, model, name):
-                keys = ((model, method, name, bench.data.name(index)) for index in range(bench.n))
-                kept = [rows[key].kept[order] for key in keys if key in rows and order in rows[key].kept]
-                if len(kept) > 1:
-                    lines[method] = np.array(kept)
+        kept = {
+            method: [rows[key].kept for key in ((model, method, name, sample) for sample in names) if key in rows]
+            for method in _best_first(table, model, name)
+        }
+        for panel in metric.panels({each for samples in kept.values() for sample in samples for each in sample}):
+            lines = {method: curves for method, some in kept.items() if len(curves := panel.curves(some)) > 1}
             if lines:
-                title = f"{model}: {name}, {order.upper()}"
-                plots.append(Plot(title, *(_plot(metric, lines, ink) for ink in INKS.values())))
+                title = f"{model}: {name}, {panel.title}"
+                plots.append(Plot(title, *(_plot(panel, lines, ink) for ink in INKS.values())))
     return plots
 
 
@@ -80,9 +80,9 @@ def _best_first(table: Table, model: str, metric: str) -> list[str]:
     return sorted(found, key=found.__getitem__, reverse=table.higher[metric] is not False)
 
 
-def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str:
+def _plot(panel: Panel, lines: Mapping[str, np.ndarray], ink: str) -> str:
     """Mean curves, of the best in colour and with 95 % bootstrap bands over images; as a data URI."""
-    x = 100 * np.array(metric.fractions)
+    x = np.array(panel.x)
     style = {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": ink}
     with matplotlib.rc_context({**style, "svg.hashsalt": "captum-vit", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -95,7 +95,7 @@ def _plot(metric: CurveMetric, lines: Mapping[str, np.ndarray], ink: str) -> str
             else:
                 rest = f"{len(lines) - BEST} others" if number == BEST else None
                 axes.plot(x, curves.mean(0), color="0.5", alpha=0.5, label=rest, linewidth=0.7)
-        axes.set(xlabel="% gone", ylabel=metric.reading, xlim=(x[0], x[-1]))
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=(x[0], x[-1]))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         file = io.BytesIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ from .batch import (
     checked_batch,
     explainer,
 )
+from .panels import Panel
 from .passes import Passes
 
 
@@ -130,6 +131,10 @@ class TokenMetric(Metric):
     def _measure_each(self, batch: Batch, maps: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """`_measure` for each of several sets of maps of the same samples; overridden where they share passes."""
         return [self._measure(replace(batch, relevance=relevance)) for relevance in maps]
+
+    def panels(self, kept: Collection[str]) -> list[Panel]:
+        """Curves that a report draws of what was kept under these names, the figure's own last; none by default."""
+        return []
 
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         """Refuse, before the model answers, what this metric in particular cannot use."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from quantus_metrics.statistics import summarise
 
 from .base import TokenMetric
 from .batch import Answers, Batch, Samples
+from .panels import Panel
 
 
 def box_correlation(
@@ -225,6 +226,14 @@ class BoxSensitivity(TokenMetric):
             )
         kept = {str(size): correlation[:, s] for s, size in enumerate(sizes)} if self.return_curves else {}
         return {"score": score, **kept}
+
+    def panels(self, kept: Collection[str]) -> list[Panel]:
+        sizes = sorted(int(name) for name in kept if name.isdecimal())
+        if not sizes:
+            return []
+        names = tuple(map(str, sizes))
+        axes = (sizes, "side of the boxes, in patches", "correlation of relevance and loss")
+        return [Panel("boxes", *axes, names, lambda found: np.stack([found[name] for name in names], 1))]
 
     @property
     def skipped(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from quantus_metrics.statistics import summarise
 from .base import TokenMetric
 from .batch import Answers, Batch, Explainer, Samples, check_classes, whole_images
 from .fidelity import Fidelity
+from .panels import Panel, less, side
 
 _OF_MAPS = {"abs", "normalise", "normalise_func", "normalise_func_kwargs"}
 
@@ -160,6 +161,14 @@ class ClassDiscrimination(TokenMetric):
         sides = {"right": right, "wrong": wrong}
         kept = {f"{side} {name}": found for side, all_found in sides.items() for name, found in all_found.items()}
         return {"score": right["score"] - wrong["score"], **kept}
+
+    def panels(self, kept: Collection[str]) -> list[Panel]:
+        """Of the other metric's last: the wrong class's maps, and right less wrong."""
+        own = self.metric.panels([name.removeprefix("right ") for name in kept if name.startswith("right ")])
+        if not own:
+            return []
+        right, wrong = (side(own[-1], name) for name in ("right", "wrong"))
+        return [wrong, less(right, wrong, f"{own[-1].title}, right less wrong")]
 
     def _draw(self, ax: Axes | None = None) -> Axes:
         """Each sample as a line from its score under the wrong map to that under the right one; the means in black."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ from quantus_metrics.token_arrays import text_model
 
 from .base import TokenMetric
 from .batch import Answers, Batch, Samples
+from .panels import Panel, less
 
 
 class CurveMetric(TokenMetric):
@@ -180,6 +182,13 @@ class CurveMetric(TokenMetric):
             order: Curve(torch.tensor(self.fractions, dtype=scores.dtype), scores)
             for order, scores in self.kept.items()
         }
+
+    def panels(self, kept: Collection[str]) -> list[Panel]:
+        axes = ([100 * fraction for fraction in self.fractions], "% gone", self.reading)
+        orders = [order for order in self.orders if order in kept]
+        found = {order: Panel(order.upper(), *axes, (order,), itemgetter(order)) for order in orders}
+        both = [less(found["lif"], found["mif"], "LIF less MIF")] if {"lif", "mif"} <= found.keys() else []
+        return [*found.values(), *both]
 
     def plot(
         self,

@@ -54,7 +54,7 @@ def test_the_page_holds_everything_and_loads_nothing(page: Path) -> None:
     html = page.read_text("utf-8")
     assert html.count("<script>") == 1 and NASTY not in html and "&lt;script&gt;" in html
     assert not re.search(r"""(src|href|srcset)=["']?(https?:)?//""", html)
-    assert html.count("data:image/png;base64,") == 2 * 6 and html.count("data:image/svg+xml") == 2 * 2
+    assert html.count("data:image/png;base64,") == 2 * 6 and html.count("data:image/svg+xml") == 2 * 3
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
 
 
