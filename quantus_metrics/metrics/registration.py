@@ -11,8 +11,10 @@ from .class_discrimination import ClassDiscrimination
 from .compactness import Compactness
 from .completeness import Completeness
 from .deletion import Deletion, Insertion
+from .ffidelity import FFidelity
 from .fidelity import Fidelity
 from .grid_pointing import GridPointing
+from .idsds import IDSDS
 from .log_odds import LogOdds
 from .mprt import MPRT
 from .perturbation_accuracy import PerturbationAccuracy
@@ -35,6 +37,9 @@ __all__ = [
     "Deletion",
     "Insertion",
     "Segmentation",
+    # for models trained on what the metric shows them
+    "IDSDS",
+    "FFidelity",
     # the pointing game on mosaics
     "GridPointing",
     # of other papers
@@ -59,6 +64,8 @@ METRICS: dict[str, type[TokenMetric]] = {
         Deletion,
         Insertion,
         Segmentation,
+        IDSDS,
+        FFidelity,
         GridPointing,
         SRG,
         SaCo,

@@ -21,6 +21,7 @@ FEW = {
     "Box Sensitivity": {"sizes": (1, 2), "n_boxes": 10, "patch_size": 8},
     "Deletion": {"patch_size": 8},
     "Insertion": {"score": "aopc", "patch_size": 8},
+    "F-Fidelity": {"sizes": (0.25, 0.75), "n_draws": 2},
     "Class Discrimination": {"metric": qm.Fidelity(patch_size=8, fractions=(0, 0.5, 1))},
 }
 ALONE = "A score depends on the other samples of its batch: reduce over dimensions behind the first alone."
