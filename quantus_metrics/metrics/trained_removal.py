@@ -127,8 +127,8 @@ class TrainedRemovalMetric(TokenMetric):
             right, kept = right + whole.sum().item(), kept + (whole * left).sum().item()
         if right == 0 or kept < (self.least_kept or 0) * right:
             raise UnsupportedModelError(
-                f"A model that keeps {self.least_kept:.0%} of its right answers without {self._taken(h * w)} of {h * w} "
-                "random cells, as one does that was trained so.",
+                f"A model that keeps {self.least_kept:.0%} of its right answers without {self._taken(h * w)} of "
+                f"{h * w} random cells, as one does that was trained so.",
                 f"{kept:.0f} of {right:.0f} right answers kept, of {len(inputs)} samples",
                 "a model fine-tuned on inputs without some cells, as captum_vit.demo.demo_vit(dropped_tokens=True) is.",
             )
