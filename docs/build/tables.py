@@ -26,15 +26,16 @@ def methods() -> str:
 
 
 def metrics() -> str:
-    """Every metric that is registered with Quantus: its question, category, direction, range and source."""
+    """Every metric that is registered with Quantus: its question, category, direction, range, level and source."""
     rows = []
     for cls in METRICS.values():
         metric, (low, high) = cls(), cls().score_range
         shown = "unbounded" if abs(low) == abs(high) == float("inf") else f"{low:g} to {high:g}".replace("-", "−")
         texts = "images, text" if any(kind.value == "Text" for kind in cls.data_applicability) else "images"
-        facts = (cls.evaluation_category.value, metric.score_direction.value, shown, texts, named(cls, "Reference"))
-        rows.append((link(cls), first_line(cls), *facts))
-    return table(("metric", "what it is", "category", "better", "range", "reads", "source"), rows)
+        facts = (cls.evaluation_category.value, metric.score_direction.value, shown, metric.level, texts)
+        rows.append((link(cls), first_line(cls), *facts, named(cls, "Reference")))
+    columns = ("metric", "what it is", "category", "better", "range", "level", "reads", "source")
+    return table(columns, rows)
 
 
 def departures() -> str:

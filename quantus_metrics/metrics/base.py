@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ from .batch import (
 )
 from .panels import Panel
 from .passes import Passes
+
+Level = Literal["ordinal", "interval", "ratio", "absolute"]
+"""Levels of measurement, the ones that keep the most of a map last."""
 
 
 class TokenMetric(Metric):
@@ -80,6 +83,15 @@ class TokenMetric(Metric):
 
     reads_explained: ClassVar[bool] = False
     """Whether the class that `_classes` chose is read too, in place of ``y_batch``."""
+
+    level: Level = "ordinal"
+    """What of a map counts, as a level of measurement: its order ("ordinal": any increasing function of it has the same
+    score); differences ("interval": a positive factor and an added constant change nothing); ratios ("ratio": a
+    positive factor changes nothing); or its values ("absolute")."""
+
+    compares_maps: ClassVar[bool] = True
+    """Whether a map that is nearer to what the model uses has a better score. False where the score says something else
+    of a map, such as its compactness, or judges the method."""
 
     explains_anew: ClassVar[bool] = False
     """Whether the metric explains other inputs, or the model with other weights: maps that are kept do not serve."""

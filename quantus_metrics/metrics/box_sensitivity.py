@@ -112,6 +112,7 @@ class BoxSensitivity(TokenMetric):
     """
 
     name = "Box Sensitivity"
+    level = "interval"
 
     def __init__(
         self,

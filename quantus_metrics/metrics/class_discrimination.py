@@ -106,7 +106,7 @@ class ClassDiscrimination(TokenMetric):
         kwargs.setdefault("aggregate_func", self.metric.aggregate_func)
         super().__init__(**kwargs)
         self.wrong = wrong
-        self.score_direction = self.metric.score_direction
+        self.score_direction, self.level = self.metric.score_direction, self.metric.level
         self.softmax, self.answers = self.metric.softmax, self.metric.answers
         self.score_range = tuple(np.subtract(self.metric.score_range, self.metric.score_range[::-1]).tolist())
 

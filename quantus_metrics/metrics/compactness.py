@@ -51,6 +51,8 @@ class Compactness(TokenMetric):
     name = "Compactness"
     evaluation_category = EvaluationCategory.COMPLEXITY
     score_range = (0.0, 1.0)
+    level = "ratio"
+    compares_maps = False
 
     def __init__(self, *, threshold: float = 0.05, absolute: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)

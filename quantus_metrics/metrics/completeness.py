@@ -77,6 +77,8 @@ class Completeness(TokenMetric):
     evaluation_category = EvaluationCategory.AXIOMATIC
     score_direction = ScoreDirection.LOWER
     score_range = (0.0, float("inf"))
+    level = "absolute"
+    compares_maps = False
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class GridPointing(TokenMetric):
     name = "Grid Pointing"
     evaluation_category = EvaluationCategory.LOCALISATION
     score_range = (0.0, 1.0)
+    level = "ratio"
 
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         check_masks(samples)

@@ -115,6 +115,7 @@ class MPRT(TokenMetric):
     evaluation_category = EvaluationCategory.RANDOMISATION
     score_direction = ScoreDirection.LOWER
     score_range = (-1.0, 1.0)
+    compares_maps = False
     explains_anew = True
 
     def __init__(
@@ -131,6 +132,7 @@ class MPRT(TokenMetric):
         super().__init__(**kwargs)
         self.order = one_of("order", order, ("top_down", "independent"))
         self.similarity = one_of("similarity", similarity, SIMILARITIES)
+        self.level = "ordinal" if similarity == "spearman" else "ratio"
         self.n_samples = integer("n_samples", n_samples, least=0, hint="n_samples=50, or 0 for no noise.")
         self.noise = number("noise", noise, above=0, hint="noise=0.1, a tenth of the range of an image.")
         self.seed = integer("seed", seed, least=0, hint="seed=0.")

@@ -71,6 +71,7 @@ class SaCo(CurveMetric):
     name = "SaCo"
     softmax = True
     score_range = (-1.0, 1.0)
+    level = "interval"
     reading = "probability of the target without one group"
     default_remover = Mean
     apart = True

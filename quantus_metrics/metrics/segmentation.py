@@ -143,6 +143,7 @@ class Segmentation(ChoosesExplained):
     ) -> None:
         super().__init__(aggregate_func=aggregate_func, **kwargs)
         self.score = one_of("score", score, OF_COUNTS | OF_RANKS)
+        self.level = "ordinal" if score == "ap" else "interval"
         self._of_totals = aggregate_func is None and score in OF_COUNTS
 
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:

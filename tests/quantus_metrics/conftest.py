@@ -53,6 +53,10 @@ def _stirred(model: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def timm_vit() -> nn.Module:
+    return tiny_vit()
+
+
+def tiny_vit() -> nn.Module:
     torch.manual_seed(0)
     return _stirred(
         timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=24, num_classes=5)

@@ -22,6 +22,7 @@ from quantus_metrics.metrics.box_sensitivity import box_correlation
 from quantus_metrics.perturb import Black, DropTokens, Fill, curves
 from quantus_metrics.perturb.box import box_changes, draw_boxes
 from tests.contracts.test_pixels import cut_off, padded
+from tests.quantus_metrics.metrics.test_every_metric import FEW
 
 Case = tuple[nn.Module, Tensor, Tensor, tuple[int, int, int, int]]
 
@@ -74,11 +75,7 @@ def grids() -> Tensor:  # shape: (2, 1, 4, 4)
 
 def options(metric: type[qm.metrics.TokenMetric]) -> dict[str, Any]:
     """Small, and by patches where maps are of pixels."""
-    found: dict[str, Any] = (
-        {"patch_size": 8, "fractions": (0, 0.3)} if issubclass(metric, qm.metrics.CurveMetric) else {}
-    )
-    if issubclass(metric, qm.BoxSensitivity):
-        found = {"patch_size": 8, "n_boxes": 4, "sizes": (1, 2)}
+    found = dict(FEW.get(metric.__name__, {}))
     if "remover" in metric.__init__.__kwdefaults__ or issubclass(metric, qm.metrics.CurveMetric):
         found |= {} if issubclass(metric, qm.Deletion | qm.Insertion) else {"remover": Fill(3.0)}
     return found
@@ -88,8 +85,8 @@ def options(metric: type[qm.metrics.TokenMetric]) -> dict[str, Any]:
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.__name__)
 def test_a_map_of_patches_is_the_map_of_its_pixels(metric: Any, case: Callable[[], Case]) -> None:
     model, x, _, box = case()
-    if metric is qm.metrics.Compactness:
-        return  # it lays no map over an image
+    if metric in (qm.Compactness, qm.MPRT):
+        return  # they lay no map over an image
     size, mode = (x.shape[-2], x.shape[-1]), "bilinear" if metric is qm.Segmentation else "nearest-exact"
     masks = np.zeros((2, 1, *size))
     masks[..., 5:20, 9:] = 1

@@ -18,7 +18,7 @@ from quantus_metrics.metrics import METRICS
 from quantus_metrics.perturb import Fill
 from tests.malformed.bad import BERT, IDS, MASK
 from tests.quantus_metrics import twins
-from tests.quantus_metrics.metrics.test_every_metric import FEW
+from tests.quantus_metrics.metrics.test_every_metric import small
 
 STEPS = (0.25, 0.5, 0.75)
 SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -139,17 +139,17 @@ def test_an_answer_is_a_probability_above_a_half(model, y, kind, options, least,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", METRICS.values(), ids=[kind.name for kind in METRICS.values()])
+@pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("head", ["labels, Hugging Face", "one logit, declared"])
-def test_every_metric_takes_maps_that_are_made_on_the_way(head, kind):
+def test_every_metric_takes_maps_that_are_made_on_the_way(head, name):
     model, y = HEADS[head]
     masks = np.zeros((4, 1, 32, 32))
     masks[:, :, 8:24, 8:24] = 1
     explain, x, wrong = qm.explain_func(cv.VTranM), X[:4], (y[:4] + 1) % (2 if y is SIGNS else 4)
     given = {"s_batch": masks, "explain_func": explain, "custom_batch": wrong}
     made = explain(model, x, y[:4])
-    before = kind(**FEW.get(kind.name, {}))(model, x, y[:4], a_batch=made, **given)
-    after = kind(**FEW.get(kind.name, {}))(model, x, y[:4], **given, batch_size=3)
+    before = small(name)(model, x, y[:4], a_batch=made, **given)
+    after = small(name)(model, x, y[:4], **given, batch_size=3)
     assert after == pytest.approx(before, abs=1e-6) and np.std(before) > 0
 
 

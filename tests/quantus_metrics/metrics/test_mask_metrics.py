@@ -156,32 +156,6 @@ def test_the_mask_itself_is_perfect(scene, call):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", [*(qm.Segmentation(score=score) for score in SCORES), qm.GridPointing()])
-@given(seed=st.integers(0, 999))
-@settings(max_examples=15, deadline=None)
-def test_oracle_beats_random_beats_inverted(metric, seed):
-    rng = np.random.default_rng(seed)
-    masks = np.zeros((1, 8, 8), dtype=int)
-    row, column = rng.integers(0, 4, 2)
-    masks[0, row : row + 4, column : column + 4] = 1
-    model = torch.nn.Flatten().eval()
-    oracle = np.where(masks, 1, 0) + rng.uniform(0, 0.1, (1, 8, 8)) * np.where(masks, 1, -1)  # no two alike
-    maps = np.concatenate([oracle, rng.standard_normal((1, 8, 8)), -oracle])
-    arrays = {"x_batch": np.ones((3, 3, 8, 8)), "y_batch": np.zeros(3, dtype=int)}
-    best, chance, worst = metric(model, **arrays, a_batch=maps, s_batch=masks.repeat(3, 0)[:, None])
-    assert worst < chance < best == 1
-
-
-@pytest.mark.slow
-@given(maps_of_patches)
-@settings(deadline=None)
-def test_only_the_order_counts_for_ap(maps):
-    masks = torch.arange(64).view(1, 8, 8).repeat(3, 1, 1) % 3 == 0
-    ranks = torch.tensor(np.array([np.unique(one, return_inverse=True)[1].reshape(4, 4) for one in maps]) * 1.0)
-    assert torch.equal(average_precision(torch.tensor(maps), masks), average_precision(ranks**3 - 7, masks))
-
-
-@pytest.mark.slow
 @given(maps_of_patches, st.floats(0.01, 100))
 @settings(deadline=None)
 def test_positive_share_is_its_twin_and_knows_no_scale(maps, scale):
