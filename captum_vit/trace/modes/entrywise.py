@@ -115,7 +115,7 @@ def constant(tree: Any) -> Any:
     if type(tree) is Tensor or type(tree) in NO_TENSORS:  # nearly all: to find out what is an instance takes longer
         return tree
     if isinstance(tree, nn.Parameter):
-        return tree.detach()
+        return tree.detach() if tree.requires_grad else tree
     if type(tree) is dict:
         return {name: constant(x) for name, x in tree.items()}
     return type(tree)(map(constant, tree)) if type(tree) in (tuple, list) else tree
@@ -123,8 +123,7 @@ def constant(tree: Any) -> Any:
 
 def constants(args: tuple[Any, ...]) -> list[Any]:
     """The same of the arguments of a call."""
-    plain = [x.detach() if type(x) is nn.Parameter else x for x in args]
-    return [x if type(x) is Tensor or type(x) in NO_TENSORS else constant(x) for x in plain]
+    return [x if type(x) is Tensor or type(x) in NO_TENSORS else constant(x) for x in args]
 
 
 def detached(tree: Any, held: list[Tensor]) -> Any:

@@ -264,7 +264,7 @@ def _read(args: Arguments) -> tuple[list[Tensor], Arguments]:
             if x.requires_grad or MARK in x.__dict__:
                 streams.append(x)
         elif kind is nn.Parameter:
-            x = x.detach()
+            x = x.detach() if x.requires_grad else x
         elif kind not in NO_TENSORS and not (kind is tuple and NO_TENSORS.issuperset(map(type, x))):
             streams += operands(x)
             x = constant(x)
