@@ -1,17 +1,26 @@
 """The papers' tables in examples/tables: every file reads, and everything it names is there."""
 
+import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import PartialState
+from PIL import Image
+from torchvision.transforms import ToTensor
 
 from captum_vit.demo import demo_vit, digit_scenes
 from captum_vit.errors import InputError
+from captum_vit.inputs.images import display_image, image_tensor
 from quantus_metrics.benchmark.factories import DEMOS, make_data, make_method, make_metric
+from quantus_metrics.benchmark.group import read_group
+from quantus_metrics.benchmark.rows import read_rows
+from quantus_metrics.benchmark.runner import bench_of, run
 from quantus_metrics.benchmark.toml_spec import MethodSpec, read_spec, spec_of, write_spec
 
 if sys.version_info >= (3, 11):
@@ -95,6 +104,59 @@ def test_a_table_of_a_paper_says_what_files_it_needs(
 def test_a_table_of_a_paper_has_every_printed_number_once(file: Path) -> None:
     numbers = [(each.model, each.method, each.metric) for each in read_spec(file).published]
     assert len(numbers) == len(set(numbers)) == PRINTED.get(file.stem, 0)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures of three classes, twice as wide as high, under ImageNet's names, with ReaL labels."""
+    root, draw = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    for number in range(1, 7):
+        folder = root / "data" / "imagenet" / "val" / f"n{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 256, (40, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+    (root / "data" / "imagenet" / "real.json").write_text(json.dumps([[number % 3, 5] for number in range(1, 7)]))
+    return root
+
+
+CHEAP = {  # of each metric, so that a table takes no time
+    "BoxSensitivity": {"n_boxes": 3, "sizes": [1, 3]},
+    "Deletion": {"fractions": [0.2, 0.5]},
+    "Insertion": {"fractions": [0.2, 0.5]},
+}
+MEASURED = {
+    "cdam_table2": ["CDAM", "SmoothGrad"],
+    "prediction_maps_table1": ["LRP", "PredicAtt_L"],
+    "vtranm_table3": ["LRP", "Ours"],
+    "skipplus_figure12": ["XGradCAM", "SkipPLUS(XGradCAM)"],
+}
+SQUASHED = {"prediction_maps_table1", "vtranm_table3"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_table_of_each_paper_runs_on_a_folder_of_pictures(
+    name: str, imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of its methods, with few steps; and the pictures are cropped, or not, as its paper has it."""
+    monkeypatch.chdir(imagenet)
+    tables = tomllib.loads((TABLES / f"{name}.toml").read_text("utf-8"))
+    tables["model"] = [{"name": "tiny", "load": "timm:test_vit", "pretrained": False}]
+    tables["method"] = [method for method in tables["method"] if method["name"] in MEASURED[name]]
+    tables.pop("published", None)
+    for metric in tables["metric"]:
+        kind = metric.get("use", metric["name"])
+        metric.setdefault("options", {}).update(CHEAP.get(kind, {"fractions": [0.0, 0.5, 1.0]}))
+    bench = bench_of(spec_of(tables), limit=2)
+    run(bench, tmp_path, PartialState(cpu=True))
+    rows = read_rows(tmp_path, bench.spec.hash).values()
+    assert not [row.error for row in rows if row.error]
+    assert len([row for row in rows if row.score is not None]) == 2 * 2 * len(bench.metrics)
+    model, sample = timm.create_model("test_vit"), bench.data[0]
+    group, _ = read_group(bench.data, [0], model, bench.spec.resize)
+    whole = image_tensor(model, sample.picture.resize((160, 160), Image.Resampling.BILINEAR), ToTensor())
+    seen = display_image(model, group.inputs)  # type: ignore[union-attr]
+    assert ((seen - whole).abs().max() < 1e-5) == (name in SQUASHED)
 
 
 @every(DEMO)
