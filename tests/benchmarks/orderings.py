@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,11 @@ from quantus_metrics.benchmark.toml_spec import Published, read_spec
 from quantus_metrics.statistics import Comparison, compare
 
 TABLES = Path("examples/tables")
-PROPOSED = {"cdam": "CDAM", "prediction_maps": "PredicAtt_L", "vtranm": "Ours"}
+PROPOSED = {
+    "cdam": ("CDAM", "CDAM Integrated", "CDAM Smooth"),
+    "prediction_maps": ("PredicAtt_L",),
+    "vtranm": ("Ours",),
+}
 RENAMED = {"PredicAtt_12": "PredicAtt_L"}  # the last layer of twelve there, of six here
 VERDICTS = ("holds", "level", "reversed")
 
@@ -122,19 +126,18 @@ def pairs_of(run: Run) -> Iterator[str]:
 
 
 def proposed_of(run: Run) -> Iterator[str]:
-    """A line for each metric and model: the paper's own method against the others."""
-    ours = next((method for prefix, method in PROPOSED.items() if run.name.startswith(prefix)), None)
-    if ours not in run.methods:
+    """A line for each metric, model and method that the paper proposes: it against the others."""
+    proposed = next((methods for prefix, methods in PROPOSED.items() if run.name.startswith(prefix)), ())
+    if not proposed or proposed[0] not in run.methods:
         return
-    own = [method for method in run.methods if method.startswith(ours.rsplit("_", 1)[0])]
-    rivals = [method for method in run.methods if method not in own]
-    for model, metric in run.means:
+    rivals = [method for method in run.methods if not method.startswith(proposed[0].rsplit("_", 1)[0])]
+    for (model, metric), ours in product(run.means, proposed):
         best = (max if run.higher[metric] else min)(rivals, key=run.means[model, metric].__getitem__)
         before = [rival for rival in rivals if run.printed_ahead(metric, ours, rival)]
         found = Counter(verdict(run.ahead(model, metric, ours, rival)) for rival in before)
         rank = run.ranks[model, metric][ours]
         yield (
-            f"| {run.name} | {model} | {metric} | {rank} of {len(run.methods)} "
+            f"| {run.name} | {model} | {metric} | {ours} | {rank} of {len(run.methods)} "
             f"| {len(before)} of {len(rivals)} | "
             + " | ".join(str(found[word]) for word in VERDICTS)
             + f" | {best} | {shown(run.ahead(model, metric, ours, best))} |"
@@ -173,8 +176,8 @@ HEADS = {
     "Every ordering in print": (pairs_of, "table | model | metric | orderings in print | hold here | level | reversed"),
     "The paper's own method": (
         proposed_of,
-        "table | model | metric | its rank here | rivals it beats in print | of these hold | level | reversed | "
-        "best rival here | own less best rival",
+        "table | model | metric | method | its rank here | rivals it beats in print | of these hold | level | "
+        "reversed | best rival here | own less best rival",
     ),
     "PLUS and SkipPLUS": (
         counted_of,
@@ -188,15 +191,16 @@ HEADS = {
 
 
 def by_paper(pairs: list[str], proposed: list[str], *_: list[str]) -> Iterator[str]:
-    """Sums over metrics and models: of all methods, and of the paper's own."""
-    for said, lines, first in ((", all methods", pairs, 5), (", its own against others", proposed, 6)):
+    """Sums over metrics and models: of all methods, and of each of the paper's own before its rivals."""
+    for lines, first in ((pairs, 5), (proposed, 7)):
         sums: dict[str, Counter[str]] = {}
         for line in lines:
             cells = [cell.strip() for cell in line.split("|")]
+            what = "all methods" if lines is pairs else f"{cells[4]} before its rivals"
             counts = dict(zip(VERDICTS, map(int, cells[first : first + 3]), strict=True))
-            sums.setdefault(cells[1].split("_table")[0], Counter()).update(counts)
-        for paper, found in sums.items():
-            yield f"| {paper}{said} | {found.total()} | " + " | ".join(str(found[word]) for word in VERDICTS) + " |"
+            sums.setdefault(f"{cells[1].split('_table')[0]}, {what}", Counter()).update(counts)
+        for row, found in sums.items():
+            yield f"| {row} | {found.total()} | " + " | ".join(str(found[word]) for word in VERDICTS) + " |"
 
 
 def print_table(title: str, head: str, lines: Iterable[str]) -> None:
