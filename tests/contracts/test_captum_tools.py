@@ -61,7 +61,7 @@ def shifted(inputs):
     """The first perturbation of each sample adds a ramp, the second takes it away."""
     (x,) = inputs if isinstance(inputs, tuple) else (inputs,)
     ramp = torch.linspace(-0.5, 0.5, x[0].numel(), dtype=x.dtype).view_as(x[0])
-    signs = torch.tensor([1.0, -1.0], dtype=x.dtype).repeat(len(x) // 2).view(-1, 1, 1, 1)
+    signs = torch.tensor([1.0, -1.0], dtype=x.dtype).repeat(len(x) // 2).view(-1, *[1] * (x.dim() - 1))
     return (x + signs * ramp,)
 
 
