@@ -9,7 +9,7 @@ from captum_vit.demo.digits.scenes import CANVAS, MEAN, STD
 from captum_vit.demo.weights import load_weights
 from captum_vit.errors import OptionError
 from captum_vit.extras import extra
-from captum_vit.options import one_of
+from captum_vit.options import boolean, one_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -22,10 +22,13 @@ SHIPPED = {  # the weights of an objective and a pooling
     ("digits", "mean"): "digits_vit_mean",
     ("digits", "attention"): "digits_vit_attention",
 }
+DROPPED = "digits_vit_dropped"  # those of the first, trained on with patches missing
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def demo_vit(pretrained: bool = True, *, objective: str = "digits", pooling: str = "cls") -> VisionTransformer:
+def demo_vit(
+    pretrained: bool = True, *, objective: str = "digits", pooling: str = "cls", dropped_tokens: bool = False
+) -> VisionTransformer:
     """A timm ``VisionTransformer`` for digit scenes: 64 x 64 pixels, 8 x 8 patches, ten classes.
 
     It is an ordinary timm model. ``pretrained_cfg`` carries its normalisation and ``label_names``, so
@@ -42,9 +45,11 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits", pooling: str
         pooling: what the classifier reads. ``"cls"``: the CLS token behind the last norm. ``"mean"``: the mean of
             the patches, and the norm behind it. ``"attention"``: what one learned query attends to among the
             patches. Of the last two there are weights for ``objective="digits"``; each is a model of its own.
+        dropped_tokens: weights that were trained on with up to half of the patches missing from the sequence, for tests
+            that take patches away (`quantus_metrics.IDSDS`, `quantus_metrics.FFidelity`).
 
     Raises:
-        OptionError: an objective or a pooling without weights.
+        OptionError: an objective, a pooling or both without weights, or without those for dropped tokens.
 
     Example::
 
@@ -60,11 +65,11 @@ def demo_vit(pretrained: bool = True, *, objective: str = "digits", pooling: str
     model = VisionTransformer(**sizes, mlp_ratio=4, global_pool=pool)
     model.pretrained_cfg = model.default_cfg = config_of("digit_vit", "head")
     if pretrained:
-        load_weights(model, weights_of(objective, pooling))
+        load_weights(model, weights_of(objective, pooling, dropped_tokens))
     return model.eval()
 
 
-def weights_of(objective: str, pooling: str = "cls") -> Path:
+def weights_of(objective: str, pooling: str = "cls", dropped_tokens: bool = False) -> Path:
     """Where the weights for an objective and a pooling are."""
     name = SHIPPED.get((one_of("objective", objective, OBJECTIVES), one_of("pooling", pooling, POOLINGS)))
     if name is None:
@@ -73,6 +78,12 @@ def weights_of(objective: str, pooling: str = "cls") -> Path:
             f"objective={objective!r}",
             f"demo_vit(objective='digits', pooling={pooling!r}), or demo_vit(objective={objective!r}).",
         )
+    if boolean("dropped_tokens", dropped_tokens):
+        if name != SHIPPED["digits", "cls"]:
+            wanted = "weights for dropped_tokens=True are there only for objective='digits', pooling='cls'."
+            got = f"objective={objective!r}, pooling={pooling!r}"
+            raise OptionError(wanted, got, "demo_vit(dropped_tokens=True).")
+        name = DROPPED
     return Path(__file__).parent / "weights" / f"{name}.safetensors"
 
 
