@@ -14,6 +14,7 @@ from captum_vit.errors import UnsupportedModelError
 from captum_vit.options import IN_MEMORY, integer, integer_or_none, number
 from captum_vit.tokens import Box
 from captum_vit.trace.run.found import without_gradients
+from quantus_metrics.bridge import logits, to_tensor
 from quantus_metrics.cells import Size, extent
 from quantus_metrics.perturb import DropTokens, Fill, Remover, ranking_map
 from quantus_metrics.perturb.ranks import patch_of
@@ -90,13 +91,12 @@ class TrainedRemovalMetric(TokenMetric):
 
     def _check(self, samples: Samples, model: Answers, explain_func: Callable[..., np.ndarray] | None) -> None:
         """The maps lie on the cells; and, if that is asked for, the model was trained so."""
-        image = (samples.x_batch.shape[-2], samples.x_batch.shape[-1])
-        inputs = samples.inputs(model)
         if samples.a_batch is not None:
-            maps = torch.from_numpy(self._maps(samples))
-            self._cells(model, inputs, (maps.shape[-2], maps.shape[-1])).of(maps, image)
+            maps, one = torch.from_numpy(self._maps(samples)), samples[:1].inputs(model)
+            cells = self._cells(model, one, (maps.shape[-2], maps.shape[-1]))
+            cells.of(maps, (one.shape[-2], one.shape[-1]))
         if self.least_kept is not None:
-            self._refuse_untrained(model, inputs, torch.as_tensor(np.asarray(samples.y_batch)).long().to(inputs.device))
+            self._refuse_untrained(model, samples, self.least_kept)
 
     def _cells(self, model: Answers, inputs: Tensor, size: Size) -> Cells:
         """For maps of this size."""
@@ -114,22 +114,23 @@ class TrainedRemovalMetric(TokenMetric):
         return cells.of(batch.relevance, (image[0], image[1])), cells.bind(batch.model, batch.inputs)
 
     @without_gradients
-    def _refuse_untrained(self, model: Answers, inputs: Tensor, target: Tensor) -> None:
-        image = (inputs.shape[-2], inputs.shape[-1])
-        cells, hits = self._cells(model, inputs, image), hits_of(model)
-        h, w = cells.grid
-        lots, right, kept = torch.rand(len(inputs), h * w, generator=self._lot()), 0.0, 0.0
-        for rows in torch.arange(len(inputs)).split(self.internal_batch_size or AT_ONCE):
-            gone = (lots[rows].argsort(1).argsort(1) < self._taken(h * w)).view(-1, h, w).to(inputs.device)
-            own = torch.arange(len(rows), device=inputs.device)
-            whole = hits(whole_images(model, inputs[rows]), target[rows])
-            left = hits(cells.bind(model, inputs[rows])(own, gone), target[rows])
+    def _refuse_untrained(self, model: Answers, samples: Samples, least: float) -> None:
+        one = samples[:1].inputs(model)
+        cells, hits = self._cells(model, one, (one.shape[-2], one.shape[-1])), hits_of(model)
+        (h, w), right, kept = cells.grid, 0.0, 0.0
+        lots, at_once = torch.rand(len(samples), h * w, generator=self._lot()), self.internal_batch_size or AT_ONCE
+        for start in range(0, len(samples), at_once):
+            rows = slice(start, start + at_once)
+            inputs, target = samples[rows].inputs(model), to_tensor(samples[rows].y_batch, one.device).long()
+            gone = (lots[rows].argsort(1).argsort(1) < self._taken(h * w)).view(-1, h, w).to(one.device)
+            whole = hits(whole_images(model, inputs), target)
+            left = hits(logits(cells.bind(model, inputs)(torch.arange(len(inputs), device=one.device), gone)), target)
             right, kept = right + whole.sum().item(), kept + (whole * left).sum().item()
-        if right == 0 or kept < (self.least_kept or 0) * right:
+        if right == 0 or kept < least * right:
             raise UnsupportedModelError(
-                f"A model that keeps {self.least_kept:.0%} of its right answers without {self._taken(h * w)} of "
-                f"{h * w} random cells, as one does that was trained so.",
-                f"{kept:.0f} of {right:.0f} right answers kept, of {len(inputs)} samples",
+                f"A model that keeps {least:.0%} of its right answers without {self._taken(h * w)} of {h * w} random "
+                "cells, as one does that was trained so.",
+                f"{kept:.0f} of {right:.0f} right answers kept, of {len(samples)} samples",
                 "a model fine-tuned on inputs without some cells, as captum_vit.demo.demo_vit(dropped_tokens=True) is.",
             )
 
