@@ -18,7 +18,7 @@ CALLS = {
         "demo.demo_vit()", "demo.demo_bert()", "demo.demo_clip()", "demo.demo_bert_tokenizer()",
         "demo.demo_clip_tokenizer()", "demo.digit_scenes(1)", "demo.demo_swin()", "demo.demo_ast()",
         "demo.demo_ast_extractor()", "demo.demo_lm()", "demo.demo_lm_tokenizer()",
-        "demo.demo_vlm()", "demo.demo_vlm_processor()",
+        "demo.demo_vlm()", "demo.demo_vlm_processor()", "demo.demo_parts()",
     ),
     "quantus": ("__import__('quantus_metrics')", "main(['demo'])", "main(['benchmark', 'spec.toml'])"),
 }  # fmt: skip
