@@ -9,6 +9,7 @@ from .metrics.registration import *  # every metric; the list is there
 from .metrics.registration import __all__ as _metrics
 from .mosaic import mosaics
 from .option_sweep import OptionSweep, sweep_option
+from .parts import Effects, PartTests, part_effects, part_tests
 from .self_test import SelfTest, self_test
 from .statistics import Comparison, Summary, compare, summarise
 from .token_arrays import TextModel, text_curves, wrap_text
@@ -21,6 +22,8 @@ __all__ = [
     "mosaics",
     # what a mean is worth
     "summarise", "Summary", "compare", "Comparison",
+    # scenes whose parts can be left out
+    "part_effects", "Effects", "part_tests", "PartTests",
     # which value of an option is best
     "sweep_option", "OptionSweep",
     # whether a metric notices what is worse

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("quantus_metrics.perturb", "quantus_metrics.statistics", "quantus_metrics.mosaic", "quantus_metrics.randomised"),
     ("quantus_metrics.token_arrays",),
     ("quantus_metrics.metrics", "quantus_metrics.option_sweep", "quantus_metrics.self_test"),
+    ("quantus_metrics.parts",),
     ("quantus_metrics",),  # the table of contents
     ("quantus_metrics.benchmark.data",),
     ("quantus_metrics.benchmark", "quantus_metrics.demo"),
