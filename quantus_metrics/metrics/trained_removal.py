@@ -48,7 +48,7 @@ class Cells:
 
     def bind(self, model: Answers, inputs: Tensor) -> Answer:
         """The model's answers without some of them."""
-        return bind_over(self.box, self.remover, model, inputs)
+        return bind_over(self.box, model.sharing(self.remover), model, inputs)
 
 
 class TrainedRemovalMetric(TokenMetric):

@@ -29,6 +29,8 @@ def of_every_kind() -> list[TokenMetric]:
         qm.Deletion(score="aopc", fractions=MIDDLE),
         qm.Insertion(fractions=MIDDLE),
         qm.BoxSensitivity(**BOXES),
+        qm.IDSDS(),
+        qm.FFidelity(sizes=(0.5,), n_draws=2),
     ]
 
 

@@ -72,7 +72,7 @@ def test_it_names_held_out_figures_whole_and_with_parts_missing():
 @pytest.mark.slow
 def test_its_logits_are_about_parts():
     part, thing, _ = losses_of(demo_parts(), seed=1, n=100)
-    assert part > 0.5 and abs(thing) < 0.05 * part
+    assert part > 0.4 and abs(thing) < 0.1 * part
 
 
 @pytest.mark.slow
