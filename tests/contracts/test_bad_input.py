@@ -127,6 +127,7 @@ def hidden_vit(how: str) -> Case:
     return case._replace(forward_func=Hidden(case.forward_func, how).eval())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["detached", "without gradients", "in inference mode", "called twice"])
 def test_a_forward_that_hides(method, how):
     """A method that needs no gradient, or one pass of several, may explain it as ever."""

@@ -103,6 +103,7 @@ def test_a_log_probability_is_no_sum_over_tokens(lm: nn.Module, ids: Tensor, log
     close(norms, z.gather(-1, ids[:, N, None])[:, 0] - (z.softmax(-1) * z).sum(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["argument", "argument of the prompt", "inputs"])
 @pytest.mark.parametrize("method", [cv.DecompX, cv.GenAtt, cv.VTranM, cv.LayerCDAM, cv.TokenAblation])
 @pytest.mark.parametrize("kind", [hf.LlamaForCausalLM, hf.GPT2LMHeadModel])

@@ -37,6 +37,7 @@ def test_tokens_and_biases_sum_to_the_score(name: str, rule: str) -> None:
         torch.testing.assert_close(cv.FullGrad(model, rule=rule).attribute(IDS, target=pairs), found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPLETE)
 def test_padding_on_either_side_changes_nothing(name: str) -> None:
     model = decoder(name)
@@ -56,6 +57,7 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
         assert found.count_nonzero() == found[:, at].count_nonzero()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_reads_the_last_word_that_is_no_padding(name: str) -> None:
     model, ids = classifier(name), torch.cat([IDS[:1], F.pad(IDS[1:, :5], (0, 4))])

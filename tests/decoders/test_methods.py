@@ -16,12 +16,12 @@ MAIN = ("LayerCDAM", "PredictionMap", "PredicAtt", "VTranM", "DecompX", "FullGra
 RANDOM = ("LayerSmoothCDAM", "SmoothGrad", "RandomAttribution")
 READ_ALONE = ("PredictionMap", "RandomAttribution")  # each word by itself, whatever reads it
 PROBABLE = ("PredictionMap", "PredicAtt", "VTranM", "TokenAblation")  # of the model itself they read probabilities
-SLOW = ("LayerSmoothCDAM", "LayerIntegratedCDAM", "SmoothGrad", "IntegratedGradients")
 CASES = [("GPT-2", name) for name in MAIN] + [("Llama", name) for name in cv.METHODS]
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [pytest.param(*case, marks=[pytest.mark.slow] if case[1] in SLOW else []) for case in CASES]
+    ("family", "name"),
+    [pytest.param(*case, marks=[] if case[1] in MAIN else [pytest.mark.slow]) for case in CASES],
 )
 def test_a_method_on_a_language_model(family: str, name: str) -> None:
     model, make = decoder(family), cv.METHODS[name]

@@ -87,6 +87,7 @@ def test_blocks_run_twice(answer: cv.Answer, ids: torch.Tensor) -> None:
     assert Counted.times == 2
 
 
+@pytest.mark.slow
 def test_no_tensor_outlives_a_call(llava: Question) -> None:
     """Not even in a cycle; a cache of keys in the arguments of a block that runs again would make one."""
     answer = cv.Scalar(Answered(llava), lambda output: output.logits[:, -2])

@@ -77,6 +77,7 @@ def test_the_watch_sees_what_it_is_to_see():
     assert seen.cube == 65 and seen.largest == 65**3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", EXPLICIT)
 def test_attention_maps_are_the_largest_tensors_and_are_never_multiplied_with_each_other(name: str, size: int):

@@ -31,6 +31,7 @@ def assert_healthy(found: dict[str, Identity], *without: str) -> None:
     assert {name for name, one in found.items() if one.holds} == set(CHECKS) - set(without), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
 @pytest.mark.parametrize("name", ["timm ViT", "HF BERT"])
 def test_all_hold_in_every_precision(name: str, dtype: torch.dtype, examined: Examine):
@@ -49,6 +50,7 @@ STOCK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [

@@ -44,6 +44,7 @@ def beyond(name: str) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.full,) if name in MORE else () if name in SLICE else (pytest.mark.slow,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=beyond(name)) for name in CASES | MORE])
 def test_every_family_without_inputs(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     """Some methods on each family, which take turns; with ``--full`` all, as tests/test_compatibility.py tries them."""
@@ -134,6 +135,7 @@ SICK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "said"), SICK.values(), ids=SICK)
 def test_the_sick_are_told_why(build, said):
     report = cv.doctor(build(), torch.randn(1, 3, 32, 32))  # at 224 pixels every method takes seconds

@@ -87,6 +87,7 @@ def test_scores_and_gradients_are_those_of_the_output(name: str) -> None:
     torch.testing.assert_close(found, twin, rtol=1e-6, atol=1e-9 * twin.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FULL_ATTENTION)
 @pytest.mark.parametrize("name", ["a pixel of DPT", "a query of YOLOS", "a box of YOLOS", "the depth of a pixel"])
 def test_methods_that_read_tokens_explain_them(name: str, method: str) -> None:
@@ -102,6 +103,7 @@ def test_methods_that_read_tokens_explain_them(name: str, method: str) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a pixel of Segformer", "a region of Segformer", "a query of DETR", "a box of DETR"])
 def test_networks_without_one_grid_are_explained_under_the_frozen_rule(name: str) -> None:
     """Windows, pooled keys, a convolutional backbone and cross-attention, whose tokens and biases sum to the score."""

@@ -71,6 +71,7 @@ def test_it_is_the_cosine_of_two_embeddings(encoder, tokenizer, pooling: str, si
     torch.testing.assert_close(near.text_embeddings, torch.stack(theirs), **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_padding_changes_no_map(near, tokenizer, method: str) -> None:
     """Each row is explained as that text by itself, with a mask of ones or with none."""

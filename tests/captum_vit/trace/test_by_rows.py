@@ -58,6 +58,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10 * float(wanted.detach().abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_maps_are_those_of_attention_written_out(name: str) -> None:
     case = in_float64(name)
@@ -154,6 +155,7 @@ def test_where_the_head_reads_one_row_the_last_block_shows_one(monkeypatch: pyte
     assert shown == [1]  # of the last block; in front of the first one nothing is needed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::captum_vit.ZeroMapWarning")
 @pytest.mark.parametrize("name", ["GenAtt", "GradSAM", "VTranM", "AttCAT", "AttentionRollout"])
 def test_memory_is_that_of_a_backward_pass_and_grows_with_the_tokens(name: str) -> None:

@@ -90,6 +90,7 @@ def proved(function: Callable[[Tensor], Tensor], rule: str = "frozen", x: Tensor
         return proof(Pass(model, (x,), ()), Site(model.first, "output"), rule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["frozen", "libra"])
 @pytest.mark.parametrize("name", [*CONSTANTS, *LAYERS])
 def test_tokens_and_biases_are_the_score(name: str, rule: str) -> None:

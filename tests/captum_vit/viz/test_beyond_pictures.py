@@ -163,6 +163,7 @@ def test_what_cannot_be_drawn_is_refused(what: str) -> None:
         WRONG[what]()
 
 
+@pytest.mark.slow
 def test_constant_maps_and_silence_are_drawn() -> None:
     for figure in (
         film(FRAMES, torch.zeros(8, 4, 4), colour_bar=True),

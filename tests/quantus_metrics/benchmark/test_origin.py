@@ -159,6 +159,7 @@ def test_digests() -> None:
     assert data_digest(Plain()) == data_digest(Plain())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf_8_survives(spec: Spec, tmp_path: Path, state: PartialState) -> None:
     root = tmp_path / "pictures"
     name = b"\xff.png".decode("utf-8", "surrogateescape")

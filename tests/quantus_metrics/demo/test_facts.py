@@ -13,6 +13,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "METHODS", {name: cv.METHODS[name] for name in ("RandomAttribution", "DecompX")})
 
 
+@pytest.mark.slow
 def test_it_marks_and_draws(few, tmp_path, capsys):
     marks = facts.run(tmp_path / "new.png", n=10, seed=3)
     assert [mark.method for mark in marks] == ["DecompX", "RandomAttribution"]  # best first

@@ -102,6 +102,7 @@ def test_changes_by_hand(additive):
     assert box_area(torch.tensor([[0.5, 1.0, 0.0]]), (1, 2, 4)).tolist() == [0.75 + 1.0]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=3, max_size=20))
 @settings(deadline=None)
 def test_pearson_is_scipys(pairs):

@@ -17,6 +17,7 @@ def clips() -> Clips:
     return tone_clips(24, n_tones=(1, 4), seed=3)
 
 
+@pytest.mark.slow
 def test_shapes(clips: Clips) -> None:
     assert len(clips) == 24
     assert clips.waves.shape == (24, SAMPLES) and clips.tones.shape == (24, 4, SAMPLES)
@@ -67,6 +68,7 @@ def test_masks_are_where_the_tones_are(clips: Clips) -> None:
         assert frames.min() * 160 + 400 > first[b, k].argmax() and frames.max() * 160 < last[b, k].argmax()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "net"), [("steady", 0), ("rising", 1), ("falling", -1), ("trill", None), ("pulses", 0)]
 )
