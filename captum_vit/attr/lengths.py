@@ -12,7 +12,7 @@ from captum_vit.attr.base import TokenAttribution
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, one_of
 from captum_vit.trace.record.frozen_norm import frozen_norm
-from captum_vit.trace.record.parts import attention_parts, branch_kinds, mid_kinds, stream_parts
+from captum_vit.trace.record.parts import Parts, attention_parts, branch_kinds, mid_kinds, stream_parts
 from captum_vit.trace.record.record import Record, Want
 from captum_vit.trace.record.rollout import Carry, maps_of_layers, rolled_out
 from captum_vit.trace.run.layers import chosen_layers, listed
@@ -25,8 +25,8 @@ NORMS = ("l1", "l2")
 class PartsAttribution(TokenAttribution):
     """What the methods of this file share: a matrix for every block, of what each token adds to each row.
 
-    An author writes ``_matrix``, some rows of that matrix for one block, and chooses how matrices roll out.
-    Rows that are not read are not computed: a map of one block needs only the head's row.
+    An author writes ``_parts``, of one block, and ``_matrix``, some rows of its matrix, and chooses how matrices roll
+    out. Rows that are not read are not computed: a map of one block needs only the head's row.
     """
 
     def __init__(
@@ -45,9 +45,13 @@ class PartsAttribution(TokenAttribution):
         """What must be seen of every block."""
         return mid_kinds(transformer)
 
-    def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:  # shape: (B, R, N)
+    def _parts(self, found: Record, layer: int) -> Parts:
+        """What each token adds to each row of a block."""
+        return stream_parts(found, layer)
+
+    def _matrix(self, found: Record, layer: int, T: Parts, rows: Tensor) -> Tensor:  # shape: (B, R, N)
         """Some rows of a block's matrix, not negative."""
-        raise NotImplementedError
+        return T.lengths(rows)
 
     def _rolled_out(self, found: Record, layers: list[int]) -> Tensor:
         raise NotImplementedError
@@ -79,8 +83,11 @@ class PartsAttribution(TokenAttribution):
             rows = row.flatten(0, 1).any(0).nonzero().squeeze(1)  # those that the row of any sample reads
             if not len(rows):
                 return row
-            matrix = self._matrix(found, layer, rows)
-            return row[..., rows].to(matrix) @ (shares(matrix) if shared else matrix)
+            T, read = self._parts(found, layer), []
+            for some in rows.split(found.attention(layer).size):
+                matrix = self._matrix(found, layer, T, some)
+                read.append(row[..., some].to(matrix) @ (shares(matrix) if shared else matrix))
+            return reduce(torch.add, read)
 
         return carry
 
@@ -126,8 +133,8 @@ class AttIN(PartsAttribution):
     def _kinds(self, transformer: Transformer) -> list[str]:
         return ["probs", "values", *branch_kinds(transformer)]
 
-    def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
-        return attention_parts(found, layer, rows).lengths()
+    def _parts(self, found: Record, layer: int) -> Parts:
+        return attention_parts(found, layer)
 
     def _rolled_out(self, found: Record, layers: list[int]) -> Tensor:
         return rolled_out(found, self._carry(found, shared=True), stream=0.5, branch=0.5, layers=layers)
@@ -190,15 +197,13 @@ class GlobEnc(PartsAttribution):
         read = ["before_norm" if transformer.post_norm else "mid"] if self._passes_ln2(transformer) else []
         return [*super()._kinds(transformer), *read]
 
-    def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
-        T, transformer = stream_parts(found, layer, rows), found.transformer
+    def _parts(self, found: Record, layer: int) -> Parts:
+        T, transformer = super()._parts(found, layer), found.transformer
         if not self._passes_ln2(transformer):
-            return T.lengths()
+            return T
         if transformer.post_norm:
-            last = frozen_norm(transformer.part(layer, "last_norm"), found.seen["before_norm"][layer])
-            return T.through(last).lengths()
-        ln2 = frozen_norm(transformer.part(layer, "mid_norm"), found.seen["mid"][layer])
-        return T.plus(T.through(ln2)).lengths()
+            return T.through(frozen_norm(transformer.part(layer, "last_norm"), found.seen["before_norm"][layer]))
+        return T.plus(T.through(frozen_norm(transformer.part(layer, "mid_norm"), found.seen["mid"][layer])))
 
     def _rolled_out(self, found: Record, layers: list[int]) -> Tensor:
         carry = self._carry(found)
@@ -253,9 +258,9 @@ class ALTI(PartsAttribution):
     def _kinds(self, transformer: Transformer) -> list[str]:
         return [*super()._kinds(transformer), "mid"]
 
-    def _matrix(self, found: Record, layer: int, rows: Tensor) -> Tensor:
-        T, y = stream_parts(found, layer, rows), widened(found.seen["mid"][layer])[:, rows]
-        nearer = T.nearer_by_sums(y) if self.norm == "l1" else T.nearer_by_lengths(y)
+    def _matrix(self, found: Record, layer: int, T: Parts, rows: Tensor) -> Tensor:
+        y = widened(found.seen["mid"][layer])[:, rows]
+        nearer = T.nearer_by_sums(rows, y) if self.norm == "l1" else T.nearer_by_lengths(rows, y)
         return shares(nearer.clamp(min=0))
 
     def _rolled_out(self, found: Record, layers: list[int]) -> Tensor:

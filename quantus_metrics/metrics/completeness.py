@@ -109,7 +109,7 @@ class Completeness(TokenMetric):
             batch.target,
             batch.relevance,
             orders=("mif",),
-            remover=self.reference,
+            remover=batch.model.sharing(self.reference),
             fractions=(0, 1),
             patch_size=patch,
             internal_batch_size=self.internal_batch_size,

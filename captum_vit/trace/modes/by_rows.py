@@ -176,6 +176,11 @@ class Whole:
     A: Tensor  # shape: (B, H, Nq, Nk)
     G: Tensor | None = None
 
+    @property
+    def size(self) -> int:
+        """Rows at a time: all."""
+        return self.A.shape[2]
+
     def probs(self, rows: slice) -> Tensor:
         """Some rows of A."""
         return self.A[:, :, rows]

@@ -42,20 +42,16 @@ def seen(name: str) -> Record:
         return record(Pass(model, (inputs,), args, transformer), target, want)
 
 
-def whole(T: Parts) -> Tensor:  # shape: (B, R, N, D)
+def whole(T: Parts) -> Tensor:  # shape: (B, N, N, D)
     """Every vector, as the package never forms them."""
-    return torch.einsum("bjrk,bjkd->brjd", T.coefficients, T.vectors(slice(None)))
-
-
-def all_rows(found: Record) -> Tensor:
-    return torch.arange(found.layout.n_tokens)
+    return torch.einsum("bjrk,bjkd->brjd", T.coefficients(torch.arange(T.n_tokens)), T.vectors(slice(None)))
 
 
 @pytest.mark.parametrize("name", slow_beyond_slice(DECOMPOSABLE))
 def test_parts_and_biases_sum_to_the_stream_behind_the_attention(name: str) -> None:
     found = seen(name)
     for layer, block in enumerate(found.transformer.blocks):
-        total = whole(stream_parts(found, layer, all_rows(found))).sum(2)
+        total = whole(stream_parts(found, layer)).sum(2)
         bias = getattr(block.out_proj, "bias", None)
         bias = total.new_zeros(total.shape[-1]) if bias is None else bias.detach()
         if block.attn_scale is not None:
@@ -76,7 +72,7 @@ def test_parts_behind_the_second_norm_sum_to_what_it_makes_of_them() -> None:
             Pass(model, (ids,), (mask,), transformer), 0, Want(seen=[*mid_kinds(transformer), "before_norm"])
         )
     for layer, block in enumerate(model.bert.encoder.layer):
-        T = stream_parts(found, layer, torch.arange(ids.shape[1]))
+        T = stream_parts(found, layer)
         ln2, before = block.output.LayerNorm, found.seen["before_norm"][layer]
         feed_forward = before - whole(T).sum(2)  # and the biases
         total = whole(T.through(frozen_norm(ln2, before))).sum(2)
@@ -91,7 +87,8 @@ def test_parts_behind_the_second_norm_sum_to_what_it_makes_of_them() -> None:
 def test_altis_rows_are_shares_of_one(name: str, norm: str) -> None:
     found = seen(name)
     for layer in found.layers:
-        matrix = cv.ALTI(CASES[name]().forward_func, norm=norm)._matrix(found, layer, all_rows(found))
+        T = stream_parts(found, layer)
+        matrix = cv.ALTI(CASES[name]().forward_func, norm=norm)._matrix(found, layer, T, torch.arange(T.n_tokens))
         assert (matrix >= 0).all()
         lonely = (matrix == 0).all(-1)  # every part lies farther from the sum than nothing does
         assert lonely.sum() <= 1
