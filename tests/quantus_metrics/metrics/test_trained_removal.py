@@ -1,11 +1,14 @@
 """IDSDS and FFidelity: by hand on models that add up, by a second implementation on a ViT, and what is refused."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
+import captum_vit as cv
 import quantus_metrics as qm
 from captum_vit.errors import OptionError, UnsupportedModelError
 from quantus_metrics.metrics.ffidelity import drawn_among
@@ -75,13 +78,17 @@ def test_a_patch_of_a_transformer_leaves_the_sequence(timm_vit, data):
     maps = np.random.default_rng(1).standard_normal((2, 4, 4))
     with torch.no_grad():
         tokens = model._pos_embed(model.patch_embed(x))
-        kept = [[i for i in range(17) if i != gone + 1] for gone in range(-1, 16) if gone + 1 or True]
-        kept[0] = list(range(17))
+        kept = [list(range(17)), *([i for i in range(17) if i != gone + 1] for gone in range(16))]
         logits = torch.stack([model.forward_head(model.norm(model.blocks(tokens[:, rows]))) for rows in kept])
     losses = [logits[0, i, c] - logits[1:, i, c] for i, c in enumerate(y)]
     by_hand = [stats.spearmanr(maps[i].ravel(), losses[i]).statistic for i in range(2)]
     for metric in (qm.IDSDS(), qm.IDSDS(remover=MaskKeys())):
         assert metric(model, x.numpy(), y, maps) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_ablation_of_the_logit_is_what_single_deletion_asks_for(timm_vit, data):
+    explain = qm.explain_func(partial(cv.TokenAblation, score="logit"))
+    assert qm.IDSDS()(timm_vit.double(), **data, explain_func=explain) == pytest.approx([1] * 6)
 
 
 @pytest.mark.parametrize(("reads", "read"), [("accuracy", lambda p: p > 0.5), ("probability", lambda p: p)])
