@@ -57,7 +57,7 @@ def test_every_table_is_here() -> None:
     figures |= {f"prediction_maps_figure{n}_{test}" for n in (6, 7) for test in ("perturbation", "segmentation")}
     assert {file.stem for file in PAPERS} == PRINTED.keys() | figures
     whole = {re.match(r".+?_(table|figure)_?s?\d+", file.stem)[0] for file in PAPERS}  # type: ignore[index]
-    assert {file.stem for file in DEMO} == {"all", "answers"} | {f"digits_{name}" for name in whole}
+    assert {file.stem for file in DEMO} == {"all", "answers", "digits_noise"} | {f"digits_{name}" for name in whole}
 
 
 @every(FILES)

@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_vit import viz
 from captum_vit.inputs.class_names import class_names
 from captum_vit.inputs.images import display_image
+from captum_vit.named_method import NamedMethod
 from captum_vit.viz.blending import large
 from quantus_metrics.benchmark.factories import computing, make_model
 from quantus_metrics.benchmark.group import read_group
@@ -71,7 +72,8 @@ def gallery(bench: Bench, rows: Mapping[Key, Row], device: torch.device) -> list
                 check_weights(rows.values(), part.name, weights_digest(model))
             wanted = [order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]]
             failed = {sample for (*at, _, sample), row in rows.items() if row.error and at == [part.name, method]}
-            drawn = _drawn(bench, model, method, {index for some in wanted for index in some}, failed)
+            made = bench.method(part.name, method)
+            drawn = _drawn(bench, model, made, {index for some in wanted for index in some}, failed)
             scores = {index: sign * score for score, index in scored}
             best, worst = ([Picture(*drawn[i], scores[i]) for i in some if i in drawn] for some in wanted)
             shelves.append(Shelf(part.name, method, metric, best, worst))
@@ -83,7 +85,7 @@ def _sign(metric: object) -> int | None:
 
 
 def _drawn(
-    bench: Bench, model: torch.nn.Module, method: str, indices: set[int], failed: set[str]
+    bench: Bench, model: torch.nn.Module, made: NamedMethod, indices: set[int], failed: set[str]
 ) -> dict[int, tuple[str, str, str]]:  # by index: picture, sample, label
     """Maps of these samples, each made in its group; by itself where another of the group failed, as it was scored."""
     found, names = {}, class_names(model) or {}
@@ -95,7 +97,6 @@ def _drawn(
         for part in [group] if failed.isdisjoint(group.names) else group.singles():
             if wanted.keys().isdisjoint(part.names):
                 continue
-            made = bench.methods[method]
             with computing(bench.spec.precision, part.inputs.device):
                 maps = Maps(made.make(model), made.options, part, bench.spec.seed).of(part.labels)
             pixels = display_image(model, part.inputs)

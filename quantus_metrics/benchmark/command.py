@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         if state.is_main_process:
             _show(estimate(bench, state))
         return 0
-    run(bench, folder, state, args.retry)
+    bench = run(bench, folder, state, args.retry)
     if state.is_main_process:  # the others are done: nobody waits for the report
         _conclude(bench, folder, state)
     return 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 from accelerate import PartialState
+from quantus.metrics.base import Metric
 from torch import nn
 
 from captum_vit.errors import InputError
@@ -33,15 +34,16 @@ def estimate(bench: Bench, state: PartialState) -> str:
         if group is None:
             raise InputError("A first sample that can be read.", "; ".join(failed.values()), "another `[data]`.")
         shared = Passes(model)
-        for name, method in bench.methods.items():
+        for name, metrics, n in _work(bench):
+            method = bench.methods[name]
             make = partial(_maps, Maps(method.make(model), method.options, group, bench.spec.seed))
-            for metric_name, metric in bench.metrics.items():
+            for metric_name, metric in metrics.items():
                 with counted(model) as count, computing(bench.spec.precision, state.device):
                     start = time.perf_counter()
                     found = list(measure(make, group, {metric_name: metric}, shared, bench.spec.seed))
-                    spent = (time.perf_counter() - start) / len(group) * bench.n
+                    spent = (time.perf_counter() - start) / len(group) * n
                 errors = [each.error for each in found if each.error]
-                here = count.images / len(group) * bench.n
+                here = count.images / len(group) * n
                 passes, seconds = passes + here, seconds + spent
                 said = errors[0] if errors else "works"
                 lines.append(f"| {part.name} | {name} | {metric_name} | {here:,.0f} | {spent:,.0f} | {said} |")
@@ -57,6 +59,15 @@ def estimate(bench: Bench, state: PartialState) -> str:
             + (f", {seconds / 60 / world:,.1f} with {world} processes." if world > 1 else "."),
         ]
     )
+
+
+def _work(bench: Bench) -> Iterator[tuple[str, Mapping[str, Metric], int]]:
+    """Each method with metrics, and of how many samples: those of the choice, under each setting, and the table's."""
+    for name in bench.methods:
+        if bench.chooser is not None and name in bench.chooser.settings:
+            n = len(bench.chooser.data) * len(bench.chooser.settings[name])
+            yield name, {f"{bench.chooser.name}, to choose": bench.chooser.metric}, n
+        yield name, bench.metrics, bench.n
 
 
 def _maps(whole: Maps, group: Group) -> Maps:

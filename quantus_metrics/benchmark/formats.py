@@ -22,6 +22,7 @@ def markdown(table: Table) -> str:
             shown = [_text(table.cells[model, name, method], "**{}**") for name in table.metrics]
             lines.append(_line([_unmarked(method), *shown, *_costs(table, model, method)]))
         blocks.append("\n".join(lines))
+        blocks += [f"Chosen: {_plain(_unmarked(one))}." for one in table.chosen.get(model, [])]
     blocks.append(NOTES)
     return "\n\n".join(blocks) + "\n"
 
@@ -43,7 +44,7 @@ def latex(table: Table) -> str:
         for method in table.methods:
             shown = [_tex(_text(table.cells[model, name, method], "{}")) for name in table.metrics]
             lines.append(" & ".join([_tex(method), *shown, *_costs(table, model, method)]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [r"\bottomrule", r"\end{tabular}", *(f"% chosen: {_tex(one)}" for one in table.chosen.get(model, []))]
         blocks.append(f"% {_tex(table.title)}: {_tex(model)}\n" + "\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

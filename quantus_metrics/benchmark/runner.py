@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from captum_vit.errors import InputError
 from captum_vit.named_method import NamedMethod
+from quantus_metrics.benchmark.choice import Chooser, Chosen, check_chosen, choose, chooser_of, settings_of
 from quantus_metrics.benchmark.data import Drawn, Samples, data_digest
-from quantus_metrics.benchmark.factories import computing, make_data, make_method, make_metric, make_model
+from quantus_metrics.benchmark.factories import computing, make_data, make_metric, make_model
 from quantus_metrics.benchmark.group import Group, read_group
 from quantus_metrics.benchmark.measure import Finding, Maps, measure, now
 from quantus_metrics.benchmark.memory import peak_bytes
@@ -44,6 +45,8 @@ class Bench:
         methods: by the names of the spec.
         metrics: by the names of the spec.
         n: how many of the samples.
+        chooser: what options are chosen by, where methods have a grid; of these `methods` holds the first setting.
+        chosen: by model and method, what was chosen.
     """
 
     spec: Spec
@@ -51,6 +54,15 @@ class Bench:
     methods: dict[str, NamedMethod]
     metrics: dict[str, Metric]
     n: int
+    chooser: Chooser | None = None
+    chosen: Mapping[tuple[str, str], Chosen] = field(default_factory=dict)
+
+    def method(self, model: str, name: str) -> NamedMethod:
+        """A method, for a model in the setting that was chosen."""
+        chosen = self.chosen.get((model, name))
+        if chosen is None or self.chooser is None:
+            return self.methods[name]
+        return self.chooser.settings[name][chosen.setting]
 
     @property
     def groups(self) -> list[range]:
@@ -68,7 +80,7 @@ def bench_of(spec: Spec, limit: int | None = None) -> Bench:
         OptionError: a name or an option that is not known.
         InputError: data that cannot be read, or none.
     """
-    methods = {part.name: make_method(part) for part in spec.method}
+    methods = {part.name: next(iter(settings_of(part).values())) for part in spec.method}
     metrics = {part.name: make_metric(part) for part in spec.metric}
     data = make_data(spec.data)
     if limit is not None and 0 < limit < len(data):
@@ -76,19 +88,24 @@ def bench_of(spec: Spec, limit: int | None = None) -> Bench:
     if len(data) < 1 or (limit is not None and limit < 1):
         got = f"--limit {limit}" if len(data) else "none in the data"
         raise InputError("At least one sample.", got, "--limit 10, or no limit.")
-    return Bench(spec, data, methods, metrics, len(data))
+    return Bench(spec, data, methods, metrics, len(data), chooser_of(spec, data))
 
 
-def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) -> None:
-    """Measure what is not in the folder yet; this process's share of it.
+def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) -> Bench:
+    """Choose the options that have a grid, then measure what is not in the folder yet; this process's share of it.
 
     Killed at any moment and run again, with as many processes or with others, nothing is lost and nothing counts
     twice. A sample that fails gets a row with its error; `retry` tries such samples again.
+
+    Returns:
+        the bench with the options that were chosen.
 
     Raises:
         InputError: the folder holds results of another spec, of other weights or of other data.
     """
     remember(bench.spec, folder, state)
+    if bench.chooser is not None:
+        bench = replace(bench, chosen=choose(bench.chooser, bench.spec, folder, state))
     rows, data = read_rows(folder, bench.spec.hash), data_digest(bench.data)
     check_data(rows.values(), data)
     done = {key for key, row in rows.items() if not (retry and row.error)}
@@ -107,12 +124,14 @@ def run(bench: Bench, folder: Path, state: PartialState, retry: bool = False) ->
                 model = make_model(model_spec, state.device, bench.spec.precision)
                 at_model = replace(facts, model=model_spec.name, weights=weights_digest(model))
                 check_weights(rows.values(), at_model.model, at_model.weights)
+                check_chosen(bench.chosen.values(), at_model.model, at_model.weights)
                 with computing(bench.spec.precision, state.device):
                     for group in left:
                         for found in _work(bench, model, at_model, group, done):
                             writer.write(found)
                             bar.update()
     state.wait_for_everyone()
+    return bench
 
 
 def remember(spec: Spec, folder: Path, state: PartialState) -> None:
@@ -151,7 +170,8 @@ def _work(bench: Bench, model: nn.Module, facts: Row, indices: range, done: set[
     group, failed = read_group(bench.data, indices, model, bench.spec.resize)
     plain = None if group is None else forward_seconds(model, group)
     passes, names = Passes(model), [bench.data.name(index) for index in indices]
-    for method_name, method in bench.methods.items():
+    for method_name in bench.methods:
+        method = bench.method(facts.model, method_name)
         at_method = replace(facts, method=method_name)
         missing = {
             name: metric

@@ -73,6 +73,7 @@ class Table:
     higher: dict[str, bool | None]  # by metric: whether more is better; None where neither is
     cells: dict[tuple[str, str, str], Cell]
     cost: dict[tuple[str, str], Cost]  # by model and method
+    chosen: dict[str, list[str]] = field(default_factory=dict)  # by model: what options were chosen, and by what
 
     @property
     def models(self) -> list[str]:
@@ -105,7 +106,10 @@ def table_of(bench: Bench, rows: Mapping[Key, Row]) -> Table:
             }
             for method, cell in _column(metric, found, higher[name], published).items():
                 cells[model, name, method] = cell
-    return Table(bench.spec.title, higher, cells, _costs(bench, rows))
+    chosen = {
+        part.name: [str(one) for one in bench.chosen.values() if one.model == part.name] for part in bench.spec.model
+    }
+    return Table(bench.spec.title, higher, cells, _costs(bench, rows), chosen)
 
 
 def _keys(bench: Bench, model: str, method: str, metric: str) -> list[Key]:

@@ -52,11 +52,15 @@ class ModelSpec:
 
 @dataclass(frozen=True, config=STRICT)
 class MethodSpec:
-    """A method of `captum_vit.METHODS`, or PLUS(...) or SkipPLUS(...) of one, with options of its constructor."""
+    """A method of `captum_vit.METHODS`, or PLUS(...) or SkipPLUS(...) of one, with its options.
+
+    ``grid`` lists values of options, of which those are taken that are best on other samples: see `ChooseSpec`.
+    """
 
     name: str
     use: str = ""
     options: dict[str, JsonValue] = field(default_factory=dict)
+    grid: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -76,6 +80,14 @@ class MetricSpec:
     def metric(self) -> str:
         """The class; that of the table unless ``use`` is another."""
         return self.use or self.name
+
+
+@dataclass(frozen=True, config=STRICT)
+class ChooseSpec:
+    """What options are chosen by that a method has a grid of: a metric, on samples that `Spec.data` does not have."""
+
+    data: DataSpec
+    metric: MetricSpec
 
 
 UNITS = ("ms", "MiB")
@@ -114,6 +126,7 @@ class Spec:
     batch_size: Annotated[StrictInt, Field(gt=0)] = 16
     precision: Literal["float32", "float64", "bfloat16", "float16", "bfloat16-mixed", "float16-mixed"] = "float32"
     resize: Literal["model", "squash"] = "model"
+    choose: ChooseSpec | None = None
     published: list[Published] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -123,6 +136,10 @@ class Spec:
                 raise ValueError(f"{kind}: at least one [[{kind}]] is wanted")
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{kind}: the name {twice[0]!r} is used twice; names must differ")
+        if self.choose is None and (grids := [part.name for part in self.method if part.grid]):
+            raise ValueError(f"choose: the data and the metric by which to choose from the grid of {grids[0]!r}")
+        if self.choose is not None and not any(part.grid for part in self.method):
+            raise ValueError("choose: a method with a `grid` of values to choose from")
         for number in self.published:
             for kind in ("model", "method", "metric"):
                 known = [part.name for part in getattr(self, kind)]
@@ -214,7 +231,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-_PARTS = {"data": DataSpec, "model": ModelSpec, "method": MethodSpec, "metric": MetricSpec, "published": Published}
+_PARTS = {
+    "data": DataSpec, "model": ModelSpec, "method": MethodSpec, "metric": MetricSpec, "choose": ChooseSpec,
+    "published": Published,
+}  # fmt: skip
 
 
 def _known(error: Any, part: Any) -> str:
