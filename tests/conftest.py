@@ -69,10 +69,11 @@ def seed() -> None:
 
 @pytest.fixture
 def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Integrated gradients take eight steps, not fifty, and SmoothGrad four samples, not twenty: the same code."""
+    """Integrated gradients take eight steps, not fifty, SmoothGrad four samples, DAVE three: the same code."""
     few = {
         "IntegratedGradients": lambda model: cv.InputGradient(model, IntegratedGradients, n_steps=8),
         "SmoothGrad": lambda model: cv.InputGradient(model, smooth_grad, nt_samples=4, stdevs=0.7),
+        "DAVE": lambda model: cv.DAVE(model, n_samples=3),
     }
     for name, make in few.items():
         monkeypatch.setitem(cv.METHODS, name, make)

@@ -25,6 +25,7 @@ from captum_vit.attr.cat import CAT
 from captum_vit.attr.cdam import LayerCDAM
 from captum_vit.attr.cdam_integrated import LayerIntegratedCDAM
 from captum_vit.attr.cdam_smooth import LayerSmoothCDAM
+from captum_vit.attr.dave import DAVE
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
 from captum_vit.attr.input_gradient import InputGradient, smooth_grad
@@ -87,6 +88,7 @@ METHODS: dict[str, Make] = dict(
         _by_patch(InputXGradient),
         _by_patch(IntegratedGradients),
         ("SmoothGrad", _smooth_grad),
+        DAVE,
         RawAttention,
         AttentionRollout,
         AttIN,
@@ -119,6 +121,7 @@ __all__ = [
     "AttnGrad",
     "CAT",
     "ConservativeLRP",
+    "DAVE",
     "DecompX",
     "FullGrad",
     "FullGradPlus",

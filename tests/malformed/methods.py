@@ -60,7 +60,13 @@ VALUES: dict[str, list[Any]] = {
         ("absolute", "include_prefix", "prediction", "aggregate", "length", "direction", "feed_forward"), FLAGS
     ),
     "include_ln2": ["no", 1],
+    **{name: [-0.1, 1.5, "half", None] for name in ("flip", "noise", "shift")},
+    "rotate": [-1, 181, float("nan"), "20"],
+    "scale": [1.0, -0.1, None],
+    "average": ["median", None],
+    "seed": [-1, 0.5, None],
     # of attribute
+    "perturbations_per_eval": [0, 1.5, None],
     "n_samples": [0, -1, 2.5, "50", True],
     "stdev": [-0.1, float("nan"), float("inf"), "0.5", None],
     "n_steps": [0, -1, 2.5, "50"],

@@ -24,6 +24,7 @@ from tests.references import (
     attention_gradient,
     cam,
     cdam,
+    dave,
     decompx,
     full_grad,
     input_gradient,
@@ -215,6 +216,7 @@ METHODS: dict[str, tuple[Make, Twin]] = {
     },
 }
 GRIDS: dict[str, tuple[Make, Twin]] = {
+    "DAVE": (lambda m: cv.DAVE(m, n_samples=3), dave.dave),
     "PLUS(InputXGradient)": (
         lambda m: cv.PLUS(InputXGradient(m)),
         lambda m, x, c: plus.plus(m, x, c, plus.input_x_gradient),
