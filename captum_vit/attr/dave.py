@@ -15,13 +15,16 @@ from captum.log import log_usage
 from torch import Generator, Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution, forward_args, warn_if_zero
-from captum_vit.errors import InputError
 from captum_vit.inputs.movements import Movement, drawn
 from captum_vit.models.per_sample import of_samples
+from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, integer, number, one_of
+from captum_vit.sites.site import Place
 from captum_vit.trace.modes.completeness import COMPLETE
 from captum_vit.trace.modes.rules import under
-from captum_vit.trace.replay.accepted import refuse_incomplete
+from captum_vit.trace.record.record import Record, Want
+from captum_vit.trace.record.rollout import gradient_x_input
+from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.replay.gradient import gradient_of
 from captum_vit.trace.replay.subnetwork import Network
 from captum_vit.trace.run.describe import stream_of
@@ -55,6 +58,10 @@ class DAVE(TokenAttribution):
     ``output="pixels"`` is the map itself, (B, 1, H, W), channels summed; ``"grid"`` and ``"tokens"`` sum its pixels
     over each patch, so that it stands beside other methods, with zero for CLS.
 
+    Only images (B, C, H, W) are moved, and noise is in units of their pixels. Of other inputs there is one sample,
+    as it is: gradient x input at the frames of a film, and of a text at the tokens that enter the first block, which
+    is :class:`DecompX`.
+
     Costs n forward and n backward passes, in the memory of ``perturbations_per_eval`` of them; ``average="mad"`` keeps
     n maps of all channels.
 
@@ -68,7 +75,7 @@ class DAVE(TokenAttribution):
     Args:
         forward_func: the model, or a target module around it.
         rule: ``"frozen"``, or ``"libra"``, which differs from it in gated units.
-        n_samples: n.
+        n_samples: n; the paper has 50.
         flip: how probable a flip is.
         rotate: the largest turn, in degrees.
         scale: the largest change of size, as a share of it.
@@ -81,8 +88,8 @@ class DAVE(TokenAttribution):
 
     Raises:
         OptionError: an option that is out of its range.
-        InputError: no images (B, C, H, W).
         UnsupportedModelError: the rule does not cover all that the model does.
+        InputError: the image is not one that the patches tile; not for ``output="pixels"``.
 
     Source: Wróbel et al., DAVE: Distribution-aware Attribution via ViT Gradient Decomposition, and the authors' code.
     """
@@ -92,7 +99,7 @@ class DAVE(TokenAttribution):
         forward_func: nn.Module,
         *,
         rule: str = "frozen",
-        n_samples: int = 50,
+        n_samples: int = 20,
         flip: float = 0.5,
         rotate: float = 20.0,
         scale: float = 0.1,
@@ -104,7 +111,7 @@ class DAVE(TokenAttribution):
     ) -> None:
         super().__init__(forward_func, output=output)
         self.rule = one_of("rule", rule, COMPLETE)
-        self.n_samples = integer("n_samples", n_samples, hint="n_samples=50, as in the paper.")
+        self.n_samples = integer("n_samples", n_samples, hint="n_samples=20, or 50 as in the paper.")
         self.flip = number("flip", flip, least=0, most=1, hint="flip=0.5, or 0 for none.")
         self.rotate = number("rotate", rotate, least=0, most=180, hint="rotate=20.0, in degrees.")
         self.scale = number("scale", scale, least=0, below=1, hint="scale=0.1.")
@@ -118,6 +125,12 @@ class DAVE(TokenAttribution):
         """True: the linear map is multiplied by the image."""
         return True
 
+    def want(self, transformer: Transformer) -> Want:
+        return Want(grads=["tokens"], rule=self.rule)  # of a text
+
+    def relevance(self, found: Record) -> Tensor:
+        return gradient_x_input(found)[0]
+
     @log_usage()
     def attribute(
         self,
@@ -130,7 +143,7 @@ class DAVE(TokenAttribution):
         r"""Explain a batch of images; see :meth:`TokenAttribution.attribute`.
 
         Args:
-            inputs: images (B, C, H, W).
+            inputs: images (B, C, H, W); other inputs are not moved.
             target: the output to explain.
             additional_forward_args: further positional arguments of the model.
             perturbations_per_eval: how many samples of the whole batch run at once. The map is the same.
@@ -140,12 +153,16 @@ class DAVE(TokenAttribution):
         at_once = integer("perturbations_per_eval", perturbations_per_eval, hint="perturbations_per_eval=1.")
         with undisturbed(self.model):
             checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
-            image = _picture(checked[0])
+            if not checked[0].is_floating_point():
+                words = self._record(inputs, target, args or None)
+                return self._finish(self.relevance(words), words.layout, inputs)
             transformer = stream_of(self.model, checked, args)
-            refuse_incomplete(self.model, transformer, transformer.blocks[0].entrance, checked, args, self.rule)
-            layout = None if self.output == "pixels" else layout_of(self.model, transformer, checked, args)
-            slopes = self._slopes(checked, args, target, at_once, progress if show_progress else NullProgress)
-            products = image * self._averaged(slopes)
+            place, itself = transformer.blocks[0].entrance, self.output == "pixels" and checked[0].dim() == 4
+            refuse_incomplete(self.model, transformer, place, checked, args, self.rule)
+            layout = None if itself else layout_of(self.model, transformer, checked, args)
+            bar = progress if show_progress else NullProgress
+            slopes = self._slopes(checked, args, target, place, at_once, bar)
+            products = checked[0] * self._averaged(slopes)
             if layout is not None:
                 return self._finish(layout.from_pixels(products), layout, inputs)
             pixels = products.sum(1, keepdim=True)
@@ -154,12 +171,20 @@ class DAVE(TokenAttribution):
             return (widened(pixels),) if isinstance(inputs, tuple) else widened(pixels)
 
     def _slopes(
-        self, inputs: tuple[Tensor, ...], args: tuple[Any, ...], target: TargetType, at_once: int, bar: Any
+        self,
+        inputs: tuple[Tensor, ...],
+        args: tuple[Any, ...],
+        target: TargetType,
+        place: Place,
+        at_once: int,
+        bar: Any,
     ) -> Iterator[Tensor]:  # shape of each: (m, B, C, H, W)
         """The linear maps (1 - t) A^T w(z), some samples at a time."""
         image, *others = inputs
-        batch, samples, network = len(image), self._samples(image), Network(self.model)
-        with bar(desc=self.get_name(), total=math.ceil(self.n_samples / at_once)) as shown:
+        batch, network = len(image), Network(self.model)
+        samples = self._samples(image) if image.dim() == 4 else iter([_as_it_is])
+        n = self.n_samples if image.dim() == 4 else 1
+        with bar(desc=self.get_name(), total=math.ceil(n / at_once)) as shown:
             while some := list(islice(samples, at_once)):
                 rows = torch.arange(batch, device=image.device).repeat(len(some))
                 with torch.enable_grad():
@@ -168,6 +193,7 @@ class DAVE(TokenAttribution):
                     with under(self.rule):
                         scores = network(z, *of_samples((*others, *args), batch, rows))
                     value = select(scores, target_of_rows(target, rows))
+                refuse_own_derivatives(self.model, place, inputs, args, self.rule, scores)
                 yield gradient_of(value, leaf).unflatten(0, (-1, batch))
                 shown.update()
 
@@ -181,24 +207,23 @@ class DAVE(TokenAttribution):
 
     def _averaged(self, slopes: Iterator[Tensor]) -> Tensor:  # shape: (B, C, H, W)
         if self.average == "mean":
-            return reduce(torch.add, (some.sum(0) for some in slopes)) / self.n_samples
+            total, n = reduce(_added, ((some.sum(0), len(some)) for some in slopes))
+            return total / n
         every = torch.cat(list(slopes))
         off = every - every.median(0).values
         kept = off.abs() <= OUTLYING * NORMAL * off.abs().median(0).values
         return (every * kept).sum(0) / kept.sum(0)
 
 
+def _added(one: tuple[Tensor, int], other: tuple[Tensor, int]) -> tuple[Tensor, int]:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
 def _noisy(move: Movement, t: float, noise: Tensor | None, x: Tensor) -> Tensor:
     """The image moved, and t of it replaced by noise, so that its spread stays."""
     moved = move(x)
     return moved if noise is None or t == 0 else (1 - t) * moved + math.sqrt(1 - (1 - t) ** 2) * noise
-
-
-def _picture(image: Tensor) -> Tensor:
-    """The input, if it can be turned and shifted."""
-    if image.dim() == 4 and image.is_floating_point():
-        return image
-    got = f"an input of shape {tuple(image.shape)} and {image.dtype}"
-    raise InputError(
-        "Images (B, C, H, W), which can be turned and shifted.", got, "a method of tokens, such as DecompX."
-    )

@@ -36,7 +36,14 @@ CHECKS: dict[str, Check] = {
     ),
     "frozen: tokens + biases = score": Check(
         completeness("frozen"),
-        ("DecompX", "PLUS(DecompX)", "SkipPLUS(DecompX)", 'FullGrad(rule="frozen")', 'FullGradPlus(rule="frozen")'),
+        (
+            "DecompX",
+            "PLUS(DecompX)",
+            "SkipPLUS(DecompX)",
+            "DAVE",
+            'FullGrad(rule="frozen")',
+            'FullGradPlus(rule="frozen")',
+        ),
         "Something that the rule does not cover lies between the tokens and the score.",
     ),
     "libra: tokens + biases = score": Check(

@@ -29,7 +29,7 @@ def zero_maps(method: Any, case: Case) -> tuple[Tensor, str]:
 # They ask the model at other points than the sample: without a token, with noise, on the way from zero.
 ELSEWHERE = {
     "LayerSmoothCDAM", "LayerIntegratedCDAM", "PredictionMap", "IntegratedGradients", "SmoothGrad", "TokenAblation",
-    "RandomAttribution",
+    "RandomAttribution", "DAVE",
 }  # fmt: skip
 
 

@@ -102,9 +102,9 @@ def test_movements_are_those_of_pictures() -> None:
     assert Movement(turn=30)(x.half()).dtype == torch.half
 
 
-def test_what_is_no_picture_is_refused() -> None:
-    ids, mask = reference_sentences()
-    with pytest.raises(cv.InputError, match="turned and shifted"):
-        cv.DAVE(reference_bert(), n_samples=1).attribute(ids, 0, additional_forward_args=mask)
+def test_a_text_is_not_moved() -> None:
+    (ids, mask), model = reference_sentences(), reference_bert()
+    found = cv.DAVE(model, rule="libra").attribute(ids, TARGETS, additional_forward_args=mask)
+    assert torch.equal(found, cv.DecompX(model, rule="libra").attribute(ids, TARGETS, additional_forward_args=mask))
     with pytest.raises(cv.OptionError, match="'libra'"):
-        cv.DAVE(vit(), rule="grad")
+        cv.DAVE(model, rule="grad")
