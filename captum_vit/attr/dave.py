@@ -14,7 +14,7 @@ from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Generator, Tensor, nn
 
-from captum_vit.attr.base import TokenAttribution, forward_args, warn_if_zero
+from captum_vit.attr.base import TokenAttribution, warn_if_zero
 from captum_vit.inputs.movements import Movement, drawn
 from captum_vit.models.per_sample import of_samples
 from captum_vit.models.transformer import Transformer
@@ -27,11 +27,12 @@ from captum_vit.trace.record.rollout import gradient_x_input
 from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.replay.gradient import gradient_of
 from captum_vit.trace.replay.subnetwork import Network
-from captum_vit.trace.run.describe import stream_of
+from captum_vit.trace.run.describe import described
 from captum_vit.trace.run.finite import refuse_not_finite
+from captum_vit.trace.run.layouts import layout_of
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import select, target_of_rows
 from captum_vit.trace.run.state import undisturbed, widened
-from captum_vit.trace.run.watch import layout_of
 
 NORMAL = 1.4826  # the standard deviation of normal numbers by their median absolute deviation
 OUTLYING = 2.5  # deviations from the median
@@ -152,17 +153,17 @@ class DAVE(TokenAttribution):
         boolean("show_progress", show_progress)
         at_once = integer("perturbations_per_eval", perturbations_per_eval, hint="perturbations_per_eval=1.")
         with undisturbed(self.model):
-            checked, args = self._checked(inputs, target), forward_args(additional_forward_args)
-            if not checked[0].is_floating_point():
-                words = self._record(inputs, target, args or None)
+            call = self._call(inputs, target, additional_forward_args)
+            image = call.inputs[0]
+            if not image.is_floating_point():
+                words = self._record(inputs, target, call.args or None)
                 return self._finish(self.relevance(words), words.layout, inputs)
-            transformer = stream_of(self.model, checked, args)
-            place, itself = transformer.blocks[0].entrance, self.output == "pixels" and checked[0].dim() == 4
-            refuse_incomplete(self.model, transformer, place, checked, args, self.rule)
-            layout = None if itself else layout_of(self.model, transformer, checked, args)
-            bar = progress if show_progress else NullProgress
-            slopes = self._slopes(checked, args, target, place, at_once, bar)
-            products = checked[0] * self._averaged(slopes)
+            call = described(call)
+            place, itself = call.transformer.blocks[0].entrance, self.output == "pixels" and image.dim() == 4
+            refuse_incomplete(call, place, self.rule)
+            layout = None if itself else layout_of(call)
+            slopes = self._slopes(call, target, place, at_once, progress if show_progress else NullProgress)
+            products = image * self._averaged(slopes)
             if layout is not None:
                 return self._finish(layout.from_pixels(products), layout, inputs)
             pixels = products.sum(1, keepdim=True)
@@ -171,16 +172,10 @@ class DAVE(TokenAttribution):
             return (widened(pixels),) if isinstance(inputs, tuple) else widened(pixels)
 
     def _slopes(
-        self,
-        inputs: tuple[Tensor, ...],
-        args: tuple[Any, ...],
-        target: TargetType,
-        place: Place,
-        at_once: int,
-        bar: Any,
+        self, call: Pass, target: TargetType, place: Place, at_once: int, bar: Any
     ) -> Iterator[Tensor]:  # shape of each: (m, B, C, H, W)
         """The linear maps (1 - t) A^T w(z), some samples at a time."""
-        image, *others = inputs
+        image, *others = call.inputs
         batch, network = len(image), Network(self.model)
         samples = self._samples(image) if image.dim() == 4 else iter([_as_it_is])
         n = self.n_samples if image.dim() == 4 else 1
@@ -191,9 +186,9 @@ class DAVE(TokenAttribution):
                     leaf = image[rows].requires_grad_()
                     z = torch.cat([moved(x) for moved, x in zip(some, leaf.split(batch), strict=True)])
                     with under(self.rule):
-                        scores = network(z, *of_samples((*others, *args), batch, rows))
+                        scores = network(z, *of_samples((*others, *call.args), batch, rows))
                     value = select(scores, target_of_rows(target, rows))
-                refuse_own_derivatives(self.model, place, inputs, args, self.rule, scores)
+                refuse_own_derivatives(call, place, self.rule, scores)
                 yield gradient_of(value, leaf).unflatten(0, (-1, batch))
                 shown.update()
 
