@@ -29,6 +29,7 @@ from captum_vit.attr.dave import DAVE
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
 from captum_vit.attr.input_gradient import InputGradient, smooth_grad
+from captum_vit.attr.legrad import LeGrad
 from captum_vit.attr.lengths import ALTI, AttIN, GlobEnc
 from captum_vit.attr.lrp import LRP, ConservativeLRP, PartialLRP, TransAttr
 from captum_vit.attr.plus import PLUS, SkipPLUS
@@ -73,6 +74,7 @@ METHODS: dict[str, Make] = dict(
         GenAtt,
         _sum_of(GenAtt),
         GradSAM,
+        LeGrad,
         AttnGrad,
         AttCAM,
         AttIxG,
@@ -133,6 +135,7 @@ __all__ = [
     "LayerCDAM",
     "LayerIntegratedCDAM",
     "LayerSmoothCDAM",
+    "LeGrad",
     "METHODS",
     "PLUS",
     "PartialLRP",

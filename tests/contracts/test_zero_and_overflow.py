@@ -26,10 +26,11 @@ def zero_maps(method: Any, case: Case) -> tuple[Tensor, str]:
 
 # -- no gradient ---------------------------------------------------------------------------------------------------
 
-# They ask the model at other points than the sample: without a token, with noise, on the way from zero.
+# They ask the model at other points than the sample: without a token, with noise, on the way from zero, or its head on
+# the tokens of earlier blocks.
 ELSEWHERE = {
     "LayerSmoothCDAM", "LayerIntegratedCDAM", "PredictionMap", "IntegratedGradients", "SmoothGrad", "TokenAblation",
-    "RandomAttribution", "DAVE",
+    "LeGrad", "DAVE", "RandomAttribution",
 }  # fmt: skip
 
 

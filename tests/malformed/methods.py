@@ -47,6 +47,7 @@ VALUES: dict[str, list[Any]] = {
     "temperature": [0, -1.0, float("nan"), float("inf"), "1", None],
     "rule": ["lrp", None, 0],
     "rows": ["all", None],
+    "readout": ["cls", None],
     "heads": ["max", None],
     "head": [0.5, "0", True],
     "alignment": ["mid", None],

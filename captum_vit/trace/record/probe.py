@@ -20,6 +20,7 @@ from captum_vit.trace.modes.by_rows import ByRows, Shown, by_rows, is_short
 from captum_vit.trace.modes.explicit import Attention
 from captum_vit.trace.modes.rules import checked_rule
 from captum_vit.trace.record.pooling import ROWS
+from captum_vit.trace.replay.readouts import READOUTS
 from captum_vit.trace.run.score import SCORES
 from captum_vit.trace.run.watch import Watch
 
@@ -56,9 +57,12 @@ class Want:
         site: one more place whose tensor is kept.
         every_layout: find where the tokens of every block lie, in a network whose blocks have tokens of several kinds.
         recompute: blocks save nothing for the backward pass, and run again in it; for gradients at ``tokens``.
+        readout: differentiate each block's own readout in place of the score, by that block alone: what the head makes
+            of the tokens that leave it (``"head"``), or of their mean (``"mean"``). The graph is cut where tokens enter
+            a block. Needs ``out`` and gradients.
 
     Raises:
-        OptionError: an unknown kind, score or rule.
+        OptionError: an unknown kind, score, rule or readout.
     """
 
     seen: Collection[str] = ()
@@ -74,6 +78,7 @@ class Want:
     site: Place | None = None
     every_layout: bool = False
     recompute: bool = False
+    readout: str | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in (("seen", self.seen), ("grads", self.grads)):
@@ -85,6 +90,8 @@ class Want:
         checked_rule(self.rule)
         if self.row is not None:
             one_of("row", self.row, ROWS)
+        if self.readout is not None:
+            one_of("readout", self.readout, READOUTS)
 
     @property
     def kinds(self) -> set[str]:
@@ -143,7 +150,7 @@ class Probe:
             if layer == self.start:
                 self.n_first = x.shape[1]
             leaf = None
-            if layer == self.start and self.want.grads:
+            if self.want.grads and (layer == self.start or self._cuts(layer)):
                 torch.set_grad_enabled(True)
                 leaf = x = x.detach().requires_grad_()
             if "tokens" in self.want.kinds and layer >= self.start:
@@ -151,6 +158,10 @@ class Probe:
             return leaf
 
         return visit
+
+    def _cuts(self, layer: int) -> bool:
+        """Whether the graph begins anew where tokens enter a block."""
+        return layer >= self.start and self.want.readout is not None
 
     def _leave(self, layer: int, last: bool) -> Visit:
         def visit(x: Tensor) -> Tensor | None:
@@ -189,7 +200,9 @@ class Probe:
         if is_short(shape, query.dtype):
             return None
         self._refuse_other_shape(shape)
-        ends = self._block == self.start and not {"tokens", "attn_in"} & set(self.want.grads)
+        ends = (self._block == self.start or self._cuts(self._block)) and not {"tokens", "attn_in"} & set(
+            self.want.grads
+        )
         rows, context = by_rows(self.shown, ends, query, key, value, *args, **kwargs)
         self.by_rows[self._block] = rows
         self._keep_attention(values=rows.values, context=context)

@@ -29,6 +29,7 @@ from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph, of_other_blocks
 from captum_vit.trace.record.probe import ATTENTION, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
+from captum_vit.trace.replay.readouts import read_by_head
 from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.layouts import layouts_of_blocks
 from captum_vit.trace.run.passes import Pass
@@ -247,7 +248,12 @@ def record(call: Pass, target: TargetType, want: Want, start: int = 0) -> Record
         bias_tap.told.append(relevance.add)
         found.biases = relevance.by_place
     if want.grads:
-        score = select(transform(output, want.score, model), target)
+        if want.readout is None:
+            score = select(transform(output, want.score, model), target)
+        else:
+            out = [seen["out"][layer] for layer in found.layers]
+            called = (inputs, args, target, want.readout)
+            score = read_by_head(model, found.transformer, out, output, found.layout, *called)
         if want.relevance:
             score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
         wanted = {kind: seen[kind] for kind in want.grads if seen[kind]}

@@ -28,6 +28,7 @@ from tests.references import (
     decompx,
     full_grad,
     input_gradient,
+    legrad,
     lengths,
     lrp,
     plus,
@@ -134,6 +135,13 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         lambda m: cv.GradSAM(m, rows="mean", **TOKENS),
         lambda m, x, c: attention_gradient.grad_sam(m, x, c, rows="mean"),
     ),
+    **{
+        f"LeGrad by {read} of {layers or 'all'}": (
+            lambda m, read=read, layers=layers: cv.LeGrad(m, readout=read, layers=layers or None, **TOKENS),
+            lambda m, x, c, read=read, layers=layers: legrad.legrad(m, x, c, read, layers),
+        )
+        for read, layers in (("head", ()), ("mean", ()), ("head", (1, 2)))
+    },
     "AttnGrad": (lambda m: cv.AttnGrad(m, **TOKENS), attention_gradient.attn_grad),
     "AttnGrad in size at block 1": (
         lambda m: cv.AttnGrad(m, 1, heads="abs", **TOKENS),
