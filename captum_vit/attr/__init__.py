@@ -28,6 +28,7 @@ from captum_vit.attr.cdam_smooth import LayerSmoothCDAM
 from captum_vit.attr.dave import DAVE
 from captum_vit.attr.decompx import DecompX
 from captum_vit.attr.full_grad import FullGrad, FullGradPlus
+from captum_vit.attr.grad_eclip import GradECLIP
 from captum_vit.attr.input_gradient import InputGradient, smooth_grad
 from captum_vit.attr.legrad import LeGrad
 from captum_vit.attr.lengths import ALTI, AttIN, GlobEnc
@@ -75,6 +76,7 @@ METHODS: dict[str, Make] = dict(
         _sum_of(GenAtt),
         GradSAM,
         LeGrad,
+        GradECLIP,
         AttnGrad,
         AttCAM,
         AttIxG,
@@ -129,6 +131,7 @@ __all__ = [
     "FullGradPlus",
     "GenAtt",
     "GlobEnc",
+    "GradECLIP",
     "GradSAM",
     "InputGradient",
     "LRP",

@@ -158,6 +158,26 @@ def attended(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], batch: in
     return _laid_out(product, axes, batch), product.out_axes
 
 
+def factors(scores: Product, batch: int) -> tuple[Tensor, Tensor] | None:  # shapes: (B, H, Nq, d), (B, H, Nk, d)
+    """Queries and keys of a product whose last axis counts keys; None of one that is no product of this kind."""
+    query, key = scores.out_axes[-2:]
+    scores = scores if query in scores.a_axes else scores.turned()
+    q, k, q_axes, k_axes, out = scores
+    channels = {*q_axes} & {*k_axes} - {*out}
+    if len(channels) != 1 or query in k_axes or key in q_axes or len(out) < 3:
+        return None
+    (channel,) = channels
+    size = dict(zip(k_axes, k.shape, strict=True))
+    size |= {letter: max(n, size.get(letter, 1)) for letter, n in zip(q_axes, q.shape, strict=True)}
+    lead, _ = _batch_first(list(out[:-2]), size, batch)
+    sizes, front = [size[letter] for letter in lead], "".join(lead)
+    laid = (
+        _laid(x, axes, front + own + channel, sizes, batch) for x, axes, own in ((q, q_axes, query), (k, k_axes, key))
+    )
+    queries, keys = laid
+    return queries, keys
+
+
 def _laid_out(product: Product, axes: Axes, batch: int) -> Attended:
     weights, values, p, v, _ = product
     key, query, channel, lead, size = axes

@@ -25,8 +25,9 @@ from captum_vit.trace.run.score import SCORES
 from captum_vit.trace.run.watch import Watch
 
 INSIDE = ("attn_in", "before_mid", "mid", "before_norm")
-KINDS = ("tokens", "probs", "values", "context", "out", *INSIDE)
-ATTENTION = {"probs", "values", "context"}
+FACTORS = ("queries", "keys")
+KINDS = ("tokens", "probs", "values", "context", *FACTORS, "out", *INSIDE)
+ATTENTION = {"probs", "values", "context", *FACTORS}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Want:
     """What a method needs to see: kinds of tensors, kinds of gradients, and how the graph is built.
 
     Args:
-        seen: kinds to keep, of ``KINDS``: ``tokens`` enter the block, ``attn_in`` enters the attention,
+        seen: kinds to keep, of ``KINDS``: ``tokens`` enter the block, ``attn_in`` enters the attention, ``queries`` and
+            ``keys`` are what its scores are products of,
             ``mid`` is the stream between attention and feed-forward, ``before_mid`` what a post-norm block
             normalises to get it, ``before_norm`` what it normalises last, ``out`` leaves the block.
         grads: kinds whose gradient is needed too.
@@ -189,6 +191,13 @@ class Probe:
         if not attention.sure:
             self.unsure = self._block, attention.probs.detach()
         self._keep_attention(probs=attention.probs, values=attention.values, context=attention.context)
+
+    def see_factors(self, queries: Tensor, keys: Tensor) -> None:
+        """Those of the attention among the tokens of a block; other products of two tensors are none."""
+        if self._block is None or self._block < self.start or self._block in self.seen["keys"]:
+            return
+        if all(x.dim() == 4 and len(x) == self.batch and x.shape[2] == self.n_tokens for x in (queries, keys)):
+            self.seen["queries"][self._block], self.seen["keys"][self._block] = queries, keys
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
         """The context of a fused attention, of which rows are known from now on; None of one to be written out."""

@@ -20,6 +20,7 @@ from captum_vit.trace.modes.by_rows import ByRows, Rows, Whole
 from captum_vit.trace.modes.cells import Cells
 from captum_vit.trace.modes.completeness import COMPLETE, refuse_gap
 from captum_vit.trace.modes.explicit import AttentionTap
+from captum_vit.trace.modes.queries import QueryTap
 from captum_vit.trace.modes.relevance import Relevance, carried, refuse_half_precision
 from captum_vit.trace.modes.rules import rule_modes
 from captum_vit.trace.modes.silence import what_ran
@@ -27,7 +28,7 @@ from captum_vit.trace.record.backward_pass import BackwardPass
 from captum_vit.trace.record.by_cell import BiasesByCell, on_earlier, placing
 from captum_vit.trace.record.head import HeadTap
 from captum_vit.trace.record.pooling import Head, Pooling, no_graph, of_other_blocks
-from captum_vit.trace.record.probe import ATTENTION, Probe, Want
+from captum_vit.trace.record.probe import ATTENTION, FACTORS, Probe, Want
 from captum_vit.trace.replay.accepted import refuse_incomplete, refuse_own_derivatives
 from captum_vit.trace.replay.readouts import read_by_head
 from captum_vit.trace.run.finite import refuse_not_finite
@@ -203,6 +204,8 @@ def record(call: Pass, target: TargetType, want: Want, start: int = 0) -> Record
         by_rows = want.by_rows and not (want.first_row or rule_modes(want.rule) or want.relevance)
         see, instead = probe.see_attention, probe.attend if by_rows else None
         watch.over_attention(AttentionTap(see, len(call), want.first_row, instead), start)
+        if want.kinds & set(FACTORS):
+            modes.append(QueryTap(probe.see_factors, len(call)))
     elif want.row in ("outputs", "target"):
         watch.behind.append(AttentionTap(probe.see_attention, len(call)))
     head_tap = HeadTap()

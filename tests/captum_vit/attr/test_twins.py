@@ -27,6 +27,7 @@ from tests.references import (
     dave,
     decompx,
     full_grad,
+    grad_eclip,
     input_gradient,
     legrad,
     lengths,
@@ -141,6 +142,15 @@ METHODS: dict[str, tuple[Make, Twin]] = {
             lambda m, x, c, read=read, layers=layers: legrad.legrad(m, x, c, read, layers),
         )
         for read, layers in (("head", ()), ("mean", ()), ("head", (1, 2)))
+    },
+    **{
+        f"GradECLIP of {layers}, {'cosine' if cosine else 'none'}{', signed' if signed else ''}": (
+            lambda m, layers=layers, cosine=cosine, signed=signed: cv.GradECLIP(
+                m, layers=layers, weights="cosine" if cosine else "none", signed=signed, **TOKENS
+            ),
+            lambda m, x, c, given=(layers, cosine, signed): grad_eclip.grad_eclip(m, x, c, *given),
+        )
+        for layers, cosine, signed in (((-1,), True, False), ((1, 2), True, True), ((0,), False, True))
     },
     "AttnGrad": (lambda m: cv.AttnGrad(m, **TOKENS), attention_gradient.attn_grad),
     "AttnGrad in size at block 1": (
