@@ -13,6 +13,7 @@ from captum_vit.attr.attention import AttentionRollout, RawAttention
 from captum_vit.attr.attention_gradient import AttCAM, AttnGrad, GenAtt, GradSAM
 from captum_vit.attr.attention_input import AttCAT, AttIxG
 from captum_vit.attr.base import TokenAttribution
+from captum_vit.attr.caap import CAAP
 from captum_vit.attr.cam import (
     TokenGradCAM,
     TokenGradCAMElementWise,
@@ -101,6 +102,7 @@ METHODS: dict[str, Make] = dict(
         _sum_of(GlobEnc),
         _sum_of(ALTI),
         TokenAblation,
+        CAAP,
         LRP,
         PartialLRP,
         ConservativeLRP,
@@ -123,6 +125,7 @@ __all__ = [
     "AttIxG",
     "AttentionRollout",
     "AttnGrad",
+    "CAAP",
     "CAT",
     "ConservativeLRP",
     "DAVE",

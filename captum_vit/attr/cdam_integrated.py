@@ -11,11 +11,11 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_vit.attr.base import PRODUCTS, TokenAttribution
-from captum_vit.errors import InputError
 from captum_vit.options import IN_MEMORY, boolean, integer, integer_or_none, one_of
 from captum_vit.trace.replay.reading import Reading
 from captum_vit.trace.replay.replay import portions
-from captum_vit.trace.run.state import checked_inputs, undisturbed, widened
+from captum_vit.trace.run.baselines import filled_baselines
+from captum_vit.trace.run.state import undisturbed, widened
 
 RIEMANN = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
 
@@ -125,12 +125,7 @@ class LayerIntegratedCDAM(TokenAttribution):
         """The inputs at whose tokens the line starts; None for zero tokens."""
         if baselines is None:
             return None
-        given = baselines if isinstance(baselines, tuple) else (baselines,)
-        if len(given) != len(reading.call.inputs):
-            wanted = f"A baseline for each of {len(reading.call.inputs)} inputs."
-            raise InputError(wanted, f"{len(given)}", "baselines=None for zero tokens.")
-        filled = tuple(_filled(b, x) for b, x in zip(given, reading.call.inputs, strict=True))
-        return checked_inputs(filled, self.model)
+        return filled_baselines(baselines, reading.call.inputs, self.model, "zero tokens")
 
 
 def _quadrature(method: str, n: int) -> tuple[Tensor, Tensor]:  # shapes: (n,), (n,)
@@ -140,17 +135,3 @@ def _quadrature(method: str, n: int) -> tuple[Tensor, Tensor]:  # shapes: (n,), 
         return points, torch.full_like(points, 1 / n)
     weights, alphas = (torch.tensor(rule(n), dtype=torch.float64) for rule in approximation_parameters(method))
     return alphas, weights
-
-
-def _filled(baseline: Any, x: Tensor) -> Tensor:
-    """A baseline in the shape of the input."""
-    if isinstance(baseline, int | float):
-        return torch.full_like(x, baseline)
-    if isinstance(baseline, Tensor) and baseline.shape[1:] == x.shape[1:] and len(baseline) in (1, len(x)):
-        return baseline.to(x.device).expand_as(x)
-    got = tuple(baseline.shape) if isinstance(baseline, Tensor) else repr(baseline)
-    raise InputError(
-        f"A baseline of the inputs' shape {tuple(x.shape)}, of one sample, or a number.",
-        str(got),
-        "baselines=None for zero tokens.",
-    )

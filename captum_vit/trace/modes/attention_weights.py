@@ -160,7 +160,7 @@ def attended(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], batch: in
 
 def factors(scores: Product, batch: int) -> tuple[Tensor, Tensor] | None:  # shapes: (B, H, Nq, d), (B, H, Nk, d)
     """Queries and keys of a product whose last axis counts keys; None of one that is no product of this kind."""
-    query, key = scores.out_axes[-2:]
+    query, key = scores.out_axes[-2], scores.out_axes[-1]
     scores = scores if query in scores.a_axes else scores.turned()
     q, k, q_axes, k_axes, out = scores
     channels = {*q_axes} & {*k_axes} - {*out}

@@ -22,6 +22,7 @@ from tests.references import (
     ablation,
     attention,
     attention_gradient,
+    caap,
     cam,
     cdam,
     dave,
@@ -63,6 +64,11 @@ METHODS: dict[str, tuple[Make, Twin]] = {
     "TokenAblation of logits": (
         lambda m: cv.TokenAblation(m, score="logit", **TOKENS),
         lambda m, x, c: ablation.token_ablation(m, x, c, score="logit"),
+    ),
+    "CAAP": (lambda m: cv.CAAP(m, **TOKENS), caap.caap),
+    "CAAP of blocks 1 and 2": (
+        lambda m: cv.CAAP(m, layers=[1, 2], **TOKENS),
+        lambda m, x, c: caap.caap(m, x, c, (1, 2)),
     ),
     "PredictionMap": (lambda m: cv.PredictionMap(m, **TOKENS), prediction_map.prediction_map),
     "PredictionMap of logits at block 0": (
