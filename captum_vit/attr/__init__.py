@@ -22,6 +22,7 @@ from captum_vit.attr.cam import (
     TokenLayerCAM,
     TokenXGradCAM,
 )
+from captum_vit.attr.cam_eigen import TokenEigenCAM
 from captum_vit.attr.cat import CAT
 from captum_vit.attr.cdam import LayerCDAM
 from captum_vit.attr.cdam_integrated import LayerIntegratedCDAM
@@ -88,6 +89,7 @@ METHODS: dict[str, Make] = dict(
         TokenHiResCAM,
         TokenGradCAMElementWise,
         TokenLayerCAM,
+        TokenEigenCAM,
         VanillaGrad,
         _by_patch(Saliency),
         _by_patch(InputXGradient),
@@ -152,6 +154,7 @@ __all__ = [
     "SkipPLUS",
     "TokenAblation",
     "TokenAttribution",
+    "TokenEigenCAM",
     "TokenGradCAM",
     "TokenGradCAMElementWise",
     "TokenGradCAMPlusPlus",

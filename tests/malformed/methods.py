@@ -72,7 +72,6 @@ VALUES: dict[str, list[Any]] = {
     "perturbations_per_eval": [0, 1.5, None],
     "n_samples": [0, -1, 2.5, "50", True],
     "stdev": [-0.1, float("nan"), float("inf"), "0.5", None],
-    "perturbations_per_eval": [0, -3, 1.5, "8"],
     "n_steps": [0, -1, 2.5, "50"],
     "internal_batch_size": [0, -3, 1.5, "8"],
     "baselines": ["zeros", float("nan"), IMAGES[..., :9], (IMAGES, IMAGES), spoilt(torch.inf)],

@@ -89,3 +89,14 @@ def each(p: Pass, x: Tensor, term) -> Tensor:  # (N,)
             for d in range(x.shape[1]):
                 scores[i] += term(i, d)
     return scores
+
+
+def eigen_cam(model: nn.Module, sample: Sample, target: int, layer: int = -1) -> Tensor:  # (N,)
+    """S_i = (x_i - mean) . v, v the first singular vector of the patches less their mean; the largest positive."""
+    p = forward(model, sample)
+    x = p.blocks[layer].t.detach()
+    patches = [i for i in range(len(x)) if p.real[i] and (p.net.post_norm or i >= PREFIX)]
+    x = x - sum(x[i] for i in patches) / len(patches)
+    v = torch.linalg.svd(x[patches]).Vh[0]
+    largest = max((x[i] @ v for i in patches), key=abs)
+    return torch.stack([x[i] @ v * largest.sign() for i in range(len(x))]) * p.real

@@ -70,6 +70,11 @@ METHODS: dict[str, tuple[Make, Twin]] = {
         lambda m: cv.CAAP(m, layers=[1, 2], **TOKENS),
         lambda m, x, c: caap.caap(m, x, c, (1, 2)),
     ),
+    "TokenEigenCAM": (lambda m: cv.TokenEigenCAM(m, **TOKENS), cam.eigen_cam),
+    "TokenEigenCAM at block 0": (
+        lambda m: cv.TokenEigenCAM(m, 0, **TOKENS),
+        lambda m, x, c: cam.eigen_cam(m, x, c, 0),
+    ),
     "PredictionMap": (lambda m: cv.PredictionMap(m, **TOKENS), prediction_map.prediction_map),
     "PredictionMap of logits at block 0": (
         lambda m: cv.PredictionMap(m, 0, score="logit", **TOKENS),
