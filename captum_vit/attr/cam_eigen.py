@@ -53,7 +53,7 @@ class TokenEigenCAM(TokenAttribution):
         return Want(site=self._site(transformer))
 
     def _site(self, transformer: Transformer) -> Place:
-        if self.layer is None or isinstance(self.layer, int | float):
+        if self.layer is None or isinstance(self.layer, int):
             return reading_point(transformer, -1 if self.layer is None else self.layer)
         return Site(literal_module(self.model, self.layer), "output")
 
