@@ -133,7 +133,7 @@ def test_without_a_model_a_script_says_what_it_wants(
 
 def test_the_page_shows_what_the_scripts_print() -> None:
     tables = re.findall(r"^\| method \| (.+) \|\n\|[-:|]+\|\n((?:\| .*\n)+)", PAGE, re.MULTILINE)
-    assert len(tables) == 4
+    assert len(tables) == 5
     for header, rows in tables:
         assert tuple(header.split(" | ")) == COLUMNS
         assert tuple(row.split(" | ")[0].removeprefix("| ") for row in rows.splitlines()) == ROWS
