@@ -16,10 +16,8 @@ from torch import Generator, Tensor, nn
 
 from captum_vit.attr.base import TokenAttribution, warn_if_zero
 from captum_vit.inputs.movements import Movement, drawn
-from captum_vit.models.per_sample import of_samples
 from captum_vit.models.transformer import Transformer
 from captum_vit.options import boolean, integer, number, one_of
-from captum_vit.sites.site import Place
 from captum_vit.trace.modes.completeness import COMPLETE
 from captum_vit.trace.modes.rules import under
 from captum_vit.trace.record.record import Record, Want
@@ -156,13 +154,13 @@ class DAVE(TokenAttribution):
             call = self._call(inputs, target, additional_forward_args)
             image = call.inputs[0]
             if not image.is_floating_point():
-                words = self._record(inputs, target, call.args or None)
+                words = self._record(inputs, target, additional_forward_args)
                 return self._finish(self.relevance(words), words.layout, inputs)
             call = described(call)
-            place, itself = call.transformer.blocks[0].entrance, self.output == "pixels" and image.dim() == 4
-            refuse_incomplete(call, place, self.rule)
-            layout = None if itself else layout_of(call)
-            slopes = self._slopes(call, target, place, at_once, progress if show_progress else NullProgress)
+            refuse_incomplete(call, call.transformer.blocks[0].entrance, self.rule)
+            layout = None if self.output == "pixels" and image.dim() == 4 else layout_of(call)
+            bar = progress if show_progress else NullProgress
+            slopes = self._slopes(call, target, at_once, bar)
             products = image * self._averaged(slopes)
             if layout is not None:
                 return self._finish(layout.from_pixels(products), layout, inputs)
@@ -172,23 +170,23 @@ class DAVE(TokenAttribution):
             return (widened(pixels),) if isinstance(inputs, tuple) else widened(pixels)
 
     def _slopes(
-        self, call: Pass, target: TargetType, place: Place, at_once: int, bar: Any
+        self, call: Pass, target: TargetType, at_once: int, bar: Any
     ) -> Iterator[Tensor]:  # shape of each: (m, B, C, H, W)
         """The linear maps (1 - t) A^T w(z), some samples at a time."""
-        image, *others = call.inputs
-        batch, network = len(image), Network(self.model)
+        image, batch, network = call.inputs[0], len(call), Network(call.model)
         samples = self._samples(image) if image.dim() == 4 else iter([_as_it_is])
         n = self.n_samples if image.dim() == 4 else 1
         with bar(desc=self.get_name(), total=math.ceil(n / at_once)) as shown:
             while some := list(islice(samples, at_once)):
                 rows = torch.arange(batch, device=image.device).repeat(len(some))
+                copies = call.of(rows)
                 with torch.enable_grad():
-                    leaf = image[rows].requires_grad_()
+                    leaf = copies.inputs[0].detach().requires_grad_()
                     z = torch.cat([moved(x) for moved, x in zip(some, leaf.split(batch), strict=True)])
                     with under(self.rule):
-                        scores = network(z, *of_samples((*others, *call.args), batch, rows))
+                        scores = network(z, *copies.inputs[1:], *copies.args)
                     value = select(scores, target_of_rows(target, rows))
-                refuse_own_derivatives(call, place, self.rule, scores)
+                refuse_own_derivatives(call, call.transformer.blocks[0].entrance, self.rule, scores)
                 yield gradient_of(value, leaf).unflatten(0, (-1, batch))
                 shown.update()
 

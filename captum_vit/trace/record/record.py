@@ -255,8 +255,7 @@ def record(call: Pass, target: TargetType, want: Want, start: int = 0) -> Record
             score = select(transform(output, want.score, model), target)
         else:
             out = [seen["out"][layer] for layer in found.layers]
-            called = (inputs, args, target, want.readout)
-            score = read_by_head(model, found.transformer, out, output, found.layout, *called)
+            score = read_by_head(found.call, out, output, found.layout, target, want.readout)
         if want.relevance:
             score = score * score.detach().ne(0)  # of a score of zero there is no relevance to hand back
         wanted = {kind: seen[kind] for kind in want.grads if seen[kind]}

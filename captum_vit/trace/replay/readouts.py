@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 from captum._utils.typing import TargetType
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_vit.errors import UnsupportedModelError
 from captum_vit.models.output import scores_of
 from captum_vit.models.per_sample import is_of_each_sample
-from captum_vit.models.transformer import Transformer
 from captum_vit.tokens import TokenLayout
 from captum_vit.trace.replay.gradient import gradient_of
 from captum_vit.trace.replay.projections import alike
 from captum_vit.trace.replay.replay import repeat_samples
 from captum_vit.trace.replay.subnetwork import entering
+from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import repeat_target, select
 from captum_vit.trace.run.watch import model_errors_as_ours
 
@@ -25,13 +25,10 @@ AT_ONCE = 2**22  # outputs: a language model has one for each word of its vocabu
 
 
 def read_by_head(
-    model: nn.Module,
-    transformer: Transformer,
+    call: Pass,
     out: list[Tensor],  # shape of each: (B, N, D), what leaves each block, the last one at the end
     output: Tensor,  # shape: (B, K), as the model returned it
     layout: TokenLayout,
-    inputs: tuple[Tensor, ...],
-    args: tuple[Any, ...],
     target: TargetType,
     readout: str,
 ) -> Tensor:  # shape: (B,)
@@ -44,6 +41,7 @@ def read_by_head(
         UnsupportedModelError: what leaves the last block, given to the head again, has another output.
     """
     select(output, target)  # refuses a wrong one
+    model, transformer = call.model, call.transformer
     batch, portion = len(output), max(1, AT_ONCE // output.numel())
     slopes: list[Tensor] = []
     for some in [out[i : i + portion] for i in range(0, len(out), portion)]:
@@ -53,7 +51,7 @@ def read_by_head(
         def repeated(x: Any, times: int = times) -> Any:
             return repeat_samples(x, 1, times) if is_of_each_sample(x, batch) else x
 
-        given = [repeated(x) for x in (*inputs, *args)]
+        given = [repeated(x) for x in (*call.inputs, *call.args)]
         with torch.enable_grad():
             # a model may write over what it is given
             read = tokens.clone() if readout == "head" else _means(tokens, layout, times)
