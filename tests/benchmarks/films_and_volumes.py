@@ -146,7 +146,7 @@ def main() -> None:
         subject, path = SUBJECTS[name], options.weights / f"{name}.safetensors"
         if options.again or not path.exists():
             save_weights(train(subject, options.steps, path), path)
-        model = subject.model()
+        model = subject.model().eval()
         load_weights(model, path)
         print(
             f"\n{name}, {sum(p.numel() for p in model.parameters()):,} parameters",
