@@ -17,17 +17,15 @@ def randomised(model: nn.Module, generator: Generator | None = None) -> nn.Modul
     Scales stay as they were, and no parameter is left out, whoever holds it.
     """
     found = copy.deepcopy(model)
-    for weights in found.parameters():
-        weights.data = shuffled(weights.data, generator)
+    shuffle([*found.parameters()], generator)
     return found
 
 
 @uninterrupted
-def with_shuffled(weights: Sequence[nn.Parameter], generator: Generator | None = None) -> Ends:
-    """Inside, the entries of these parameters have changed places, in the model itself.
+def weights_kept(weights: Sequence[nn.Parameter]) -> Ends:
+    """At its end these parameters hold the memory that they held before, also after an exception or an interrupt.
 
-    Nothing is written into the memory of the weights: other memory stands in for it, so they are the same to the last
-    bit at the end, also after an exception or an interrupt.
+    Inside, `shuffle` lets other memory stand in for it, and writes nothing into it.
     """
     own = [parameter.data for parameter in weights]
 
@@ -37,13 +35,17 @@ def with_shuffled(weights: Sequence[nn.Parameter], generator: Generator | None =
 
     try:
         try:
-            for parameter in weights:
-                parameter.data = shuffled(parameter.data, generator)
             yield
         finally:
             put_back()
     finally:
         put_back()  # an interrupt may break off the first
+
+
+def shuffle(weights: Sequence[nn.Parameter], generator: Generator | None = None) -> None:
+    """The entries of each parameter change places, in memory of their own."""
+    for parameter in weights:
+        parameter.data = shuffled(parameter.data, generator)
 
 
 def shuffled(weights: Tensor, generator: Generator | None = None) -> Tensor:

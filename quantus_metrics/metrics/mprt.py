@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from captum_vit.options import boolean, integer, number, one_of
 from captum_vit.trace.run.describe import stream_of
 from captum_vit.trace.run.state import checked_inputs, undisturbed
 from quantus_metrics.bridge import check_explains, placement, to_tensor
-from quantus_metrics.randomised import with_shuffled
+from quantus_metrics.randomised import shuffle, weights_kept
 
 from .base import TokenMetric
 from .batch import Answers, Batch, Explainer, Samples, one_channel
@@ -153,13 +152,12 @@ class MPRT(TokenMetric):
 
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         compare, generator = SIMILARITIES[self.similarity], torch.Generator().manual_seed(self.seed)
-        found = {}
-        with ExitStack() as randomised:
-            for name, weights in self._parts(batch):
-                if self.order == "independent":
-                    randomised.close()
-                randomised.enter_context(with_shuffled(weights, generator))
-                found[name] = compare(batch.relevance, batch.explain(batch.target))
+        parts, found = self._parts(batch), {}
+        for together in [parts] if self.order == "top_down" else [[part] for part in parts]:
+            with weights_kept([parameter for _, weights in together for parameter in weights]):
+                for name, weights in together:
+                    shuffle(weights, generator)
+                    found[name] = compare(batch.relevance, batch.explain(batch.target))
         return {"score": torch.stack([*found.values()]).mean(0), **(found if self.return_curves else {})}
 
     def _parts(self, batch: Batch) -> list[tuple[str, list[nn.Parameter]]]:

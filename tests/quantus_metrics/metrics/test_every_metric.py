@@ -25,12 +25,12 @@ from quantus_metrics.perturb import Fill
 from tests.contracts.fingerprint import fingerprint
 from tests.quantus_metrics.conftest import Additive, tiny_vit
 
-BY_PATCH = {"patch_size": 8, "fractions": (0.0, 0.3, 0.6, 1.0)}
-INNER = {"patch_size": 8, "fractions": (0.3, 0.6)}
+BY_PATCH = {"patch_size": 8, "fractions": (0.0, 0.25, 0.5, 1.0)}
+INNER = {"patch_size": 8, "fractions": (0.25, 0.5)}
 FEW: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("Fidelity", "SRG", "AOPC", "LogOdds"), BY_PATCH),
     **dict.fromkeys(("PerturbationAccuracy", "Deletion"), INNER),
-    "SaCo": {"patch_size": 8, "fractions": (0.3, 0.6, 1.0)},
+    "SaCo": {"patch_size": 8, "fractions": (0.25, 0.5, 1.0)},
     "Insertion": {**INNER, "score": "aopc"},
     "BoxSensitivity": {"sizes": (1, 2), "n_boxes": 10, "patch_size": 8},
     "ClassDiscrimination": {"metric": qm.Fidelity(**BY_PATCH, remover=Fill())},

@@ -24,7 +24,7 @@ from captum_vit.trace.run.state import undisturbed
 from quantus_metrics.benchmark.group import Group
 from quantus_metrics.benchmark.measure import Maps, measure
 from quantus_metrics.metrics.mprt import rank_correlation, structural_similarity
-from quantus_metrics.randomised import shuffled, with_shuffled
+from quantus_metrics.randomised import shuffle, shuffled, weights_kept
 
 EXPLAIN = qm.explain_func(cv.LayerCDAM)
 STEPS = ["head", "block 1", "block 0", "embedding"]
@@ -202,7 +202,8 @@ def test_a_benchmark_explains_the_randomised_model(timm_vit, data):
 def test_shuffled_weights_are_the_same_numbers():
     weights = nn.Parameter(torch.randn(4, 5))
     own = weights.clone()
-    with with_shuffled([weights], torch.Generator().manual_seed(0)):
+    with weights_kept([weights]):
+        shuffle([weights], torch.Generator().manual_seed(0))
         assert not torch.equal(weights, own)
         assert torch.equal(weights.flatten().sort()[0], own.flatten().sort()[0])
     assert torch.equal(weights, own)
