@@ -91,7 +91,9 @@ class LRP(TokenAttribution):
         r"""Explain a batch, as in :class:`TokenAttribution`; its pixels, if these are explained."""
         if self.explains == "pixels":
             return self.pixels(inputs, target, additional_forward_args)
-        return super().attribute(inputs, target, additional_forward_args)
+        with undisturbed(self.model):  # not by super: warnings name the caller
+            found = self._record(inputs, target, additional_forward_args)
+            return self._finish(self.relevance(found), found.layout, inputs)
 
     def want(self, transformer: Transformer) -> Want:
         if self.explains == "pixels":
