@@ -24,6 +24,7 @@ from captum_vit.trace.run.state import undisturbed
 from quantus_metrics.benchmark.group import Group
 from quantus_metrics.benchmark.measure import Maps, measure
 from quantus_metrics.metrics.mprt import rank_correlation, structural_similarity
+from quantus_metrics.metrics.passes import Passes
 from quantus_metrics.randomised import shuffle, shuffled, weights_kept
 
 EXPLAIN = qm.explain_func(cv.LayerCDAM)
@@ -192,7 +193,7 @@ def test_a_benchmark_explains_the_randomised_model(timm_vit, data):
     def maps(part):
         return Maps(cv.LayerCDAM(timm_vit), {}, part)
 
-    found = {name: list(measure(maps, group, {name: metric}, timm_vit, 0)) for name, metric in metrics.items()}
+    found = {name: list(measure(maps, group, {name: metric}, Passes(timm_vit), 0)) for name, metric in metrics.items()}
     direct = qm.MPRT()(timm_vit, **data, explain_func=maps(group).anew)
     assert [one.score for one in found["MPRT"]] == pytest.approx(direct)
     assert np.mean(direct) < 0.9
