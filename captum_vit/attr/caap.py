@@ -29,6 +29,8 @@ from captum_vit.trace.run.score import SCORES, select, target_of_rows, transform
 from captum_vit.trace.run.state import undisturbed
 from captum_vit.trace.run.watch import model_errors_as_ours
 
+OTHERWISE = "an image of zeros, or of a text the mean of its vectors"
+
 
 class CAAP(TokenAttribution):
     r"""How much higher the score of a neutral input is with one token of the sample in its place: activation patching.
@@ -101,9 +103,11 @@ class CAAP(TokenAttribution):
         boolean("show_progress", show_progress)
         integer("perturbations_per_eval", perturbations_per_eval, hint="perturbations_per_eval=1, or more.")
         with undisturbed(self.model), torch.no_grad():
+            call = self._call(inputs, target, additional_forward_args)
+            filled = None if baselines is None else filled_baselines(baselines, call.inputs, self.model, OTHERWISE)
             found = self._record(inputs, target, additional_forward_args)
             layers = self._range(found.transformer)
-            neutral = self._neutral(found, baselines)
+            neutral = self._neutral(found, filled)
             patched = _Patched(found, neutral.seen["tokens"][layers[0]], layers)
             before = self._selected(neutral.output, target)
             S, rows, places = _tokens_of(found.layout, before)
@@ -126,12 +130,12 @@ class CAAP(TokenAttribution):
         layers = range(depth // 4, depth - depth // 4) if self.layers is None else self.layers
         return in_a_row(chosen_layers(transformer, layers))
 
-    def _neutral(self, found: Record, baselines: BaselineType) -> Record:
-        """A pass of the neutral input."""
+    def _neutral(self, found: Record, filled: tuple[Tensor, ...] | None) -> Record:
+        """A pass of the neutral input: of the baselines, where they are given."""
         call, want = found.call, Want(seen=["tokens"])
-        if baselines is not None or found.layout.grid is not None:
-            otherwise = "an image of zeros, or of a text the mean of its vectors"
-            filled = filled_baselines(0 if baselines is None else baselines, call.inputs, self.model, otherwise)
+        if filled is None and found.layout.grid is not None:
+            filled = filled_baselines(0, call.inputs, self.model, OTHERWISE)
+        if filled is not None:
             return record(replace(call, inputs=filled), None, want)
         x = found.seen["tokens"][0]
         with entering(call.transformer, 0, (found.layout.mean_row(x) @ x).expand_as(x).contiguous()):

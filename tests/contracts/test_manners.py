@@ -9,6 +9,7 @@ import pytest
 import torch
 from captum.attr import Attribution, LayerAttribution
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 import captum_vit as cv
 from tests.contracts.closeness import assert_close
@@ -102,6 +103,9 @@ def test_shapes(pair):
         patches = patches.unflatten(1, (width // 8, height // 8)).mT.flatten(1)
     assert torch.equal(grid.flatten(1), patches)
     assert maps["pixels"].shape == (3, 1, height, width)
+    if pair.method == "DAVE":  # it explains pixels, and sums them over patches
+        assert_close(64 * avg_pool2d(maps["pixels"], 8), grid, pair.rounding)
+        return
     interpolated = LayerAttribution.interpolate(grid, (height, width), "bilinear")
     assert_close(maps["pixels"], interpolated, pair.rounding)
 

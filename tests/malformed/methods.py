@@ -48,6 +48,8 @@ VALUES: dict[str, list[Any]] = {
     "rule": ["lrp", None, 0],
     "rows": ["all", None],
     "readout": ["cls", None],
+    "explains": ["patches", None],
+    "reduce": ["max", None],
     "weights": ["attention", None, 1],
     "signed": FLAGS,
     "heads": ["max", None],

@@ -51,6 +51,12 @@ VALUES: dict[str, list[Any]] = {
     "similarity": ["cosine", None],
     "n_samples": [-1, 0.5, "many"],
     "noise": [0, -1.0, "much", float("nan")],
+    "enlarge": ["nearest", True],
+    "least_kept": [-0.1, 1.5, "most"],
+    "n_draws": [0, 2.5, "many"],
+    "alpha": [0, 1.5, "half"],
+    "beta": [0, 1, "half"],
+    "reads": ["logit", None],
     "wrong": ["next", -1, 1.5, True, None],
 }
 FREE = {"self", "kwargs", "normalise_func_kwargs", "default_plot_func", "disable_warnings", "display_progressbar"}

@@ -14,7 +14,7 @@ OF_TOKENS = {  # need no attention that can be followed
     "LayerCDAM", "LayerSmoothCDAM", "LayerIntegratedCDAM", "DecompX", "PLUS(DecompX)", "SkipPLUS(DecompX)",
     "PLUS(InputXGradient)", "CAT", "TokenGradCAM", "TokenGradCAMPlusPlus", "TokenXGradCAM", "TokenHiResCAM",
     "TokenGradCAMElementWise", "TokenLayerCAM", "Saliency", "InputXGradient", "IntegratedGradients", "SmoothGrad",
-    "DAVE", "ConservativeLRP", "RandomAttribution", "FullGrad", "FullGradPlus", "LRP",
+    "DAVE", "VanillaGrad", "ConservativeLRP", "RandomAttribution", "FullGrad", "FullGradPlus", "LRP",
 }  # fmt: skip
 READ_HEADS = {"VTranM", "AttIN", "GlobEnc", "ALTI", "PLUS(GlobEnc)", "PLUS(ALTI)"}  # refuse what mixes the heads
 

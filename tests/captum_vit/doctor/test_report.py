@@ -86,7 +86,7 @@ def test_the_table_reads_well():
     ]
     assert lines[8] == "7 of 7 identities hold              residual  bound    verdict   rests on it"
     assert lines[9].startswith("  two passes agree") and lines[9].endswith("holds     all methods")
-    assert lines[12].endswith("  DecompX, PLUS(DecompX), SkipPLUS(DecompX),") and lines[13].startswith(
+    assert lines[12].endswith("  DecompX, PLUS(DecompX), SkipPLUS(DecompX), DAVE,") and lines[13].startswith(
         " " * 65 + "FullGrad"
     )
     start = lines.index(f"{len(METHODS)} of {len(METHODS)} methods work")
