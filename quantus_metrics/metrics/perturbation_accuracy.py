@@ -16,7 +16,7 @@ from quantus_metrics.perturb.curve import Readout, check_fractions
 
 from .batch import Answers
 from .curves import CurveMetric
-from .explained import ChoosesExplained
+from .explained import ChoosesExplained, Explained
 
 TENTHS = tuple(k / 10 for k in range(1, 10))
 """10, 20, ..., 90 %."""
@@ -94,6 +94,7 @@ class PerturbationAccuracy(ChoosesExplained, CurveMetric):
         self,
         *,
         score: Literal["negative", "positive", "difference"] = "negative",
+        explained: Explained = "target",
         include_zero: bool = True,
         fractions: tuple[float, ...] = TENTHS,
         **kwargs: Any,
@@ -104,7 +105,7 @@ class PerturbationAccuracy(ChoosesExplained, CurveMetric):
         if not include_zero and 0 in fractions:
             raise OptionError("`fractions` above 0, without the zero point.", repr(fractions), "include_zero=True.")
         begin = (0.0,) if include_zero and 0 not in fractions else ()
-        super().__init__(fractions=(*begin, *fractions), **kwargs)
+        super().__init__(explained=explained, fractions=(*begin, *fractions), **kwargs)
         self.score, self.include_zero = score, include_zero
         self.orders = {"negative": ("lif",), "positive": ("mif",), "difference": ("lif", "mif")}[score]
         self.score_direction = ScoreDirection.LOWER if score == "positive" else ScoreDirection.HIGHER

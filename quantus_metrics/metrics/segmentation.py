@@ -16,7 +16,7 @@ from captum_vit.options import one_of
 from quantus_metrics.statistics import Summary, summarise
 
 from .batch import Answers, Batch, Samples
-from .explained import ChoosesExplained
+from .explained import ChoosesExplained, Explained
 from .masks import check_masks, enlarged
 
 Maps = Tensor  # shape: (B, h, w) or (B, 1, h, w), of patches or of pixels
@@ -138,10 +138,11 @@ class Segmentation(ChoosesExplained):
         self,
         *,
         score: Literal["iou", "pixel_accuracy", "two_class_ap", "ap"] = "iou",
+        explained: Explained = "target",
         aggregate_func: Callable[[list[float]], Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(aggregate_func=aggregate_func, **kwargs)
+        super().__init__(explained=explained, aggregate_func=aggregate_func, **kwargs)
         self.score = one_of("score", score, OF_COUNTS | OF_RANKS)
         self.level = "ordinal" if score == "ap" else "interval"
         self._of_totals = aggregate_func is None and score in OF_COUNTS

@@ -19,7 +19,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class HeadSpec:
     """A model, data, and a recipe.
 
-    Args:
+    Keys:
         title: of the card.
         load: a model of timm, ``timm:NAME``; it gets a new linear head with an output for each class.
         data: the training pictures, as in a benchmark's spec.
