@@ -14,7 +14,7 @@ N = 6  # the prompt
 IDS = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(0))
 MAIN = ("LayerCDAM", "PredictionMap", "PredicAtt", "VTranM", "DecompX", "FullGrad", "GenAtt", "TokenAblation")
 RANDOM = ("LayerSmoothCDAM", "SmoothGrad", "RandomAttribution")
-READ_ALONE = ("PredictionMap", "RandomAttribution")  # each word by itself, whatever reads it
+READ_ALONE = ("PredictionMap", "TokenEigenCAM", "RandomAttribution")  # words as they are, whatever reads them
 PROBABLE = ("PredictionMap", "PredicAtt", "VTranM", "TokenAblation")  # of the model itself they read probabilities
 CASES = [("GPT-2", name) for name in MAIN] + [("Llama", name) for name in cv.METHODS]
 
