@@ -46,7 +46,9 @@ def test_labels_have_a_sigmoid_each(labels: nn.Module, name: str):
     model, make = timm_model(4), cv.METHODS[name]
     for declared, bare in ((labels, labels), (cv.MultiLabel(model), model)):
         scores = cv.Scalar(bare, lambda out: getattr(out, "logits", out).sigmoid())
-        torch.testing.assert_close(make(declared).attribute(X, 1), make(scores, score="logit").attribute(X, 1))
+        torch.testing.assert_close(
+            make(declared, score="auto").attribute(X, 1), make(scores, score="logit").attribute(X, 1)
+        )
         plain = make(declared, score="logit").attribute(X, 1)
         torch.testing.assert_close(plain, make(bare, score="logit").attribute(X, 1))
 
@@ -55,10 +57,12 @@ def test_labels_have_a_sigmoid_each(labels: nn.Module, name: str):
 @every_method_with_a_score
 def test_one_logit_stays_raw_and_has_two_classes_where_it_is_declared(name: str):
     model, make = timm_model(1), cv.METHODS[name]
-    torch.testing.assert_close(make(model).attribute(X, 0), make(model, score="logit").attribute(X, 0))
+    torch.testing.assert_close(make(model, score="auto").attribute(X, 0), make(model, score="logit").attribute(X, 0))
     two = cv.Scalar(model, lambda z: torch.cat([1 - z.sigmoid(), z.sigmoid()], 1))
     for k in (0, 1):
-        torch.testing.assert_close(make(cv.TwoClasses(model)).attribute(X, k), make(two, score="logit").attribute(X, k))
+        torch.testing.assert_close(
+            make(cv.TwoClasses(model), score="auto").attribute(X, k), make(two, score="logit").attribute(X, k)
+        )
     with pytest.raises(OptionError, match="TwoClasses"):
         make(model, score="prob").attribute(X, 0)
 
