@@ -30,7 +30,7 @@ from captum_vit.trace.run.finite import refuse_not_finite
 from captum_vit.trace.run.layouts import layout_of
 from captum_vit.trace.run.passes import Pass
 from captum_vit.trace.run.score import select, target_of_rows
-from captum_vit.trace.run.state import undisturbed, widened
+from captum_vit.trace.run.state import refuse_opaque, undisturbed, widened
 
 NORMAL = 1.4826  # the standard deviation of normal numbers by their median absolute deviation
 OUTLYING = 2.5  # deviations from the median
@@ -157,6 +157,7 @@ class DAVE(TokenAttribution):
                 words = self._record(inputs, target, additional_forward_args)
                 return self._finish(self.relevance(words), words.layout, inputs)
             call = described(call)
+            refuse_opaque(call.modules)
             refuse_incomplete(call, call.transformer.blocks[0].entrance, self.rule)
             layout = None if self.output == "pixels" and image.dim() == 4 else layout_of(call)
             bar = progress if show_progress else NullProgress
