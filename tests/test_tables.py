@@ -177,7 +177,8 @@ def test_a_method_of_the_demo_tables_explains_a_scene(spec: MethodSpec) -> None:
     """Making one needs no model, so this tells more: that PLUS can sum it, that it has such a layer."""
     method, image = make_method(spec), digit_scenes(1, 1, "test", 0).pixels
     relevance = method.make(demo_vit()).attribute(image, target=3, **method.options)
-    assert relevance.shape == (1, 1, 8, 8) and torch.isfinite(relevance).all() and relevance.std() > 0
+    side = 64 if spec.options.get("explains") == "pixels" else 8
+    assert relevance.shape == (1, 1, side, side) and torch.isfinite(relevance).all() and relevance.std() > 0
 
 
 def test_demo_metrics_are_those_of_the_papers() -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -61,6 +61,9 @@ def test_a_row_is_read_with_its_own_input(method, use):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        together = attribution.attribute(x, target=target)
+        explain = attribution.attribute
+        if method == "CAAP":  # its neutral image is zeros, by which `divided` cannot divide
+            explain = partial(explain, baselines=x[:1].flip(-1))
+        together = explain(x, target=target)
         for i in range(3):
-            assert_close(together[i : i + 1], attribution.attribute(x[i : i + 1], target=target[i]), "float64")
+            assert_close(together[i : i + 1], explain(x[i : i + 1], target=target[i]), "float64")
