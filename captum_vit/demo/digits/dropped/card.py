@@ -51,9 +51,8 @@ parameters, all of them trained.
 **Data.** The 1,797 UCI digit scans bundled with scikit-learn (8 x 8 pixels; E. Alpaydin, C. Kaynak),
 {training_scans:,} for training and {held_out} held out, stratified by class
 (`captum_vit.demo.digits.scenes.digit_split`). Training scenes hold one to three digits and are drawn anew at every
-step: {seen:,} in all. Of each batch a share of the patches, uniform between 0 and {most}, is missing; which ones is
-    drawn
-for each scene.
+step: {seen:,} in all. Of each batch a share of the patches, uniform between 0 and {most}, is missing, drawn for each
+scene.
 
 **Loss.** Of each class, whether it is in the scene: binary cross-entropy against all digits present. Nothing else is
 supervised: no masks, no patches.

@@ -59,8 +59,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 DEFAULTS = {
-    "steps": 500, "batch": 48, "warmup": 50, "lr": 1e-3, "lr_rest": 1e-3, "muon": False, "ema": 0.98,
-    "test": 2000, "every": 125,
+    "steps": 2000, "batch": 48, "warmup": 50, "lr": 1e-3, "lr_rest": 1e-3, "muon": False, "ema": 0.98,
+    "test": 2000, "every": 500,
 }  # fmt: skip
 RECIPE = Recipe(
     script="captum_vit.demo.digits.dropped.train",
