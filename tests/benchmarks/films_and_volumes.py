@@ -51,7 +51,7 @@ class Subject(NamedTuple):
 
 SUBJECTS = {
     "films": Subject(moving_digits.films, moving_digits.video_vit, "layer", moving_digits.NAMES, 6),
-    "volumes": Subject(solids.volumes, solids.VolumeViT, "blocks", solids.NAMES, 1),
+    "volumes": Subject(solids.volumes, solids.VolumeViT, "blocks", solids.NAMES, 3),
 }
 
 
