@@ -24,15 +24,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 LONG = ("test_examples.py", "test_app.py", "test_runner.py")  # begun last, a test of a minute would be waited for
 LEFT_OUT = pytest.StashKey[int]()
+QUICK = 5  # cases of one test that `-m "not slow"` runs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also run the tests marked `full`")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `full` wait for --full, those marked `gpu` for an accelerator; long ones come first."""
     items.sort(key=lambda item: item.path.name not in LONG)
+    mark_further_cases(items)
     if not config.getoption("--full"):
         waiting = [item for item in items if item.get_closest_marker("full")]
         config.stash[LEFT_OUT] = len(waiting)
@@ -45,6 +48,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(no_gpu)
+
+
+def mark_further_cases(items: list[pytest.Item]) -> None:
+    """Of the cases of a test that are not slow, a few spread over all stay so; the others become slow."""
+    by_test: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in by_test.values():
+        step = -(-len(cases) // QUICK)
+        for place, item in enumerate(cases):
+            if place % step:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:

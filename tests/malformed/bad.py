@@ -44,15 +44,9 @@ def refused(bad: Bad) -> cv.CaptumVitError:
     return error
 
 
-QUICK = 8  # of the calls in a table, one in so many is made by the quick loop too
-
-
 def table(bads: Iterator[Bad]) -> list[Any]:
     """Parameters of a test, named by what is wrong."""
-    return [
-        pytest.param(bad, id=bad.what, marks=pytest.mark.slow if bad.slow or place % QUICK else ())
-        for place, bad in enumerate(bads)
-    ]
+    return [pytest.param(bad, id=bad.what, marks=pytest.mark.slow if bad.slow else ()) for bad in bads]
 
 
 def options(
