@@ -26,7 +26,7 @@ class LeGrad(TokenAttribution):
         s_l = f_c(x^{l + 1})
 
     f is the head (the final norm and all behind it), :math:`x^{l + 1}` the tokens that leave block l. Each gradient is
-    that of the block's own readout, through this block alone: attention of earlier blocks has no part in it. Attention
+    that of the block's own readout, through no other block: attention of earlier blocks has no part in it. Attention
     itself does not count, only how the readout rises with it. What a mask hides cannot be attended to, and is zero.
     Not negative. The mean runs over all rows i but padding; of a head that reads the CLS row, no other row has a
     gradient with ``readout="head"``. So it is the same formula for heads of all kinds.
@@ -35,7 +35,7 @@ class LeGrad(TokenAttribution):
     once for each block: about two forward passes.
 
     The authors' code for CLIP lets the head read the mean of all tokens in the place of CLS (``readout="mean"``), and
-    by default sums the last two blocks alone (``layers=[-2, -1]``); for attention pooling it takes the gradient at the
+    by default sums only the last two blocks (``layers=[-2, -1]``); for attention pooling it takes the gradient at the
     attention that the pooling pays, where this class stays with that of the blocks. Both drop CLS and rescale the map
     to [0, 1], which is left to who draws it, and divide by the number of blocks, where maps are summed here.
 

@@ -52,7 +52,7 @@ class VanillaGrad(InputProducts):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False: it is the gradient alone."""
+        """False: it is only the gradient."""
         return False
 
     def relevance(self, found: Record) -> Tensor:

@@ -59,7 +59,7 @@ class Want:
         site: one more place whose tensor is kept.
         every_layout: find where the tokens of every block lie, in a network whose blocks have tokens of several kinds.
         recompute: blocks save nothing for the backward pass, and run again in it; for gradients at ``tokens``.
-        readout: differentiate each block's own readout in place of the score, by that block alone: what the head makes
+        readout: differentiate each block's own readout in place of the score, by that block only: what the head makes
             of the tokens that leave it (``"head"``), or of their mean (``"mean"``). The graph is cut where tokens enter
             a block. Needs ``out`` and gradients.
 

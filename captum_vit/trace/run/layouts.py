@@ -1,4 +1,4 @@
-"""Where the tokens of a batch lie, by its embedding alone."""
+"""Where the tokens of a batch lie, by only its embedding."""
 
 from __future__ import annotations
 
